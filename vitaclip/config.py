@@ -1,0 +1,126 @@
+"""What one training run is: a frozen, validated ``TrainConfig``.
+
+An experiment's YAML holds these fields under ``train:``; a search space names them by dotted path
+(``prompts.depth``, ``optimizer.lr``). Nothing here says where data, weights or results live.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+class Config(BaseModel):
+    """Base of everything that comes from a file: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BackboneConfig(Config):
+    """The frozen CLIP: a model name and a weights tag as open_clip spells them, or a local weights file."""
+
+    name: str = Field("ViT-B-16-quickgelu", description="open_clip model name, or 'quickstart-tiny'")
+    pretrained: str = Field("openai", description="open_clip weights tag, a local file, or 'random' (tests)")
+    image_size: PositiveInt | None = Field(None, description="pixels; None: the size the weights were trained at")
+
+
+class PromptConfig(Config):
+    """Visual prompts (paper section 3.2). A count of 0, or False, switches a kind off."""
+
+    num_global: int = Field(8, ge=0, description="video-level prompts per layer")
+    local: bool = Field(True, description="frame-level prompts, one per frame")
+    summary: bool = Field(True, description="the summary token with its attention across frames")
+    depth: int | None = Field(None, ge=0, description="the first n layers carry visual prompts; None: all layers")
+    global_layers: LayerRange | None = Field(None, description="[first, stop) for this kind, instead of depth")
+    local_layers: LayerRange | None = None
+    summary_layers: LayerRange | None = None
+    time_embedding: bool = Field(True, description="learned embedding added to every token of frame t")
+    cls_proj: Literal["paper", "released"] = Field(
+        "paper", description="P_sum: trained as in the paper, or frozen at its initialisation as in the released code"
+    )
+
+
+class TextConfig(Config):
+    """Text prompts (paper section 3.3): learned context vectors around the class name."""
+
+    num_context: int = Field(8, ge=0, le=70, description="context vectors; 0: the plain class name")
+    class_specific: bool = Field(True, description="one context per class (CSC), or one for all (unified, UC)")
+    position: Literal["end", "middle", "front"] = Field("end", description="where the class name stands")
+    init: str | None = Field(None, description="words whose embeddings start the context, e.g. 'a video of'")
+    depth: int = Field(1, ge=1, description="text layers whose context is learned anew (1: the input only; MaPLe)")
+
+
+class AugmentConfig(Config):
+    """Training augmentation, with the same parameters for every frame of a clip (torchvision transforms v2)."""
+
+    rand_augment: Annotated[str, Field(pattern=r"^m\d+-n\d+$")] | None = Field(
+        "m7-n4", description="magnitude 0-10 and number of operations; None: off"
+    )
+    random_resized_crop: tuple[Fraction, Fraction] | None = Field((0.08, 1.0), description="area range; None: off")
+    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: Fraction = Field(0.0, description="probability; keep 0 where left and right matter (SSv2)")
+    color_jitter: float = Field(0.0, ge=0, description="strength for brightness, contrast and saturation")
+
+
+class DataConfig(Config):
+    """Which videos, and how a clip is drawn from each."""
+
+    dataset: str = Field("quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>")
+    num_frames: PositiveInt = 8
+    sampling: Literal["dense", "uniform"] = Field("dense", description="fixed stride, or one frame per segment (TSN)")
+    stride: PositiveInt = Field(16, description="frames between two sampled frames of a dense clip")
+    augment: AugmentConfig = AugmentConfig()
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    num_workers: int = Field(0, ge=0, description="decoding processes per training worker; 0: in the training process")
+    max_broken: Fraction = Field(0.01, description="the run fails once more than this share of clips is unreadable")
+    limit: PositiveInt | None = Field(None, description="use only the first n clips of a seeded shuffle (tests)")
+
+
+class EvalConfig(Config):
+    """How a validation or benchmark clip is viewed: temporal x spatial views, softmax averaged."""
+
+    num_temporal_views: PositiveInt = 1
+    num_spatial_views: Literal[1, 3] = 1
+    batch_size: PositiveInt = 32
+
+
+class OptimizerConfig(Config):
+    """AdamW with a cosine schedule (paper section 4.1; released recipe)."""
+
+    lr: float = Field(4e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, counted in optimiser steps")
+    clip_grad_norm: float | None = Field(None, gt=0)
+
+
+class TrainConfig(Config):
+    """One training run, complete: the same config and seed give the same result."""
+
+    seed: int = Field(0, ge=0)
+    backbone: BackboneConfig = BackboneConfig()
+    prompts: PromptConfig = PromptConfig()
+    text: TextConfig = TextConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: EvalConfig = EvalConfig()
+    epochs: int = Field(30, ge=0)
+    batch_size: PositiveInt = Field(256, description="clips per optimiser step, over all workers")
+    micro_batch_size: PositiveInt | None = Field(None, description="clips per forward pass and worker; None: all at once")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    num_threads: PositiveInt | None = Field(None, description="CPU threads per worker; None: PyTorch's default")
+
+    @model_validator(mode="after")
+    def _depth_and_ranges_agree(self) -> Self:
+        for kind in ("global", "local", "summary"):
+            layers = getattr(self.prompts, f"{kind}_layers")
+            if layers is not None and layers[0] > layers[1]:
+                raise ValueError(f"prompts.{kind}_layers: found {list(layers)}, allowed [first, stop) with first <= stop")
+        return self
