@@ -1,0 +1,1 @@
+"""Sweeps of Vita-CLIP on Ray: search, training, benchmarks, records, tracking."""

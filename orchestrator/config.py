@@ -1,0 +1,128 @@
+"""What a study is: one question, the training it varies, the space it searches, its benchmarks and its resources.
+
+An experiment file says *what*; where data, results and servers live comes from the environment
+(:mod:`orchestrator.settings`), so the same file runs on a laptop and on a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from vitaclip.config import Config, EvalConfig, TrainConfig
+
+Scalar = bool | int | float | str | None
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+class IntDistribution(Config):
+    """Whole numbers from low to high, both included; ``high: num_layers`` is the backbone's number of layers."""
+
+    type: Literal["int"]
+    low: int
+    high: int | Literal["num_layers"]
+    step: PositiveInt = 1
+    log: bool = False
+    when: dict[str, Scalar] = Field({}, description="exists only while these other parameters have these values")
+
+
+class FloatDistribution(Config):
+    """Real numbers from low to high."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+    log: bool = False
+    when: dict[str, Scalar] = {}
+
+
+class CategoricalDistribution(Config):
+    """One of the listed values."""
+
+    type: Literal["categorical"]
+    choices: tuple[Scalar, ...] = Field(min_length=1)
+    when: dict[str, Scalar] = {}
+
+
+Distribution = Annotated[
+    IntDistribution | FloatDistribution | CategoricalDistribution, Field(discriminator="type")
+]
+
+
+class Objective(Config):
+    """A validation metric to optimise. Benchmarks are reported, never searched on."""
+
+    metric: str = "val/top1"
+    mode: Literal["max", "min"] = "max"
+
+
+class SamplerConfig(Config):
+    """Which Optuna sampler proposes points."""
+
+    name: Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"] = "tpe"
+    num_startup_trials: PositiveInt = Field(4, description="random points before the model-based ones")
+
+
+class SchedulerConfig(Config):
+    """Which rule stops hopeless trials early, judged on the first objective after each epoch."""
+
+    name: Literal["none", "asha", "median"] = "none"
+    grace_period: PositiveInt = Field(1, description="epochs that every trial may run")
+    reduction_factor: PositiveInt = Field(3, ge=2, description="ASHA: one of this many goes on at each rung")
+
+
+class SearchConfig(Config):
+    """How the space is searched."""
+
+    num_trials: PositiveInt
+    seed: int = Field(0, ge=0)
+    sampler: SamplerConfig = SamplerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1)
+    first_points: tuple[dict[str, Scalar], ...] = Field((), description="points to try before the sampler's own")
+
+
+class BenchmarkConfig(Config):
+    """One dataset on which every finished trial is scored."""
+
+    dataset: str
+    split: str
+    mode: Literal["zero_shot", "supervised"]
+    views: EvalConfig = EvalConfig()
+
+    @property
+    def name(self) -> str:
+        """The prefix of its metrics, e.g. ``zero_shot/quickstart``."""
+        return f"{self.mode}/{self.dataset}"
+
+
+class ResourcesConfig(Config):
+    """What one trial uses, and how many run at once."""
+
+    num_workers: PositiveInt = 1
+    cpus_per_worker: PositiveInt = 1
+    gpus_per_worker: float = Field(0, ge=0)
+    max_concurrent_trials: PositiveInt = 2
+    max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
+
+
+class StudyConfig(Config):
+    """One experiment file."""
+
+    name: StudyName
+    question: str = Field(min_length=1)
+    hypothesis: str = Field(min_length=1)
+    train: TrainConfig
+    search_space: dict[str, Distribution] = Field(min_length=1)
+    search: SearchConfig
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _benchmarks_differ(self) -> Self:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"benchmarks: found {names}, each dataset and mode may stand once")
+        return self
