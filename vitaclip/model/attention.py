@@ -1,0 +1,114 @@
+"""What both towers share: one frozen CLIP block, computed for the queries that are needed only.
+
+Shape legend: B batch, N tokens with a query, S all tokens (keys and values), H heads, D width, K = D / H.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of some tokens, each ``[B, H, S, K]``."""
+
+    key: Tensor
+    value: Tensor
+
+
+def split_heads(x_BND: Tensor, num_heads: int) -> Tensor:
+    """``[B, N, D]`` -> ``[B, H, N, K]``."""
+    return x_BND.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_BHNK: Tensor) -> Tensor:
+    """``[B, H, N, K]`` -> ``[B, N, D]``."""
+    return x_BHNK.transpose(1, 2).flatten(2)
+
+
+def prompt_key_value(block: ResidualAttentionBlock, prompts_BSD: Tensor) -> KeyValue:
+    """Keys and values of prompt tokens.
+
+    Prompts are dropped after the attention, so their queries, output projection and MLP are never computed.
+    """
+    width = prompts_BSD.shape[-1]
+    weight, bias = block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:]
+    key, value = F.linear(block.ln_1(prompts_BSD), weight, bias).chunk(2, dim=-1)
+    num_heads = block.attn.num_heads
+    return KeyValue(split_heads(key, num_heads), split_heads(value, num_heads))
+
+
+def block_forward(
+    block: ResidualAttentionBlock,
+    x_BND: Tensor,
+    prompts: list[KeyValue],
+    *,
+    query: slice = slice(None),
+    is_causal: bool = False,
+) -> Tensor:
+    """One CLIP block over ``x`` and prompt keys/values; the output has only the tokens selected by ``query``."""
+    normed_BND = block.ln_1(x_BND)
+    if query == slice(None):
+        projected = F.linear(normed_BND, block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = projected.chunk(3, dim=-1)
+    else:  # a last layer: keys and values of all tokens, the query of one
+        width = x_BND.shape[-1]
+        weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+        q = F.linear(normed_BND[:, query], weight[:width], bias[:width])
+        k, v = F.linear(normed_BND, weight[width:], bias[width:]).chunk(2, dim=-1)
+        x_BND = x_BND[:, query]
+    num_heads = block.attn.num_heads
+    own = KeyValue(split_heads(k, num_heads), split_heads(v, num_heads))
+    key, value = (torch.cat(parts, dim=2) for parts in zip(own, *prompts, strict=True)) if prompts else own
+    mixed = F.scaled_dot_product_attention(split_heads(q, num_heads), key, value, is_causal=is_causal)
+    x_BND = x_BND + block.attn.out_proj(merge_heads(mixed))
+    return x_BND + _mlp(block, x_BND)
+
+
+def _mlp(block: ResidualAttentionBlock, x_BND: Tensor) -> Tensor:
+    hidden = block.mlp.c_fc(block.ln_2(x_BND))
+    is_quick = isinstance(block.mlp.gelu, QuickGELU)
+    hidden = _QuickGELU.apply(hidden) if is_quick else block.mlp.gelu(hidden)
+    out: Tensor = block.mlp.c_proj(hidden)
+    return out
+
+
+class _QuickGELU(torch.autograd.Function):
+    """``x * sigmoid(1.702 x)`` that keeps one tensor for the backward pass instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(1.702 * x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        gate = torch.sigmoid(1.702 * x)
+        return grad * (gate + 1.702 * x * gate * (1 - gate))
+
+
+class FrameAttention(nn.Module):
+    """Multi-head self-attention with separate projections: the summary token's, across the T frames of a clip.
+
+    Initialised Xavier-uniform with zero biases (released code).
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """``[B, T, D]`` -> ``[B, T, D]``."""
+        q, k, v = (split_heads(proj(x_BTD), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        mixed: Tensor = self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        return mixed

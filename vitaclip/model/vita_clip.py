@@ -1,0 +1,94 @@
+"""Vita-CLIP: a frozen CLIP with learned prompts in both towers (Wasim et al., CVPR 2023).
+
+Shape legend: B clips, C classes (or colour channels in ``BCTHW``), T frames, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitaclip.config import PromptConfig, TextConfig, TrainConfig
+from vitaclip.model.backbone import Backbone, load_backbone
+from vitaclip.model.text import TextPrompts, encode_text, group_prompts
+from vitaclip.model.vision import VisionPrompts, encode_video
+
+BACKBONE_PREFIX = "clip."
+
+
+class VitaCLIP(nn.Module):
+    """The whole model. Everything outside ``clip`` is small and is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompts: PromptConfig,
+        text: TextConfig,
+        class_names: Sequence[str],
+        *,
+        num_frames: int,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        """Raises InputError if a depth exceeds the backbone's layers or a class name does not fit."""
+        super().__init__()
+        self.clip = backbone.clip
+        self.backbone_sha256 = backbone.sha256
+        self.class_names = tuple(class_names)
+        self.activation_checkpointing = activation_checkpointing
+        self.vision_prompts = VisionPrompts(self.clip.visual, prompts, num_frames)
+        self.text_prompts = TextPrompts(self.clip, text, len(class_names)) if text.num_context else None
+        self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
+        self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std), persistent=False)
+        self._class_groups = group_prompts(self.class_names, self.clip.context_length, text.num_context)
+
+    def encode_video(self, video_BCTHW: Tensor) -> Tensor:
+        """Video features ``[B, E]``, not normalised, of uint8 pixels or of already normalised floats."""
+        if video_BCTHW.dtype == torch.uint8:
+            video_BCTHW = self.normalise_pixels(video_BCTHW)
+        return encode_video(
+            self.clip, self.vision_prompts, video_BCTHW, activation_checkpointing=self.activation_checkpointing
+        )
+
+    def normalise_pixels(self, video_BCTHW: Tensor) -> Tensor:
+        """uint8 to CLIP's mean and deviation, on the video's own device."""
+        mean, std = (stat.view(-1, 1, 1, 1) for stat in (self.pixel_mean, self.pixel_std))
+        return (video_BCTHW.to(mean.dtype) / 255 - mean) / std
+
+    def encode_classes(self) -> Tensor:
+        """Text features ``[C, E]`` of the training classes with their learned context, not normalised."""
+        return encode_text(self.clip, self._class_groups, self.text_prompts)
+
+    def encode_names(self, names: Sequence[str]) -> Tensor:
+        """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol), not normalised."""
+        return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
+
+    def logits(self, video_BE: Tensor, text_CE: Tensor) -> Tensor:
+        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``."""
+        return self.logit_scale.exp() * F.normalize(video_BE, dim=-1) @ F.normalize(text_CE, dim=-1).T
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Everything but the backbone: what is trainable, and ``cls_proj`` where it is frozen."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(BACKBONE_PREFIX)}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that an optimiser moves, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+
+def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
+    """The model of one training run, prompts initialised from ``config.seed``, on the CPU."""
+    backbone = load_backbone(config.backbone, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return VitaCLIP(
+            backbone,
+            config.prompts,
+            config.text,
+            class_names,
+            num_frames=config.data.num_frames,
+            activation_checkpointing=config.activation_checkpointing,
+        )
