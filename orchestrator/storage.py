@@ -42,7 +42,7 @@ class KeyExistsError(StoreError):
 
 
 class S3Settings(BaseSettings):
-    """Which S3-compatible server (``S3_ENDPOINT_URL``, ``S3_ADDRESSING_STYLE``); credentials and region are AWS's own."""
+    """Which S3 server: ``S3_ENDPOINT_URL``, ``S3_ADDRESSING_STYLE``. Credentials and region are AWS's own."""
 
     model_config = SettingsConfigDict(env_prefix="S3_")
 
@@ -84,9 +84,9 @@ class Store(ABC):
     def list(self, prefix: str) -> list[str]:
         """All keys below the folder ``prefix`` (``""``: all), sorted."""
 
-    def write_json(self, key: str, value: object) -> None:
+    def write_json(self, key: str, value: object, *, indent: int | None = 1) -> None:
         """Writes or replaces one JSON value, atomically. NaN and infinity are refused (ValueError)."""
-        self._put(_checked(key), _to_json(value))
+        self._put(_checked(key), _to_json(value, indent))
 
     def create_json(self, key: str, value: object) -> None:
         """Writes a value that is written once.
@@ -96,7 +96,7 @@ class Store(ABC):
         Raises:
             KeyExistsError: another value stands there already; it is left as it is.
         """
-        data = _to_json(value)
+        data = _to_json(value, indent=1)
         if not self._create(_checked(key), data) and self._get(key) != data:
             raise KeyExistsError(f"{self.uri}: {key} exists already and is never rewritten")
 
@@ -139,7 +139,8 @@ class Store(ABC):
         target.unlink()
         raise StoreError(
             f"{self.uri}: {key} is damaged: found {size_bytes} bytes, the manifest says "
-            f"{entry['size_bytes']} bytes with SHA-256 {entry['sha256'][:12]}...; delete this checkpoint to go back to an earlier one"
+            f"{entry['size_bytes']} bytes with SHA-256 {entry['sha256'][:12]}...; "
+            "delete this checkpoint to go back to an earlier one"
         )
 
     def read_file(self, key: str, path: Path) -> None:
@@ -147,7 +148,7 @@ class Store(ABC):
         self._download_file(_checked(key), path)
 
     def delete(self, prefix: str) -> None:
-        """Deletes the key ``prefix`` and all below it, manifests first: no folder looks whole while it goes."""
+        """Deletes the key ``prefix`` and all below, manifests first: no folder looks whole while it goes."""
         keys = self.list(_checked(prefix)) + ([prefix] if self.exists(prefix) else [])
         manifests = [key for key in keys if PurePosixPath(key).name == MANIFEST]
         self._delete_keys(manifests)
@@ -372,7 +373,7 @@ class S3Store(Store):
 
 _S3_ADVICE = {
     "NoSuchBucket": "; create the bucket, or name another in VITACLIP_STORE",
-    "403": "; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE) and their rights",
+    "403": "; check the credentials (AWS_ACCESS_KEY_ID and its secret, or AWS_PROFILE) and their rights",
     "AccessDenied": "; check the credentials' rights on this bucket",
     "InvalidAccessKeyId": "; check AWS_ACCESS_KEY_ID, or AWS_PROFILE, and S3_ENDPOINT_URL",
     "SignatureDoesNotMatch": "; check AWS_SECRET_ACCESS_KEY",
@@ -404,8 +405,8 @@ def _checked(key: str) -> str:
     return key
 
 
-def _to_json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+def _to_json(value: object, indent: int | None) -> bytes:
+    return (json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def _manifest_entry(path: Path, name: str) -> dict[str, Any]:

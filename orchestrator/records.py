@@ -1,0 +1,298 @@
+"""A study's record in the store: the only truth about what was proposed, trained and scored.
+
+::
+
+    <study>/study.json                          what the study is and what it ran on
+    <study>/trials/0003/trial.json              written before the trial starts
+    <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage`)
+    <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
+    <study>/trials/0003/result.json             written once, last: its existence means "finished"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
+from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
+from vitaclip.checkpoint import read_history
+from vitaclip.config import Config, TrainConfig
+from vitaclip.errors import InputError
+
+_Record = TypeVar("_Record", bound=Config)
+
+# What may change between two starts of one study: how long and on what it runs, not what it measures.
+_MAY_CHANGE = ("question", "hypothesis", "resources", "benchmarks", "search.num_trials")
+
+
+class StudyInfo(Config):
+    """``study.json``."""
+
+    id: str
+    created_at: AwareDatetime
+    config: StudyConfig
+    config_hash: str
+    provenance: dict[str, Scalar]
+
+
+class TrialRecord(Config):
+    """``trial.json``: one proposed point with its complete training config."""
+
+    number: int
+    params: dict[str, Scalar]
+    train: TrainConfig
+    proposed_at: AwareDatetime
+
+
+class TrialResult(Config):
+    """``result.json``: how a trial ended. Metrics are fractions, losses or seconds, by epoch."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    reason: str | None = None
+    params: dict[str, Scalar]
+    values: tuple[float, ...] | None = Field(None, description="objectives at the best epoch; None: no epoch")
+    metrics: dict[str, float] = Field({}, description="of the best epoch")
+    history: tuple[dict[str, float], ...] = ()
+    best_epoch: int | None = None
+    checkpoint: str | None = None
+    benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")
+    proposed_at: AwareDatetime
+    finished_at: AwareDatetime
+    durations: dict[str, float] = Field({}, description="seconds, e.g. train_s, benchmarks_s")
+
+
+class SplitScore(Config):
+    """One split's score. ``clips`` are positions in the manifest; ``labels`` and ``ranked`` belong to them."""
+
+    split: str
+    top1: float
+    top5: float
+    num_broken: int = Field(description="clips that could not be read; they are left out")
+    classes: tuple[str, ...]
+    clips: tuple[int, ...]
+    labels: tuple[int, ...]
+    ranked: tuple[tuple[int, ...], ...] = Field(description="the five most probable classes, best first")
+
+
+class BenchmarkScore(Config):
+    """``scores/<benchmark>.json``: a checkpoint's score on all splits of one benchmark."""
+
+    benchmark: BenchmarkConfig
+    checkpoint: str
+    splits: tuple[SplitScore, ...]
+    metrics: dict[str, float]
+    scored_at: AwareDatetime
+    duration_s: float
+
+
+class StudyRecord:
+    """Reads and writes one study's record."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = name
+
+    def exists(self) -> bool:
+        """Whether the study was ever started."""
+        return self.store.exists(f"{self.name}/study.json")
+
+    def create_or_check(self, config: StudyConfig, provenance: Mapping[str, Scalar]) -> None:
+        """Writes ``study.json``, or checks that the study there asks the same question.
+
+        Number of trials, benchmarks, resources and prose may differ from the last start; they are updated.
+
+        Raises:
+            InputError: the study exists with another config; names the first field that differs.
+        """
+        if not self.exists():
+            info = StudyInfo(
+                id=uuid.uuid4().hex,
+                created_at=datetime.now(UTC),
+                config=config,
+                config_hash=config_hash(config),
+                provenance=dict(provenance),
+            )
+        else:
+            info = self._read("study.json", StudyInfo)
+            self._check_same(info.config, config)
+            info = info.model_copy(update={"config": config})
+        self._write("study.json", info)
+        self.__dict__.pop("info", None)
+
+    @cached_property
+    def info(self) -> StudyInfo:
+        """``study.json``. Raises InputError if the study was never started."""
+        try:
+            return self._read("study.json", StudyInfo)
+        except MissingKeyError:
+            raise InputError(
+                f"study {self.name!r}: not found in {self.store.uri}; list the studies with "
+                "`python -m orchestrator.ls`, or name another store in VITACLIP_STORE"
+            ) from None
+
+    def _check_same(self, old: StudyConfig, new: StudyConfig) -> None:
+        before, now = _identity(old), _identity(new)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise InputError(
+                    f"study {self.name!r} in {self.store.uri} was started with {key} = "
+                    f"{json.dumps(before.get(key))}, found {json.dumps(now.get(key))}; "
+                    "give the new study another name, or restore the value"
+                )
+
+    def write_trial(self, trial: TrialRecord) -> None:
+        """Records a proposal, before it starts. Raises KeyExistsError if the number is taken."""
+        key = f"{self._trial_key(trial.number)}/trial.json"
+        self.store.create_json(key, trial.model_dump(mode="json"))
+
+    def write_result(self, result: TrialResult) -> None:
+        """Records how a trial ended. Raises KeyExistsError if it has ended already."""
+        key = f"{self._trial_key(result.number)}/result.json"
+        self.store.create_json(key, result.model_dump(mode="json"))
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial ever proposed, by number."""
+        return [self._read(key, TrialRecord) for key in self._keys("trial.json")]
+
+    def results(self) -> list[TrialResult]:
+        """Every finished trial, by number."""
+        return [self._read(key, TrialResult) for key in self._keys("result.json")]
+
+    def publish_checkpoint(self, number: int, folder: Path, history: Sequence[Mapping[str, float]]) -> str:
+        """Uploads the checkpoint of ``history``'s last epoch, deletes all but it and the best; its key."""
+        last = int(history[-1]["epoch"])
+        key = self._checkpoint_key(number, last)
+        self.store.upload_folder(folder, key)
+        keep = {last, best_epoch(history, self.objective)}
+        for epoch, other in self.checkpoints(number).items():
+            if epoch not in keep:
+                self.store.delete(other)
+        return key
+
+    def checkpoints(self, number: int) -> dict[int, str]:
+        """Epoch -> key of every whole checkpoint, oldest first."""
+        pattern = re.compile(rf"(.*/checkpoints/epoch-(\d+))/{re.escape(MANIFEST)}")
+        matches = map(pattern.fullmatch, self.store.list(f"{self._trial_key(number)}/checkpoints"))
+        return dict(sorted((int(match[2]), match[1]) for match in matches if match))
+
+    def newest_checkpoint(self, number: int) -> str | None:
+        """Key of the last whole checkpoint, from which the trial resumes."""
+        return next(reversed(self.checkpoints(number).values()), None)
+
+    def best_checkpoint(self, number: int) -> str | None:
+        """Key of the whole checkpoint whose epoch was best in the first objective."""
+        checkpoints = self.checkpoints(number)
+        kept = [metrics for metrics in self.history(number) if int(metrics["epoch"]) in checkpoints]
+        return checkpoints[best_epoch(kept, self.objective)] if kept else None
+
+    def history(self, number: int) -> list[dict[str, float]]:
+        """Metrics of every epoch up to the newest checkpoint."""
+        newest = self.newest_checkpoint(number)
+        if newest is None:
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            self.store.read_file(f"{newest}/checkpoint.json", Path(folder) / "checkpoint.json")
+            return read_history(Path(folder))
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, by which trials and epochs are ranked."""
+        return self.info.config.search.objectives[0]
+
+    def read_score(self, number: int, benchmark: BenchmarkConfig) -> BenchmarkScore | None:
+        """The stored score of this benchmark, if it was computed by exactly this protocol."""
+        key = self._score_key(number, benchmark)
+        if not self.store.exists(f"{self.name}/{key}"):
+            return None
+        score = self._read(key, BenchmarkScore)
+        return score if score.benchmark == benchmark else None
+
+    def write_score(self, number: int, score: BenchmarkScore) -> None:
+        """Stores a benchmark's score of one trial."""
+        self._write(self._score_key(number, score.benchmark), score, indent=None)
+
+    def scores(self, number: int) -> list[BenchmarkScore]:
+        """All stored scores of one trial."""
+        keys = self.store.list(f"{self._trial_key(number)}/scores")
+        return [self._read(key.removeprefix(f"{self.name}/"), BenchmarkScore) for key in keys]
+
+    def _trial_key(self, number: int) -> str:
+        return f"{self.name}/trials/{number:04d}"
+
+    def _checkpoint_key(self, number: int, epoch: int) -> str:
+        return f"{self._trial_key(number)}/checkpoints/epoch-{epoch:04d}"
+
+    def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
+        return f"trials/{number:04d}/scores/{benchmark.name.replace('/', '-')}.json"
+
+    def _keys(self, name: str) -> list[str]:
+        pattern = re.compile(rf"trials/\d+/{re.escape(name)}")
+        keys = (key.removeprefix(f"{self.name}/") for key in self.store.list(f"{self.name}/trials"))
+        return [key for key in keys if pattern.fullmatch(key)]
+
+    def _read(self, key: str, kind: type[_Record]) -> _Record:
+        try:
+            return kind.model_validate_json(json.dumps(self.store.read_json(f"{self.name}/{key}")))
+        except ValidationError as error:
+            raise StoreError(
+                f"{self.store.uri}: {self.name}/{key} is no {kind.__name__} of this version: {error}"
+            ) from None
+
+    def _write(self, key: str, record: Config, indent: int | None = 1) -> None:
+        self.store.write_json(f"{self.name}/{key}", record.model_dump(mode="json"), indent=indent)
+
+
+def study_names(store: Store) -> list[str]:
+    """The studies that a store holds."""
+    keys = (key.split("/") for key in store.list(""))
+    return [parts[0] for parts in keys if len(parts) == 2 and parts[1] == "study.json"]
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> int:
+    """The epoch with the best objective; the earliest of equals; NaN loses to any number.
+
+    Raises:
+        InputError: no epoch reported the objective's metric.
+    """
+    known = [metrics for metrics in history if not math.isnan(metrics.get(objective.metric, math.nan))]
+    if not known:
+        found = ", ".join(sorted(history[-1])) if history else "no epoch"
+        raise InputError(
+            f"objective {objective.metric!r}: found {found}; name one of the metrics of training"
+        )
+    sign = 1 if objective.mode == "max" else -1
+    return int(max(known, key=lambda metrics: sign * metrics[objective.metric])["epoch"])
+
+
+def config_hash(config: StudyConfig) -> str:
+    """SHA-256 over everything that decides what the study measures."""
+    return hashlib.sha256(json.dumps(_identity(config), sort_keys=True).encode()).hexdigest()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _identity(config: StudyConfig) -> dict[str, Any]:
+    flat = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in flat.items() if not key.startswith(_MAY_CHANGE)}
