@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
 LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
@@ -112,9 +113,8 @@ class TrainConfig(Config):
     epochs: int = Field(30, ge=0)
     batch_size: PositiveInt = Field(256, description="clips per optimiser step, over all workers")
     micro_batch_size: PositiveInt | None = Field(None, description="clips per forward pass and worker; None: all at once")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     activation_checkpointing: bool = False
-    compile: bool = False
     num_threads: PositiveInt | None = Field(None, description="CPU threads per worker; None: PyTorch's default")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitaclip.config import PromptConfig, TextConfig, TrainConfig
+from vitaclip.config import Precision, PromptConfig, TextConfig, TrainConfig
 from vitaclip.model.backbone import Backbone, load_backbone
 from vitaclip.model.text import TextPrompts, encode_text, group_prompts
 from vitaclip.model.vision import VisionPrompts, encode_video
@@ -30,6 +30,7 @@ class VitaCLIP(nn.Module):
         class_names: Sequence[str],
         *,
         num_frames: int,
+        precision: Precision = "fp32",
         activation_checkpointing: bool = False,
     ) -> None:
         """Raises InputError if a depth exceeds the backbone's layers or a class name does not fit."""
@@ -37,6 +38,7 @@ class VitaCLIP(nn.Module):
         self.clip = backbone.clip
         self.backbone_sha256 = backbone.sha256
         self.class_names = tuple(class_names)
+        self.precision = precision
         self.activation_checkpointing = activation_checkpointing
         self.vision_prompts = VisionPrompts(self.clip.visual, prompts, num_frames)
         self.text_prompts = TextPrompts(self.clip, text, len(class_names)) if text.num_context else None
@@ -49,9 +51,10 @@ class VitaCLIP(nn.Module):
         """Video features ``[B, E]``, not normalised, of uint8 pixels or of already normalised floats."""
         if video_BCTHW.dtype == torch.uint8:
             video_BCTHW = self.normalise_pixels(video_BCTHW)
-        return encode_video(
-            self.clip, self.vision_prompts, video_BCTHW, activation_checkpointing=self.activation_checkpointing
-        )
+        with self._autocast():
+            return encode_video(
+                self.clip, self.vision_prompts, video_BCTHW, activation_checkpointing=self.activation_checkpointing
+            )
 
     def normalise_pixels(self, video_BCTHW: Tensor) -> Tensor:
         """uint8 to CLIP's mean and deviation, on the video's own device."""
@@ -60,14 +63,17 @@ class VitaCLIP(nn.Module):
 
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes with their learned context, not normalised."""
-        return encode_text(self.clip, self._class_groups, self.text_prompts)
+        with self._autocast():
+            return encode_text(self.clip, self._class_groups, self.text_prompts)
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol), not normalised."""
-        return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
+        with self._autocast():
+            return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
 
     def logits(self, video_BE: Tensor, text_CE: Tensor) -> Tensor:
-        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``."""
+        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, in full precision: bf16 would round 60 to 60.5."""
+        video_BE, text_CE = (features.to(self.logit_scale.dtype) for features in (video_BE, text_CE))
         return self.logit_scale.exp() * F.normalize(video_BE, dim=-1) @ F.normalize(text_CE, dim=-1).T
 
     def learned_state(self) -> dict[str, Tensor]:
@@ -77,6 +83,10 @@ class VitaCLIP(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that an optimiser moves, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _autocast(self) -> torch.autocast:
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(self.logit_scale.device.type, dtype, enabled=dtype is not None)
 
 
 def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
@@ -90,5 +100,6 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
             config.text,
             class_names,
             num_frames=config.data.num_frames,
+            precision=config.precision,
             activation_checkpointing=config.activation_checkpointing,
         )

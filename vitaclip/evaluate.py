@@ -1,0 +1,206 @@
+"""Accuracy of models on a set of clips: supervised over their training classes, or zero-shot over class names.
+
+Several models are scored in one pass, so each video is decoded once for all of them.
+
+Shape legend: B clips, V views of a clip, C classes (or colour channels in ``BVCTHW``), T frames, H and W pixels,
+E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from vitaclip.checkpoint import load_model
+from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
+from vitaclip.data.datasets import load_dataset
+from vitaclip.data.loader import eval_batches
+from vitaclip.data.manifest import Manifest
+from vitaclip.errors import InputError
+from vitaclip.model.backbone import load_backbone
+from vitaclip.model.vita_clip import VitaCLIP
+
+EvalMode = Literal["supervised", "zero_shot"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model and the text features ``[C, E]`` of the classes it chooses among."""
+
+    model: VitaCLIP
+    text_CE: Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one clip."""
+
+    clip: int  # position in the manifest
+    label: int
+    ranked: tuple[int, ...]  # the five most probable classes, best first
+    loss: float  # -log of the probability of the true class
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one model on one set of clips; fractions in [0, 1]."""
+
+    classes: tuple[str, ...]
+    predictions: tuple[Prediction, ...]  # in manifest order
+    num_broken: int  # clips that could not be read; they are left out
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def top1(self) -> float:
+        return _mean([p.ranked[0] == p.label for p in self.predictions])
+
+    @property
+    def top5(self) -> float:
+        return _mean([p.label in p.ranked for p in self.predictions])
+
+    @property
+    def loss(self) -> float:
+        return _mean([p.loss for p in self.predictions])
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
+        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        for p in self.predictions:
+            counts[p.label, p.ranked[0]] += 1
+        return counts
+
+    @property
+    def per_class_top1(self) -> dict[str, float]:
+        """Accuracy of each class that has clips."""
+        counts = self.confusion
+        totals = counts.sum(axis=1)
+        return {name: float(counts[i, i] / totals[i]) for i, name in enumerate(self.classes) if totals[i]}
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[Path], *, dataset: str, split: str, mode: EvalMode, views: EvalConfig
+) -> list[Score]:
+    """Scores checkpoints (folders) on a dataset's split, decoding each video once.
+
+    Raises:
+        CheckpointError: a checkpoint is incomplete or its backbone is another one.
+        InputError: unknown dataset, or, supervised, classes other than the trained ones.
+    """
+    models = [load_model(checkpoint) for checkpoint in checkpoints]
+    manifest = load_dataset(dataset, split)
+    data = [config.data for _, config in models]
+    if any(_view_of(other) != _view_of(data[0]) for other in data):
+        raise InputError("checkpoints scored in one pass must share frames and sampling; score them one by one")
+    candidates = [candidate(model, manifest.classes, mode) for model, _ in models]
+    return evaluate(candidates, manifest, data[0], views)
+
+
+def evaluate_clip(
+    backbone: BackboneConfig, *, dataset: str, split: str, data: DataConfig, views: EvalConfig
+) -> Score:
+    """Scores the frozen CLIP alone, zero-shot over the split's class names: what prompts are compared with."""
+    manifest = load_dataset(dataset, split)
+    model = frozen_clip(backbone, data.num_frames)
+    return evaluate([candidate(model, manifest.classes, "zero_shot")], manifest, data, views)[0]
+
+
+def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VitaCLIP:
+    """CLIP without any prompt: the mean of its frame features against plain class names."""
+    off = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
+    model = VitaCLIP(load_backbone(backbone), off, TextConfig(num_context=0), ["none"], num_frames=num_frames)
+    return model.to(default_device())
+
+
+def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candidate:
+    """Text features of the classes: learned context (supervised) or plain names (zero-shot).
+
+    Raises:
+        InputError: supervised, and the classes are not the trained ones in their order.
+    """
+    with torch.no_grad():
+        if mode == "zero_shot":
+            return Candidate(model, model.encode_names(classes))
+        if tuple(classes) != model.class_names:
+            raise InputError(
+                f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint was trained on, "
+                f"found {len(classes)} (first: '{classes[0]}' against '{model.class_names[0]}'); use mode zero_shot"
+            )
+        return Candidate(model, model.encode_classes())
+
+
+def evaluate(
+    candidates: Sequence[Candidate], manifest: Manifest, data: DataConfig, views: EvalConfig
+) -> list[Score]:
+    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are several."""
+    rank, world_size = rank_and_world_size()
+    image_size = candidates[0].model.clip.visual.image_size[0]
+    predictions: list[list[Prediction]] = [[] for _ in candidates]
+    num_broken = 0
+    for batch in eval_batches(manifest, data, views, image_size=image_size, rank=rank, world_size=world_size):
+        num_broken += batch.num_broken
+        for found, one in zip(predictions, candidates, strict=True):
+            probabilities_BC = class_probabilities(one, batch.video)
+            found.extend(_predictions(probabilities_BC, batch.labels, batch.indices))
+    gathered = [_gather(found) for found in predictions]
+    num_broken = sum(_gather([num_broken]))
+    return [
+        Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), num_broken) for found in gathered
+    ]
+
+
+@torch.inference_mode()
+def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
+    """Softmax over classes, averaged over the views of a clip (released code): ``[B, C]``, on the CPU."""
+    if not len(video_BVCTHW):
+        return torch.zeros(0, len(one.text_CE))
+    num_views = video_BVCTHW.shape[1]
+    video = video_BVCTHW.flatten(0, 1).to(one.text_CE.device, non_blocking=True)
+    logits = one.model.logits(one.model.encode_video(video), one.text_CE)
+    return logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1).float().cpu()
+
+
+def default_device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _predictions(probabilities_BC: Tensor, labels_B: Tensor, indices_B: Tensor) -> Iterable[Prediction]:
+    ranked = probabilities_BC.topk(min(5, probabilities_BC.shape[1])).indices.tolist()
+    losses = -probabilities_BC.gather(1, labels_B[:, None]).clamp_min(1e-12).log()[:, 0]
+    rows = zip(indices_B.tolist(), labels_B.tolist(), ranked, losses.tolist(), strict=True)
+    return (Prediction(clip, label, tuple(best), loss) for clip, label, best, loss in rows)
+
+
+def _view_of(data: DataConfig) -> tuple[object, ...]:
+    return (data.num_frames, data.sampling, data.stride)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _gather(items: list[Item]) -> list[Item]:
+    """All workers' items, in rank order."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return items
+    everyone: list[list[Item]] = [[] for _ in range(world_size)]
+    distributed.all_gather_object(everyone, items)
+    return [item for mine in everyone for item in mine]

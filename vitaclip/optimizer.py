@@ -1,0 +1,112 @@
+"""AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches and workers.
+
+Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W pixels, E embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+
+from vitaclip.config import OptimizerConfig
+from vitaclip.errors import NonFiniteLossError
+from vitaclip.model.vita_clip import VitaCLIP
+
+
+def build_optimizer(model: VitaCLIP, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over everything trainable, weight decay on all of it (released recipe)."""
+    return torch.optim.AdamW(
+        model.trainable().values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+    )
+
+
+def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then the schedule."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def accumulate_gradients(
+    model: VitaCLIP,
+    video_BCTHW: Tensor,
+    labels_B: Tensor,
+    *,
+    micro_batch_size: int | None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
+    """Adds the gradient of the mean cross-entropy over the batch; returns that loss, detached.
+
+    The text tower runs once, whatever the number of micro-batches: their gradients with respect to the text features
+    are summed and sent back through it in one pass. That is the same gradient as one pass per micro-batch.
+    """
+    text_CE = model.encode_classes()
+    text_leaf_CE = text_CE.detach().requires_grad_(text_CE.requires_grad)
+    total = torch.zeros((), device=video_BCTHW.device)
+    size = micro_batch_size or len(labels_B)
+    for video, labels in zip(video_BCTHW.split(size), labels_B.split(size), strict=True):
+        logits = model.logits(model.encode_video(video), text_leaf_CE)
+        loss = F.cross_entropy(logits, labels, reduction="sum") / len(labels_B)
+        (scaler.scale(loss) if scaler else loss).backward()
+        total += loss.detach()
+    if text_leaf_CE.grad is not None:
+        text_CE.backward(text_leaf_CE.grad)
+    return total
+
+
+def average_over_workers(tensors: Iterable[Tensor]) -> None:
+    """All-reduces tensors to their mean over workers, in one message; nothing to do for one worker.
+
+    Only the prompts' gradients travel, once per optimiser step and after the last micro-batch.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    tensors = list(tensors)
+    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def apply_gradients(
+    parameters: Iterable[nn.Parameter],
+    optimizer: torch.optim.AdamW,
+    config: OptimizerConfig,
+    *,
+    lr: float,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    """One AdamW step at the given learning rate, with gradient clipping if configured; gradients are cleared."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if scaler:
+        scaler.unscale_(optimizer)
+    if config.clip_grad_norm is not None:
+        clip_grad_norm_(parameters, config.clip_grad_norm)
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def check_finite(loss: Tensor, step: int) -> float:
+    """The loss as a number.
+
+    Raises:
+        NonFiniteLossError: it is NaN or infinite; training on would only waste time.
+    """
+    value = float(loss)
+    if not math.isfinite(value):
+        raise NonFiniteLossError(f"step {step}: the loss is {value}; lower optimizer.lr or set optimizer.clip_grad_norm")
+    return value

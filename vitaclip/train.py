@@ -1,0 +1,213 @@
+"""One training run: ``fit`` trains the prompts of a frozen CLIP and validates after every epoch.
+
+Runs in plain Python, under ``torchrun`` and inside a Ray Train worker alike: it only looks at ``torch.distributed``.
+The same config gives the same numbers, and a resumed run equals an uninterrupted one (bit for bit on CPU).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitaclip.checkpoint import EpochMetrics, Progress, load_learned, load_optimizer, read_info, save_checkpoint
+from vitaclip.config import TrainConfig
+from vitaclip.data.datasets import load_dataset
+from vitaclip.data.loader import steps_per_epoch, train_batches
+from vitaclip.data.manifest import Manifest
+from vitaclip.errors import CheckpointError, InputError
+from vitaclip.evaluate import candidate, default_device, evaluate, rank_and_world_size
+from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.optimizer import (
+    accumulate_gradients,
+    apply_gradients,
+    average_over_workers,
+    build_optimizer,
+    check_finite,
+    learning_rate,
+)
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What ``fit`` tells after each epoch."""
+
+    epoch: int  # epochs done
+    metrics: EpochMetrics  # of this epoch
+    history: tuple[EpochMetrics, ...]  # of every epoch so far, this one last
+    save: Callable[[Path], None]  # writes a checkpoint of this moment into a folder; call it on one rank
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training: the model and the metrics of every epoch."""
+
+    model: VitaCLIP
+    history: tuple[EpochMetrics, ...]
+
+
+def fit(
+    config: TrainConfig,
+    *,
+    resume_from: Path | None = None,
+    on_epoch_end: Callable[[EpochEnd], None] = lambda _: None,
+) -> FitResult:
+    """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
+
+    Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``lr`` (of its last
+    step), ``data/broken``, ``time/epoch_s``, ``time/clips_per_s``. With ``epochs: 0`` nothing is trained and the
+    untrained model is validated once, as epoch 0.
+
+    Args:
+        config: the run; ``config.seed`` decides every random choice.
+        resume_from: a checkpoint of the same config to go on from.
+        on_epoch_end: called on every rank after each epoch.
+
+    Raises:
+        InputError: the config does not fit the backbone, the data or the number of workers.
+        CheckpointError: ``resume_from`` is incomplete or of another run.
+        DataError: more than ``data.max_broken`` of the clips cannot be read.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    run = _start(config, resume_from)
+    while run.progress.epoch < config.epochs or not run.progress.history:
+        started = time.perf_counter()
+        if config.epochs:
+            _train_epoch(run)
+        metrics = _validate(run) | run.epoch_metrics(time.perf_counter() - started)
+        run.finish_epoch(metrics)
+        on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
+    return FitResult(run.model, run.progress.history)
+
+
+@dataclass
+class _Run:
+    """Everything that changes while a training goes on."""
+
+    config: TrainConfig
+    train: Manifest
+    val: Manifest
+    model: VitaCLIP
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler | None
+    progress: Progress
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.train, self.config)
+
+    @property
+    def global_step(self) -> int:
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next optimiser step."""
+        num_steps = self.config.epochs * self.steps_per_epoch
+        return learning_rate(self.config.optimizer, self.global_step, num_steps)
+
+    def finish_step(self, loss: float, num_broken: int) -> None:
+        progress = self.progress
+        self.progress = progress.model_copy(
+            update={
+                "step": progress.step + 1,
+                "loss_sum": progress.loss_sum + loss,
+                "num_broken": progress.num_broken + num_broken,
+            }
+        )
+
+    def epoch_metrics(self, seconds: float) -> EpochMetrics:
+        """Metrics of the training half of the epoch under way; none of its losses if nothing was trained."""
+        steps = self.progress.step
+        epoch = self.progress.epoch + (1 if self.config.epochs else 0)
+        metrics: EpochMetrics = {"epoch": epoch, "time/epoch_s": seconds}
+        if steps:
+            metrics["train/loss"] = self.progress.loss_sum / steps
+            metrics["lr"] = learning_rate(
+                self.config.optimizer, self.global_step - 1, self.config.epochs * self.steps_per_epoch
+            )
+            metrics["data/broken"] = self.progress.num_broken
+            metrics["time/clips_per_s"] = steps * self.config.batch_size / seconds
+        return metrics
+
+    def finish_epoch(self, metrics: EpochMetrics) -> None:
+        history = (*self.progress.history, metrics)
+        self.progress = Progress(epoch=int(metrics["epoch"]), history=history)
+
+    def save(self, folder: Path) -> None:
+        """Writes a checkpoint of this moment."""
+        scaler = self.scaler.state_dict() if self.scaler else None
+        progress = self.progress.model_copy(update={"grad_scaler": scaler})
+        save_checkpoint(folder, self.model, self.config, progress, self.optimizer)
+
+
+def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
+    train, val = load_dataset(config.data.dataset, "train"), load_dataset(config.data.dataset, "val")
+    if train.classes != val.classes:
+        raise InputError(f"dataset {config.data.dataset}: its train and val splits have different classes")
+    _, world_size = rank_and_world_size()
+    if config.batch_size % world_size:
+        raise InputError(f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} workers")
+    model = build_model(config, train.classes).to(default_device())
+    optimizer = build_optimizer(model, config.optimizer)
+    scaler = torch.amp.GradScaler(model.logit_scale.device.type) if config.precision == "fp16" else None
+    run = _Run(config, train, val, model, optimizer, scaler, Progress())
+    if resume_from is not None:
+        _restore(run, resume_from)
+    return run
+
+
+def _restore(run: _Run, folder: Path) -> None:
+    info = read_info(folder)
+    if info.config != run.config:
+        raise CheckpointError(f"{folder}: was written by another config; resume with the config it holds")
+    load_learned(run.model, folder)
+    load_optimizer(run.model, run.optimizer, folder)
+    run.progress = info.progress
+    if run.scaler and info.progress.grad_scaler:
+        run.scaler.load_state_dict(info.progress.grad_scaler)
+
+
+def _train_epoch(run: _Run) -> None:
+    rank, world_size = rank_and_world_size()
+    batches = train_batches(
+        run.train,
+        run.config,
+        image_size=run.model.clip.visual.image_size[0],
+        epoch=run.progress.epoch,
+        start_step=run.progress.step,
+        rank=rank,
+        world_size=world_size,
+    )
+    for batch in batches:
+        loss = _step(run, batch.video, batch.labels)
+        run.finish_step(loss, batch.num_broken)
+
+
+def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
+    """One optimiser step on this worker's share of the global batch; returns the global mean loss."""
+    device = run.model.logit_scale.device
+    loss = accumulate_gradients(
+        run.model,
+        video_BCTHW.to(device, non_blocking=True),
+        labels_B.to(device, non_blocking=True),
+        micro_batch_size=run.config.micro_batch_size,
+        scaler=run.scaler,
+    )
+    parameters = list(run.model.trainable().values())
+    average_over_workers([loss, *(p.grad for p in parameters if p.grad is not None)])
+    value = check_finite(loss, run.global_step)
+    apply_gradients(parameters, run.optimizer, run.config.optimizer, lr=run.lr, scaler=run.scaler)
+    return value
+
+
+def _validate(run: _Run) -> EpochMetrics:
+    run_candidate = candidate(run.model, run.val.classes, "supervised")
+    score = evaluate([run_candidate], run.val, run.config.data, run.config.validation)[0]
+    return {"val/top1": score.top1, "val/top5": score.top5, "val/loss": score.loss}
