@@ -24,7 +24,9 @@ class IntDistribution(Config):
     high: int | Literal["num_layers"]
     step: PositiveInt = 1
     log: bool = False
-    when: dict[str, Scalar] = Field({}, description="exists only while these other parameters have these values")
+    when: dict[str, Scalar] = Field(
+        {}, description="exists only while these other parameters have these values"
+    )
 
 
 class FloatDistribution(Config):
@@ -81,16 +83,25 @@ class SearchConfig(Config):
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1)
-    first_points: tuple[dict[str, Scalar], ...] = Field((), description="points to try before the sampler's own")
+    first_points: tuple[dict[str, Scalar], ...] = Field(
+        (), description="points to try before the sampler's own"
+    )
 
 
 class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
     dataset: str
-    split: str
+    split: str | tuple[str, ...] = Field(
+        description="one split, or several: their mean and spread are reported"
+    )
     mode: Literal["zero_shot", "supervised"]
     views: EvalConfig = EvalConfig()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits to score."""
+        return (self.split,) if isinstance(self.split, str) else self.split
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@
     <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
+    <study>/baseline/scores/<benchmark>.json    the same benchmark on the frozen CLIP, without prompts
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import AwareDatetime, Field, ValidationError
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
@@ -30,6 +32,8 @@ from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import read_history
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import InputError
+
+BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
 
 _Record = TypeVar("_Record", bound=Config)
 
@@ -75,7 +79,7 @@ class TrialResult(Config):
 
 
 class SplitScore(Config):
-    """One split's score. ``clips`` are positions in the manifest; ``labels`` and ``ranked`` belong to them."""
+    """One split's score. ``clips`` are positions in the manifest; ``labels``, ``ranked`` belong to them."""
 
     split: str
     top1: float
@@ -85,6 +89,26 @@ class SplitScore(Config):
     clips: tuple[int, ...]
     labels: tuple[int, ...]
     ranked: tuple[tuple[int, ...], ...] = Field(description="the five most probable classes, best first")
+
+    @property
+    def correct(self) -> dict[int, bool]:
+        """Clip -> whether the most probable class was right."""
+        rows = zip(self.clips, self.labels, self.ranked, strict=True)
+        return {clip: label == best[0] for clip, label, best in rows}
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
+        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (self.labels, [best[0] for best in self.ranked]), 1)
+        return counts
+
+    @property
+    def per_class_top1(self) -> dict[str, float]:
+        """Accuracy of each class that has clips."""
+        counts = self.confusion
+        totals = counts.sum(axis=1)
+        return {name: float(counts[i, i] / totals[i]) for i, name in enumerate(self.classes) if totals[i]}
 
 
 class BenchmarkScore(Config):
@@ -225,8 +249,8 @@ class StudyRecord:
         self._write(self._score_key(number, score.benchmark), score, indent=None)
 
     def scores(self, number: int) -> list[BenchmarkScore]:
-        """All stored scores of one trial."""
-        keys = self.store.list(f"{self._trial_key(number)}/scores")
+        """All stored scores of one trial, or of BASELINE."""
+        keys = self.store.list(f"{self.name}/{_score_folder(number)}")
         return [self._read(key.removeprefix(f"{self.name}/"), BenchmarkScore) for key in keys]
 
     def _trial_key(self, number: int) -> str:
@@ -236,7 +260,7 @@ class StudyRecord:
         return f"{self._trial_key(number)}/checkpoints/epoch-{epoch:04d}"
 
     def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
-        return f"trials/{number:04d}/scores/{benchmark.name.replace('/', '-')}.json"
+        return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"
 
     def _keys(self, name: str) -> list[str]:
         pattern = re.compile(rf"trials/\d+/{re.escape(name)}")
@@ -253,6 +277,10 @@ class StudyRecord:
 
     def _write(self, key: str, record: Config, indent: int | None = 1) -> None:
         self.store.write_json(f"{self.name}/{key}", record.model_dump(mode="json"), indent=indent)
+
+
+def _score_folder(number: int) -> str:
+    return "baseline/scores" if number == BASELINE else f"trials/{number:04d}/scores"
 
 
 def study_names(store: Store) -> list[str]:
