@@ -15,8 +15,9 @@ from orchestrator.storage import open_store
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import load_dataset
+from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
-from vitaclip.evaluate import Score, candidate, default_device, evaluate, frozen_clip
+from vitaclip.evaluate import Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
 
 
@@ -36,8 +37,8 @@ def score_trials(
 ) -> dict[int, BenchmarkScore]:
     """Scores of several trials, each video decoded once for all of them.
 
-    What was scored by this protocol before is read, not computed. The frozen CLIP itself is scored in the same
-    pass (:data:`orchestrator.records.BASELINE`), so that each table can show what the prompts gained.
+    What was scored by this protocol before is read, not computed. The frozen CLIP itself (``BASELINE``) is
+    scored in the same pass, so that each table can show what the prompts gained.
     """
     scores = {number: _known_score(record, number, benchmark) for number in numbers}
     missing = [number for number, score in scores.items() if score is None]
@@ -142,7 +143,7 @@ def _split_score(split: str, score: Score) -> SplitScore:
 
 
 def summarise(benchmark: BenchmarkConfig, splits: Sequence[SplitScore]) -> dict[str, float]:
-    """A benchmark's metrics: means over its splits, the spread of top-1 over them, its 95% interval over clips."""
+    """A benchmark's metrics: means over its splits; top-1's spread over them and 95% interval over clips."""
     top1, top1_std = mean_and_std([split.top1 for split in splits])
     interval = bootstrap_interval(
         [sum(split.correct.values()) for split in splits], [len(split.clips) for split in splits]

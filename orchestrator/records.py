@@ -29,7 +29,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
-from vitaclip.checkpoint import read_history
+from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import InputError
 
@@ -57,6 +57,7 @@ class TrialRecord(Config):
     number: int
     params: dict[str, Scalar]
     train: TrainConfig
+    bar: dict[int, float] = Field({}, description="epoch -> objective to have reached by then, or stop")
     proposed_at: AwareDatetime
 
 
@@ -227,9 +228,16 @@ class StudyRecord:
         newest = self.newest_checkpoint(number)
         if newest is None:
             return []
+        try:
+            return list(self.checkpoint_info(newest).progress.history)
+        except MissingKeyError:  # pruned a moment ago, because a newer one is there
+            return self.history(number)
+
+    def checkpoint_info(self, key: str) -> CheckpointInfo:
+        """What the checkpoint under ``key`` says of itself, without downloading its tensors."""
         with tempfile.TemporaryDirectory() as folder:
-            self.store.read_file(f"{newest}/checkpoint.json", Path(folder) / "checkpoint.json")
-            return read_history(Path(folder))
+            self.store.read_file(f"{key}/{INFO_FILE}", Path(folder) / INFO_FILE)
+            return read_info(Path(folder))
 
     @property
     def objective(self) -> Objective:

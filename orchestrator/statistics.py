@@ -35,7 +35,7 @@ def bootstrap_interval(num_correct: Sequence[int], num_clips: Sequence[int], *, 
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar test: how probable so uneven a split of the clips that one model alone got right is.
+    """Exact two-sided McNemar test: how probable so uneven a split is, were both models equally good.
 
     Args:
         only_first: clips that the first model got right and the second wrong.
@@ -43,7 +43,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
     """
     total = only_first + only_second
     tail = sum(comb(total, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail / 2**total))
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:

@@ -1,0 +1,392 @@
+"""MLflow as a view of a study's record: experiment = study, parent run = study, child runs = trials.
+
+Nothing here is a second truth. :meth:`Tracker.reconcile` looks at what MLflow has and adds what it lacks, so
+it may be repeated after any failure and each trial and epoch still appears exactly once. While a study runs,
+:class:`Mirror` does so from one background thread: a tracking server that is down delays MLflow's view and
+never the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: it reads them then
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own retries would last 246 s
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from orchestrator.config import Scalar
+from orchestrator.records import (
+    BASELINE,
+    BenchmarkScore,
+    SplitScore,
+    StudyRecord,
+    TrialRecord,
+    TrialResult,
+    flatten,
+)
+from vitaclip.errors import InputError
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+_logger = logging.getLogger(__name__)
+
+STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
+_MAX_WAITING = 10_000
+_PARENT = "study"  # the parent run's value of TRIAL_TAG
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+
+
+def check_tracking(tracking_uri: str) -> None:
+    """Raises InputError, within seconds, if MLflow cannot be reached or refuses the credentials."""
+    parts = urlsplit(tracking_uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=3).close()
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except (OSError, ValueError, MlflowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"MLflow at {redacted(tracking_uri)}: {reason}; start the server, correct "
+            "MLFLOW_TRACKING_URI (and its user, password or token), or unset it to use the local mlflow.db"
+        ) from None
+
+
+def redacted(uri: str) -> str:
+    """The URI without a password that it may hold."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+class Tracker:
+    """Writes one study's record into MLflow. Looks before it writes: every method may be repeated."""
+
+    def __init__(self, tracking_uri: str, record: StudyRecord) -> None:
+        self.client = MlflowClient(tracking_uri)
+        self.record = record
+        self._local = tracking_uri.startswith("sqlite:")
+        self._trials: dict[int, TrialRecord] = {}
+        self._runs: dict[str, Run] = {}
+        self._logged_epochs: dict[int, int] = {}
+
+    def reconcile(self) -> None:
+        """Brings MLflow up to the record."""
+        self._find_runs()
+        self._open_parent()
+        self._trials = {trial.number: trial for trial in self.record.trials()}
+        results = {result.number: result for result in self.record.results()}
+        for number in self._trials:
+            if number in results:
+                self.log_result(results[number])
+            else:
+                self.log_epochs(number)
+        self._log_parent_results(list(results.values()))
+
+    def log_epochs(self, number: int, history: Sequence[Mapping[str, float]] | None = None) -> None:
+        """Logs the epochs that MLflow lacks, by default from the newest checkpoint; the step is the epoch.
+
+        An epoch's time is the proposal's plus that of training so far. It is the same whenever it is logged,
+        so MLflow drops a row that is sent twice because its first answer was lost.
+        """
+        run = self._trial_run(number)
+        timestamp_ms = _milliseconds(self._trials[number].proposed_at)
+        for metrics in self.record.history(number) if history is None else history:
+            epoch = int(metrics["epoch"])
+            timestamp_ms += round(1000 * metrics.get("time/epoch_s", 0.0))
+            if epoch > self._logged_epochs.get(number, -1):
+                self._log_metrics(run, metrics, epoch, timestamp_ms)
+                self._logged_epochs[number] = epoch
+
+    def log_result(self, result: TrialResult) -> None:
+        """Completes a trial's run: missing epochs, benchmarks, artifacts and its final status."""
+        run = self._trial_run(result.number)
+        if run.data.tags.get(STATE_TAG) == result.state:
+            return
+        self.log_epochs(result.number, result.history)
+        self._log_metrics(
+            run, _final_metrics(result), result.best_epoch or 0, _milliseconds(result.finished_at)
+        )
+        scores = self.record.scores(result.number)
+        self._log_scores(run, scores)
+        self.client.log_dict(run.info.run_id, result.model_dump(mode="json"), "result.json")
+        self._tag(run, {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint})
+        self._end(run, _STATUS[result.state], result.finished_at)
+        self._tag(run, {STATE_TAG: result.state})  # last: from now on the run is left alone
+        self._runs[str(result.number)] = self.client.get_run(run.info.run_id)
+
+    def stop(self) -> None:
+        """Gives every run that is still open its status: the study is finished, or was interrupted."""
+        results = self.record.results()
+        finished = len(results) >= self.record.info.config.search.num_trials
+        for trial, run in self._runs.items():
+            if run.info.status == "RUNNING" and trial != _PARENT:
+                self._end(run, "KILLED")
+        self._log_parent_results(results)
+        self._end(self._runs[_PARENT], "FINISHED" if finished else "KILLED")
+
+    # Runs: found by tags before they are created
+
+    def _find_runs(self) -> None:
+        self._runs, self._logged_epochs = {}, {}
+        for run in self._search():
+            trial = run.data.tags[TRIAL_TAG]
+            if trial in self._runs:  # created twice: the server's answer to the first request was lost
+                self.client.delete_run(run.info.run_id)
+            else:
+                self._runs[trial] = run
+                if trial != _PARENT:
+                    self._logged_epochs[int(trial)] = int(run.data.metrics.get("epoch", -1))
+
+    def _search(self) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id()],
+                f"tags.`{STUDY_TAG}` = '{self.record.info.id}'",
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _experiment_id(self) -> str:
+        name = self.record.name
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            # A local database has no server to say where artifacts go.
+            location = f"{Path('mlartifacts').absolute().as_uri()}/{name}" if self._local else None
+            return str(self.client.create_experiment(name, artifact_location=location))
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _open_parent(self) -> None:
+        info = self.record.info
+        config = info.config
+        tags: dict[str, Scalar] = {f"vitaclip.{key}": value for key, value in info.provenance.items()} | {
+            "vitaclip.config_hash": info.config_hash,
+            "mlflow.source.git.commit": info.provenance.get("git_commit"),
+            "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
+        }
+        params = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
+        run = self._open_run(_PARENT, config.name, info.created_at, tags, params)
+        self.client.log_dict(run.info.run_id, config.model_dump(mode="json"), "study.yaml")
+
+    def _trial_run(self, number: int) -> Run:
+        if number not in self._trials:
+            self._trials = {trial.number: trial for trial in self.record.trials()}
+        trial = self._trials[number]
+        parent = self._runs[_PARENT]
+        shared = {key: value for key, value in parent.data.tags.items() if key.startswith("vitaclip.")}
+        tags: dict[str, Scalar] = {
+            **shared,
+            "mlflow.parentRunId": parent.info.run_id,
+            "mlflow.source.git.commit": self.record.info.provenance.get("git_commit"),
+            **{f"search.{key}": value for key, value in trial.params.items()},
+        }
+        params = flatten(trial.train.model_dump(mode="json"))
+        return self._open_run(str(number), f"trial {number:04d}", trial.proposed_at, tags, params)
+
+    def _open_run(
+        self,
+        trial: str,
+        name: str,
+        started_at: datetime,
+        tags: Mapping[str, Scalar],
+        params: Mapping[str, Any],
+    ) -> Run:
+        """The run of a trial, or of the study, as RUNNING unless its state is final."""
+        run = self._runs.get(trial)
+        if run is None:
+            identity = {STUDY_TAG: self.record.info.id, TRIAL_TAG: trial}
+            run = self.client.create_run(
+                self._experiment_id(),
+                start_time=_milliseconds(started_at),
+                tags=_tags(tags) | identity,
+                run_name=name,
+            )
+        if len(run.data.params) < len(params):
+            values = [Param(key, value) for key, value in _texts(params).items()]
+            self.client.log_batch(run.info.run_id, params=values)
+            run = self.client.get_run(run.info.run_id)
+        if run.info.status != "RUNNING" and STATE_TAG not in run.data.tags:
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            run = self.client.get_run(run.info.run_id)
+        self._runs[trial] = run
+        return run
+
+    # What is written into a run
+
+    def _log_metrics(self, run: Run, metrics: Mapping[str, float], step: int, timestamp_ms: int) -> None:
+        batch = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        if batch:
+            self.client.log_batch(run.info.run_id, metrics=batch)
+
+    def _log_scores(self, run: Run, scores: Sequence[BenchmarkScore]) -> None:
+        for score in scores:
+            for split in score.splits:
+                folder = f"benchmarks/{score.benchmark.name}/{split.split}"
+                self.client.log_text(run.info.run_id, per_class_csv(split), f"{folder}/per_class.csv")
+                self.client.log_figure(run.info.run_id, confusion_figure(split), f"{folder}/confusion.png")
+
+    def _log_parent_results(self, results: Sequence[TrialResult]) -> None:
+        """The study's progress: the best objective after each finished trial, in the order of finishing."""
+        run, objective = self._runs[_PARENT], self.record.objective
+        logged = int(run.data.metrics.get("num_finished", 0))
+        best: float | None = None
+        for step, result in enumerate(sorted(results, key=lambda result: result.finished_at), start=1):
+            metrics: dict[str, float] = {"num_finished": step}
+            if result.values:
+                choose = max if objective.mode == "max" else min
+                best = result.values[0] if best is None else choose(best, result.values[0])
+            if best is not None:
+                metrics[f"best/{objective.metric}"] = best
+            if step > logged:
+                self._log_metrics(run, metrics, step, _milliseconds(result.finished_at))
+        for score in self.record.scores(BASELINE):
+            clip = {f"frozen_clip/{key}": value for key, value in score.metrics.items()}
+            self._log_metrics(run, clip, 0, _milliseconds(score.scored_at))
+        self._runs[_PARENT] = self.client.get_run(run.info.run_id)
+
+    def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:
+        self.client.log_batch(
+            run.info.run_id, tags=[RunTag(key, value) for key, value in _tags(tags).items()]
+        )
+
+    def _end(self, run: Run, status: str, at: datetime | None = None) -> None:
+        self.client.set_terminated(run.info.run_id, status, end_time=_milliseconds(at) if at else None)
+
+
+class Mirror:
+    """Keeps MLflow up with a running study, from one background thread.
+
+    No call here waits for MLflow. While it fails, nothing is kept but the record, in which each epoch and
+    result was written before it was announced here; once MLflow answers again, it is brought up to that.
+    """
+
+    def __init__(self, tracking_uri: str, record: StudyRecord) -> None:
+        self._uri = tracking_uri
+        self._record = record
+        self._waiting: queue.Queue[Callable[[Tracker], None]] = queue.Queue(_MAX_WAITING)
+        self._closing = threading.Event()
+        self._delivered = False
+        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
+
+    def start(self) -> None:
+        """Starts with everything that the record holds."""
+        self._thread.start()
+
+    def notify(self, trial_number: int) -> None:
+        """Announces a finished epoch, whose checkpoint is in the store."""
+        self._announce(lambda tracker: tracker.log_epochs(trial_number))
+
+    def trial_finished(self, result: TrialResult) -> None:
+        """Announces a finished trial, whose result is in the store."""
+        self._announce(lambda tracker: tracker.log_result(result))
+
+    def close(self, timeout_s: float) -> bool:
+        """Delivers what waits and ends the runs; False if MLflow did not take it all within ``timeout_s``.
+
+        What is missing then is delivered by the study's next start, or by ``python -m orchestrator.sync``.
+        """
+        self._closing.set()
+        self._announce(lambda _: None)  # wakes the thread
+        self._thread.join(timeout_s)
+        return self._delivered
+
+    def _announce(self, event: Callable[[Tracker], None]) -> None:
+        with contextlib.suppress(queue.Full):  # the thread is failing, and will start again from the record
+            self._waiting.put_nowait(event)
+
+    def _run(self) -> None:
+        delay_s = 1.0
+        while not self._delivered:
+            try:
+                self._deliver()
+            except Exception as error:  # whatever MLflow does, training goes on
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                _logger.warning(
+                    "MLflow at %s: %s; trying again in %.0f s", redacted(self._uri), reason, delay_s
+                )
+                time.sleep(delay_s)
+                delay_s = min(2 * delay_s, 30.0)
+
+    def _deliver(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        tracker = Tracker(self._uri, self._record)
+        tracker.reconcile()
+        while not (self._closing.is_set() and self._waiting.empty()):
+            self._waiting.get()(tracker)
+        tracker.reconcile()
+        tracker.stop()
+        self._delivered = True
+
+
+def per_class_csv(split: SplitScore) -> str:
+    """``class,num_clips,top1`` rows."""
+    totals = split.confusion.sum(axis=1)
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["class", "num_clips", "top1"])
+    accuracy = split.per_class_top1
+    rows.writerows(
+        [name, int(total), accuracy.get(name, "")] for name, total in zip(split.classes, totals, strict=True)
+    )
+    return text.getvalue()
+
+
+def confusion_figure(split: SplitScore) -> Figure:
+    """The confusion matrix, each row as shares of its true class."""
+    counts = split.confusion
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    size = max(4.0, min(20.0, 0.3 * len(split.classes) + 2))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    ticks = range(len(split.classes))
+    if len(split.classes) <= 60:
+        axes.set_xticks(ticks, split.classes, rotation=90, fontsize=7)
+        axes.set_yticks(ticks, split.classes, fontsize=7)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{split.split}: top-1 {split.top1:.3f}")
+    return figure
+
+
+def _final_metrics(result: TrialResult) -> dict[str, float]:
+    best = {f"best/{key}": value for key, value in result.metrics.items()}
+    return {**best, **result.benchmarks, **{f"time/{key}": value for key, value in result.durations.items()}}
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow keeps text: strings as they are, all else as JSON spells it."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _tags(values: Mapping[str, Scalar]) -> dict[str, str]:
+    return _texts({key: value for key, value in values.items() if value is not None})
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(1000 * moment.timestamp())

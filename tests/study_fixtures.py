@@ -1,0 +1,154 @@
+"""A study's record made by hand: what a sweep leaves behind, without training anything."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from orchestrator.config import BenchmarkConfig, StudyConfig
+from orchestrator.records import (
+    BASELINE,
+    BenchmarkScore,
+    SplitScore,
+    StudyRecord,
+    TrialRecord,
+    TrialResult,
+    best_epoch,
+)
+from orchestrator.storage import Store
+from vitaclip.checkpoint import CheckpointInfo, Progress
+from vitaclip.config import TrainConfig
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
+
+
+def study_config(**changes: object) -> StudyConfig:
+    """A study of prompt depth and learning rate with one benchmark."""
+    values: dict[str, object] = {
+        "name": "depth",
+        "question": "How deep?",
+        "hypothesis": "Deeper is better.",
+        "train": {"epochs": 3},
+        "search_space": {
+            "prompts.depth": {"type": "int", "low": 0, "high": 4},
+            "optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        },
+        "search": {"num_trials": 3},
+        "benchmarks": [ZERO_SHOT],
+    }
+    return StudyConfig.model_validate(values | changes)
+
+
+def new_record(store: Store, **changes: object) -> StudyRecord:
+    """A study that was just started."""
+    record = StudyRecord(store, "depth")
+    record.create_or_check(study_config(**changes), {"git_commit": "abc123", "git_dirty": False})
+    return record
+
+
+def history_of(*top1: float) -> list[dict[str, float]]:
+    """One epoch's metrics per validation accuracy."""
+    return [
+        {"epoch": epoch, "val/top1": value, "val/top5": 1.0, "train/loss": 1 / epoch, "time/epoch_s": 2.0}
+        for epoch, value in enumerate(top1, start=1)
+    ]
+
+
+def propose(record: StudyRecord, number: int) -> TrialRecord:
+    """Writes ``trial.json`` of a trial with depth = number."""
+    params = {"prompts.depth": number, "optimizer.lr": 1e-3 * (number + 1)}
+    train = TrainConfig.model_validate(
+        {"epochs": 3, "prompts": {"depth": number}, "optimizer": {"lr": params["optimizer.lr"]}}
+    )
+    trial = TrialRecord(
+        number=number, params=params, train=train, proposed_at=STARTED + timedelta(minutes=number)
+    )
+    record.write_trial(trial)
+    return trial
+
+
+def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: float) -> None:
+    """Publishes a checkpoint (of no tensors) after each epoch."""
+    for num_epochs in range(1, len(top1) + 1):
+        history = history_of(*top1[:num_epochs])
+        folder.mkdir(parents=True, exist_ok=True)
+        info = CheckpointInfo(
+            config=trial.train,
+            class_names=("left", "right"),
+            backbone_sha256="0" * 64,
+            progress=Progress(epoch=num_epochs, history=tuple(history)),
+        )
+        (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
+        record.publish_checkpoint(trial.number, folder, history)
+
+
+def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot") -> SplitScore:
+    """A score on clips 0..n-1 of the classes left, right and up."""
+    correct = [p == label for p, label in zip(predicted, labels, strict=True)]
+    return SplitScore(
+        split=split,
+        top1=sum(correct) / len(correct),
+        top5=1.0,
+        num_broken=0,
+        classes=("left", "right", "up"),
+        clips=tuple(range(len(labels))),
+        labels=tuple(labels),
+        ranked=tuple((p, *(c for c in range(3) if c != p)) for p in predicted),
+    )
+
+
+def write_score(record: StudyRecord, number: int, split: SplitScore) -> dict[str, float]:
+    """Writes ``scores/zero_shot-quickstart.json`` and returns its metrics."""
+    benchmark = BenchmarkConfig.model_validate(ZERO_SHOT)
+    metrics = {"zero_shot/quickstart/top1": split.top1, "zero_shot/quickstart/top5": split.top5}
+    key = "frozen CLIP" if number == BASELINE else str(record.best_checkpoint(number))
+    score = BenchmarkScore(
+        benchmark=benchmark,
+        checkpoint=key,
+        splits=(split,),
+        metrics=metrics,
+        scored_at=STARTED,
+        duration_s=1.0,
+    )
+    record.write_score(number, score)
+    return metrics
+
+
+def finish(record: StudyRecord, trial: TrialRecord, state: str, *top1: float) -> TrialResult:
+    """Writes a score and ``result.json``."""
+    history = history_of(*top1)
+    epoch = best_epoch(history, record.objective) if history else None
+    best = history[epoch - 1] if epoch else {}
+    benchmarks = (
+        write_score(record, trial.number, split_score([0, 1, trial.number % 3], [0, 1, 2])) if history else {}
+    )
+    result = TrialResult.model_validate(
+        {
+            "number": trial.number,
+            "state": state,
+            "reason": None if state == "complete" else "a reason",
+            "params": trial.params,
+            "values": [best["val/top1"]] if best else None,
+            "metrics": best,
+            "history": history,
+            "best_epoch": epoch,
+            "checkpoint": record.best_checkpoint(trial.number),
+            "benchmarks": benchmarks,
+            "proposed_at": trial.proposed_at,
+            "finished_at": trial.proposed_at + timedelta(seconds=30),
+            "durations": {"train_s": 6.0},
+        }
+    )
+    record.write_result(result)
+    return result
+
+
+def run_trial(
+    record: StudyRecord, number: int, folder: Path, *top1: float, state: str = "complete"
+) -> TrialResult:
+    """Proposes, trains and finishes one trial."""
+    trial = propose(record, number)
+    train_epochs(record, trial, folder, *top1)
+    return finish(record, trial, state, *top1)

@@ -1,0 +1,161 @@
+"""MLflow as a view: real SQLite, real server, and every way of losing it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from orchestrator.records import StudyRecord
+from orchestrator.storage import LocalStore
+from orchestrator.tracking import Mirror, Tracker, check_tracking
+from tests.study_fixtures import finish, new_record, propose, run_trial, train_epochs
+from vitaclip.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A fresh MLflow database: made once, since its migrations take seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    check_tracking(f"sqlite:///{path}")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def uri(tmp_path: Path, empty_database: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> StudyRecord:
+    return new_record(LocalStore(tmp_path / "store"))
+
+
+def runs_of(uri: str) -> dict[str, Run]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("depth")
+    runs = client.search_runs([experiment.experiment_id])
+    names = [run.data.tags["mlflow.runName"] for run in runs]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, runs, strict=True))
+
+
+def steps_of(uri: str, run: Run, metric: str) -> list[tuple[int, float]]:
+    points = MlflowClient(uri).get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in points)
+
+
+def artifacts_of(uri: str, run: Run, folder: str | None = None) -> set[str]:
+    return {item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id, folder)}
+
+
+def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2, 0.6, 0.5)
+    run_trial(record, 1, tmp_path / "c", 0.1, state="pruned")
+    finish(record, propose(record, 2), "failed")
+    mirror = Mirror(uri, record)
+    mirror.start()
+    assert mirror.close(timeout_s=30)
+
+    runs = runs_of(uri)
+    parent, complete, pruned, failed = (
+        runs[name] for name in ("depth", "trial 0000", "trial 0001", "trial 0002")
+    )
+    assert [run.info.status for run in (parent, complete, pruned, failed)] == ["FINISHED"] * 3 + ["FAILED"]
+    assert {run.data.tags.get("mlflow.parentRunId") for run in (complete, pruned, failed)} == {
+        parent.info.run_id
+    }
+    assert pruned.data.tags["vitaclip.state"] == "pruned"
+    assert complete.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert complete.data.tags["search.prompts.depth"] == complete.data.params["prompts.depth"] == "0"
+    assert complete.data.params["optimizer.lr"] == "0.001"
+    assert complete.data.params["prompts.local"] == "true"
+    assert steps_of(uri, complete, "val/top1") == [(1, 0.2), (2, 0.6), (3, 0.5)]
+    assert complete.data.metrics["best/val/top1"] == 0.6
+    assert complete.data.metrics["zero_shot/quickstart/top1"] == pytest.approx(2 / 3)
+    assert steps_of(uri, parent, "best/val/top1") == [(1, 0.6), (2, 0.6), (3, 0.6)]
+    assert "result.json" in artifacts_of(uri, complete)
+    folder = "benchmarks/zero_shot/quickstart/zero_shot"
+    assert artifacts_of(uri, complete, folder) == {f"{folder}/per_class.csv", f"{folder}/confusion.png"}
+
+
+def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
+    trial = propose(record, 1)
+    train_epochs(record, trial, tmp_path / "c", 0.3)
+    for _ in range(2):
+        Tracker(uri, record).reconcile()
+    train_epochs(record, trial, tmp_path / "c", 0.3, 0.4)
+    for _ in range(2):
+        Tracker(uri, record).reconcile()
+    runs = runs_of(uri)
+    assert len(runs) == 3
+    assert steps_of(uri, runs["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
+    assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.3), (2, 0.4)]
+    assert runs["trial 0001"].info.status == "RUNNING"
+
+
+def test_an_interrupted_study_is_killed_and_goes_on(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    trial = propose(record, 0)
+    train_epochs(record, trial, tmp_path / "c", 0.3)
+    mirror = Mirror(uri, record)
+    mirror.start()
+    assert mirror.close(timeout_s=30)
+    assert {run.info.status for run in runs_of(uri).values()} == {"KILLED"}
+
+    mirror = Mirror(uri, record)
+    mirror.start()
+    train_epochs(record, trial, tmp_path / "c", 0.3, 0.4)
+    mirror.notify(0)
+    mirror.trial_finished(finish(record, trial, "complete", 0.3, 0.4))
+    run_trial(record, 1, tmp_path / "c", 0.5)
+    run_trial(record, 2, tmp_path / "c", 0.5)
+    assert mirror.close(timeout_s=30)
+    runs = runs_of(uri)
+    assert len(runs) == 4
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert steps_of(uri, runs["trial 0000"], "val/top1") == [(1, 0.3), (2, 0.4)]
+
+
+def test_a_run_created_twice_is_kept_once(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2)
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    first = runs_of(uri)["trial 0000"]
+    tracker.client.create_run(first.info.experiment_id, tags=first.data.tags, start_time=2**42)
+    Tracker(uri, record).reconcile()
+    assert runs_of(uri)["trial 0000"].info.run_id == first.info.run_id
+
+
+def test_a_new_study_of_the_same_name_gets_new_runs(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2)
+    Tracker(uri, record).reconcile()
+    other = new_record(LocalStore(tmp_path / "other"))
+    run_trial(other, 0, tmp_path / "c", 0.9)
+    Tracker(uri, other).reconcile()
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("depth").experiment_id])
+    assert len(found) == 4
+
+
+def test_nobody_listening_is_told_in_seconds() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://user:hunter2@127.0.0.1:{unused.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught:
+            check_tracking(address)
+    assert time.monotonic() - started < 5
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
+        check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db")
