@@ -1,0 +1,60 @@
+"""Small real video files, made by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vitaclip.data.decode import Frames
+from vitaclip.data.manifest import Clip, Manifest
+
+CODECS = {  # codec -> (encoder, container): every kind of file that the data sets come in
+    "h264": ("libx264", ".mp4"),
+    "h265": ("libx265", ".mp4"),
+    "vp9": ("libvpx-vp9", ".webm"),
+    "mpeg4": ("mpeg4", ".avi"),
+    "mjpeg": ("mjpeg", ".avi"),
+    "av1": ("libsvtav1", ".mp4"),
+}
+
+
+def moving_frames(num_frames: int, height: int = 64, width: int = 80, seed: int = 0) -> Frames:
+    """A textured picture that moves two pixels a frame, brighter with every frame: no two frames are alike."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    picture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width]
+    lighter = [np.uint8(40 * i // max(1, num_frames - 1)) for i in range(num_frames)]
+    return np.stack([np.roll(picture, 2 * i, axis=1) + lighter[i] for i in range(num_frames)])
+
+
+def write_video(
+    path: Path,
+    frames: Frames,
+    codec: str = "libx264",
+    fps: int = 25,
+    options: Mapping[str, str] | None = None,
+    rotation: int = 0,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.thread_count = 1
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def small_dataset(root: Path, num_clips: int = 12, num_classes: int = 3, num_frames: int = 12) -> Manifest:
+    clips = [
+        Clip(str(write_video(root / f"{i}.mp4", moving_frames(num_frames, seed=i))), i % num_classes)
+        for i in range(num_clips)
+    ]
+    return Manifest("small", tuple(f"class {c}" for c in range(num_classes)), tuple(clips))

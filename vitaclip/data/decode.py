@@ -1,0 +1,274 @@
+"""Frames out of video files: two engines, PyAV and decord, that give the same frames.
+
+A frame's index is its place in display order. Only the frames asked for are converted and kept, one file is
+open at a time, and nothing stays open. Shapes: N frames, H height, W width, 3 colours (RGB), uint8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from vitaclip.errors import DataError
+
+Frames = npt.NDArray[np.uint8]
+Decoder = Literal["auto", "decord", "pyav"]
+
+MAX_HELD_FRAMES = 2  # DivX files in AVI announce a frame or two more than they hold: the last frame stands in
+MAX_KEPT_BYTES = 64 << 20  # packets of larger files are read a second time instead of being held in memory
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a container says about its video, frames counted rather than believed."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    codec: str
+    key_frames: tuple[int, ...]
+
+
+class Video(Protocol):
+    """An open video. ``frames`` yields (index, RGB frame [H, W, 3]) for ascending, unique indices."""
+
+    info: VideoInfo
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]: ...
+
+
+@contextlib.contextmanager
+def open_video(path: str | Path, decoder: Decoder = "auto") -> Iterator[Video]:
+    """Opens a video. Whatever fails while it is open is raised as a DataError naming path and reason."""
+    engine = _open_decord if decoder == "decord" else _open_pyav
+    try:
+        with engine(str(path)) as video:
+            yield video
+    except DataError:
+        raise
+    except Exception as error:  # both engines raise many unrelated types on damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: cannot be decoded: {reason}") from error
+
+
+def decode_frames(
+    path: str | Path, indices: Sequence[int], *, short_side: int | None = None, decoder: Decoder = "auto"
+) -> Frames:
+    """Decodes the frames at ``indices`` (any order, repeats allowed) into uint8 [N, H, W, 3].
+
+    ``short_side`` scales larger frames down to that short side, in pixels. Raises DataError.
+    """
+    with open_video(path, decoder) as video:
+        return read_frames(video, indices, short_side)
+
+
+def read_frames(video: Video, indices: Sequence[int], short_side: int | None = None) -> Frames:
+    """``decode_frames`` of an open video. Holds one unscaled frame at a time."""
+    unique, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+    if unique[0] < 0 or unique[-1] >= video.info.num_frames:
+        raise IndexError(f"frames {unique[0]}..{unique[-1]} of a video of {video.info.num_frames} frames")
+    frames = np.stack([scale(frame, short_side) for _, frame in video.frames(unique.tolist())])
+    return (
+        frames if len(places) == len(unique) and (places == np.arange(len(places))).all() else frames[places]
+    )
+
+
+def video_info(path: str | Path, decoder: Decoder = "auto") -> VideoInfo:
+    """Reads a video's size, frame count and key frames without decoding it. Raises DataError."""
+    with open_video(path, decoder) as video:
+        return video.info
+
+
+def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """Height and width after scaling down to ``short_side``; smaller frames keep their size."""
+    if short_side is None or min(height, width) <= short_side:
+        return height, width
+    ratio = short_side / min(height, width)
+    return round(height * ratio), round(width * ratio)
+
+
+def scale(frame: Frames, short_side: int | None) -> Frames:
+    """Scales one frame [H, W, 3] down to a short side (antialiased bilinear)."""
+    size = scaled_size(frame.shape[0], frame.shape[1], short_side)
+    if size == frame.shape[:2]:
+        return frame
+    image_CHW = torch.from_numpy(frame).permute(2, 0, 1)
+    scaled: Frames = tv.resize(image_CHW, list(size), antialias=True).permute(1, 2, 0).numpy()
+    return scaled
+
+
+# PyAV
+
+
+@contextlib.contextmanager
+def _open_pyav(path: str) -> Iterator[Video]:
+    with av.open(path, metadata_errors="ignore") as container:
+        if not container.streams.video:
+            raise DataError(f"{path}: holds no video stream")
+        yield _PyAVVideo(path, container)
+
+
+class _PyAVVideo:
+    """Demuxes the whole file first (cheap), then decodes only the groups of pictures that hold wanted frames.
+
+    Within a group, frames that are neither wanted nor referred to are skipped by the decoder.
+    """
+
+    def __init__(self, path: str, container: Any) -> None:
+        self._path, self._container = path, container
+        self._stream = container.streams.video[0]
+        self._context = self._stream.codec_context
+        self._context.thread_count = 1  # clips are decoded in parallel, not frames
+        packets = [packet for packet in container.demux(self._stream) if packet.size]
+        if not packets:
+            raise DataError(f"{path}: holds no frames")
+        self._index = [_Packet(packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        self._kept = packets if sum(packet.size for packet in packets) <= MAX_KEPT_BYTES else None
+        self._times = sorted(packet.time for packet in self._index) if self._has_times() else None
+        self.info = self._describe()
+
+    def _has_times(self) -> bool:
+        """Whether packets carry their frame's display time. AVI stores none: there, decode order serves."""
+        times = [packet.time for packet in self._index]
+        if None in times or len(set(times)) < len(times):
+            return False
+        is_avi = "avi" in self._container.format.name.split(",")
+        return not is_avi or all(packet.time == packet.decode_time for packet in self._index)
+
+    def _describe(self) -> VideoInfo:
+        place = {time: index for index, time in enumerate(self._times or ())}
+        key_frames = [place.get(p.time, i) for i, p in enumerate(self._index) if p.is_key]
+        return VideoInfo(
+            num_frames=len(self._index),
+            height=self._context.height,
+            width=self._context.width,
+            fps=float(self._stream.average_rate or 0),
+            codec=self._context.name,
+            key_frames=tuple(sorted(key_frames)),
+        )
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+        found = self._in_order(indices) if self._times is None else self._by_time(indices, self._times)
+        for index, (found_index, frame) in itertools.zip_longest(indices, found, fillvalue=(None, None)):
+            if index != found_index:
+                raise DataError(f"{self._path}: frame {index} of {self.info.num_frames} cannot be decoded")
+            yield index, self._to_rgb(frame)
+
+    def _by_time(self, indices: Sequence[int], times: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        wanted = {times[index]: index for index in indices}
+        packets = self._packets()
+        position = 0
+        for first, last in self._spans(wanted):
+            for packet in itertools.islice(packets, first - position, last - position + 1):
+                self._context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                yield from _wanted(self._context.decode(packet), wanted)
+            yield from _wanted(self._context.decode(None), wanted)
+            self._context.flush_buffers()
+            position = last + 1
+
+    def _spans(self, wanted: Container[int]) -> list[tuple[int, int]]:
+        """The runs of packets to decode, (first, last) in decode order: from key frames to wanted frames."""
+        keys = [i for i, packet in enumerate(self._index) if packet.is_key]
+        spans: list[tuple[int, int]] = []
+        for position, packet in enumerate(self._index):
+            if packet.time not in wanted:
+                continue
+            # a key frame shown later than the wanted frame does not start its group (open groups of pictures)
+            first = max((k for k in keys if k <= position and self._index[k].time <= packet.time), default=0)
+            if spans and first <= spans[-1][1] + 1:
+                spans[-1] = (spans[-1][0], position)
+            else:
+                spans.append((first, position))
+        return spans
+
+    def _in_order(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        wanted = set(indices)
+        last, place = None, -1
+        for place, last in enumerate(self._decode_all()):
+            if place in wanted:
+                yield place, last
+            if place == indices[-1]:
+                return
+        held = range(place + 1, self.info.num_frames)
+        if last is not None and len(held) <= MAX_HELD_FRAMES:
+            yield from ((index, last) for index in held if index in wanted)
+
+    def _decode_all(self) -> Iterator[Any]:
+        for packet in self._packets():
+            yield from self._context.decode(packet)
+        yield from self._context.decode(None)
+
+    def _packets(self) -> Iterator[Any]:
+        if self._kept is not None:
+            return iter(self._kept)
+        self._container.seek(0)
+        return (packet for packet in self._container.demux(self._stream) if packet.size)
+
+    def _to_rgb(self, frame: Any) -> Frames:
+        rgb = frame.reformat(
+            width=self.info.width, height=self.info.height, format="rgb24", threads=1
+        ).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+class _Packet(NamedTuple):
+    time: Any  # int, or None where the container has no times
+    decode_time: Any
+    is_key: bool
+
+
+def _wanted(frames: Sequence[Any], wanted: Mapping[int, int]) -> Iterator[tuple[int, Any]]:
+    return ((wanted[frame.pts], frame) for frame in frames if frame.pts in wanted)
+
+
+# decord
+
+
+@contextlib.contextmanager
+def _open_decord(path: str) -> Iterator[Video]:
+    try:
+        import decord  # here: it has no wheel for some platforms, where PyAV serves
+    except ImportError as error:
+        raise DataError("decoder 'decord' is not installed here; use decoder: auto or pyav") from error
+    decord.logging.set_level(decord.logging.QUIET)
+    yield _DecordVideo(path, decord.VideoReader(path, num_threads=1))
+
+
+class _DecordVideo:
+    def __init__(self, path: str, reader: Any) -> None:
+        self._reader = reader
+        self._can_seek = not path.lower().endswith(".avi")
+        height, width = reader[0].shape[:2]
+        self.info = VideoInfo(
+            len(reader),
+            height,
+            width,
+            float(reader.get_avg_fps()),
+            "",
+            tuple(map(int, reader.get_key_indices())),
+        )
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+        if self._can_seek:
+            yield from zip(indices, self._reader.get_batch(indices).asnumpy(), strict=True)
+            return
+        # seeking in an AVI file, decord 0.6.0 returns other frames than the ones asked for: read in order
+        self._reader.seek(0)
+        position = 0
+        for index in indices:
+            if index > position:
+                self._reader.skip_frames(index - position)
+            yield index, self._reader.next().asnumpy()
+            position = index + 1

@@ -1,0 +1,269 @@
+"""Batches of uint8 clips for training and evaluation.
+
+The order of clips and every random draw depend only on (seed, epoch, place in the epoch's global order): not
+on the number of workers or ranks, and not on where a run was resumed. Shapes: B clips, V views, T frames.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vitaclip.config import DataConfig, EvalConfig, TrainConfig
+from vitaclip.data.frame_cache import ReadFrames
+from vitaclip.data.manifest import Manifest
+from vitaclip.data.sampling import random_indices, view_indices
+from vitaclip.data.settings import open_frame_cache
+from vitaclip.data.transforms import TrainTransform, eval_views, train_short_side
+from vitaclip.errors import DataError, InputError
+
+MAX_LISTED = 20  # broken files that an error message names
+
+_logger = logging.getLogger(__name__)
+_logged: set[str] = set()  # broken files this process has logged: once each, over all epochs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of one step. ``indices`` are manifest positions, after broken clips were replaced."""
+
+    video: Tensor  # uint8, training [B, 3, T, H, W], evaluation [B, V, 3, T, H, W]
+    labels: Tensor  # int64 [B]
+    indices: Tensor  # int64 [B]
+    num_broken: int = 0  # newly met broken files (each once an epoch): replaced in training, else left out
+    num_cache_hits: int = 0  # files whose frames came out of the frame cache
+    num_cache_misses: int = 0  # files that were decoded
+
+
+@dataclass(frozen=True)
+class _Broken:
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What became of one place in the order. ``video`` is None if an evaluation clip is broken."""
+
+    video: Tensor | None
+    index: int
+    broken: tuple[_Broken, ...]
+    hit: bool
+
+
+def train_batches(
+    manifest: Manifest,
+    config: TrainConfig,
+    *,
+    image_size: int,
+    epoch: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Yields this rank's batches of one epoch, from ``start_step`` on; the incomplete last batch is dropped.
+
+    Raises DataError once more than ``config.data.max_broken`` of the clips is broken, and InputError if the
+    batch size cannot be shared out or exceeds the data set.
+    """
+    num_steps = steps_per_epoch(manifest, config)
+    if config.batch_size % world_size:
+        raise InputError(
+            f"batch_size: found {config.batch_size}, allowed multiples of the {world_size} workers"
+        )
+    order = _epoch_order(manifest, config, epoch)
+    share = config.batch_size // world_size
+    starts = (step * config.batch_size + rank * share for step in range(start_step, num_steps))
+    places = [[(place, int(order[place])) for place in range(start, start + share)] for start in starts]
+    dataset = _TrainClips(manifest, config, image_size, epoch)
+    yield from _load(dataset, places, manifest, config.data, num_expected=len(order) / world_size)
+
+
+def eval_batches(
+    manifest: Manifest,
+    data: DataConfig,
+    views: EvalConfig,
+    *,
+    image_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Yields every ``world_size``-th clip, from ``rank`` on, in the manifest's order, each exactly once.
+
+    A broken clip is left out of its batch and counted there. Raises DataError once more than
+    ``data.max_broken`` of the clips is broken.
+    """
+    indices = _used_clips(manifest, data)[rank::world_size].tolist()
+    places = [
+        [(index, index) for index in indices[start : start + views.batch_size]]
+        for start in range(0, len(indices), views.batch_size)
+    ]
+    dataset = _EvalClips(manifest, data, views, image_size)
+    yield from _without_empty(_load(dataset, places, manifest, data, num_expected=len(indices)))
+
+
+def steps_per_epoch(manifest: Manifest, config: TrainConfig) -> int:
+    """Optimiser steps in an epoch: complete batches only. Raises InputError if there is none."""
+    num_clips = len(_used_clips(manifest, config.data))
+    if num_clips < config.batch_size:
+        raise InputError(
+            f"batch_size: found {config.batch_size}, allowed 1..{num_clips} (clips in {manifest.name})"
+        )
+    return num_clips // config.batch_size
+
+
+def _used_clips(manifest: Manifest, data: DataConfig) -> npt.NDArray[np.int64]:
+    """Manifest positions in use: all, or a seeded draw of ``data.limit`` that is the same for every run."""
+    num_clips = len(manifest.clips)
+    if data.limit is None or data.limit >= num_clips:
+        return np.arange(num_clips)
+    return np.sort(np.random.default_rng(0).permutation(num_clips)[: data.limit])
+
+
+def _epoch_order(manifest: Manifest, config: TrainConfig, epoch: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((config.seed, epoch)).permutation(_used_clips(manifest, config.data))
+
+
+class _TrainClips(Dataset[_Sample]):
+    """Indexed by (place in the epoch's order, manifest position). Replaces broken clips."""
+
+    def __init__(self, manifest: Manifest, config: TrainConfig, image_size: int, epoch: int) -> None:
+        self._manifest, self._data = manifest, config.data
+        self._seed, self._epoch = config.seed, epoch
+        self._transform = TrainTransform(config.data.augment, image_size)
+        self._short_side = train_short_side(config.data.augment, image_size)
+        self._cache = open_frame_cache()
+
+    def __getitem__(self, item: tuple[int, int]) -> _Sample:
+        place, first_index = item
+        rng = np.random.default_rng((self._seed, self._epoch, place))
+        frames_seed, transform_seed, replace_seed = rng.integers(2**63, size=3).tolist()
+        broken = []
+        for index in itertools.chain([first_index], self._replacements(first_index, replace_seed)):
+            try:
+                read = self._read(self._manifest.clips[index].path, frames_seed)
+            except DataError as error:
+                broken.append(_Broken(index, str(error)))
+            else:
+                return _Sample(self._transform(read.frames, transform_seed), index, tuple(broken), read.hit)
+        raise DataError(f"every video of the class of {self._manifest.clips[first_index].path} is broken")
+
+    def _read(self, path: str, seed: int) -> ReadFrames:
+        data = self._data
+
+        def sampler(video_length: int) -> list[int]:
+            rng = np.random.default_rng(seed)
+            return random_indices(video_length, data.num_frames, data.sampling, data.stride, rng)
+
+        return self._cache.read(path, sampler, self._short_side, data.decoder)
+
+    def _replacements(self, index: int, seed: int) -> Iterator[int]:
+        """The other clips of the same class, in a seeded random order."""
+        label = self._manifest.clips[index].label
+        used = _used_clips(self._manifest, self._data).tolist()
+        same_class = [i for i in used if self._manifest.clips[i].label == label and i != index]
+        yield from np.random.default_rng(seed).permutation(same_class).tolist()
+
+
+class _EvalClips(Dataset[_Sample]):
+    """Indexed by (manifest position, manifest position)."""
+
+    def __init__(self, manifest: Manifest, data: DataConfig, views: EvalConfig, image_size: int) -> None:
+        self._manifest, self._data, self._views, self._image_size = manifest, data, views, image_size
+        self._cache = open_frame_cache()
+
+    def __getitem__(self, item: tuple[int, int]) -> _Sample:
+        index = item[1]
+        path = self._manifest.clips[index].path
+        try:
+            read = self._cache.read(path, self._sampler, self._image_size, self._data.decoder)
+        except DataError as error:
+            return _Sample(None, index, (_Broken(index, str(error)),), hit=False)
+        windows = np.split(read.frames, self._views.num_temporal_views)
+        views = [eval_views(window, self._image_size, self._views.num_spatial_views) for window in windows]
+        return _Sample(torch.cat(views), index, (), read.hit)
+
+    def _sampler(self, video_length: int) -> list[int]:
+        data, num_views = self._data, self._views.num_temporal_views
+        views = view_indices(video_length, data.num_frames, data.sampling, data.stride, num_views)
+        return list(itertools.chain.from_iterable(views))
+
+
+def _load(
+    dataset: Dataset[_Sample],
+    places: list[list[tuple[int, int]]],
+    manifest: Manifest,
+    data: DataConfig,
+    *,
+    num_expected: float,
+) -> Iterator[Batch]:
+    """Runs the dataset over batches of places, in this process or in ``data.num_workers`` others."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=places,
+        num_workers=data.num_workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # or iterating would draw from the global one, and disturb the model's
+    )
+    known: dict[int, str] = {}
+    for samples in loader:
+        broken = {b.index: b.reason for sample in samples for b in sample.broken if b.index not in known}
+        for reason in broken.values():
+            _log_once(reason)
+        known |= broken
+        if len(known) > data.max_broken * num_expected:
+            raise DataError(_too_many_broken(manifest, known, data))
+        yield _collate(samples, manifest, num_broken=len(broken))
+
+
+def _collate(samples: Sequence[_Sample], manifest: Manifest, num_broken: int) -> Batch:
+    decoded = [(sample.video, sample.index) for sample in samples if sample.video is not None]
+    num_hits = sum(sample.hit for sample in samples)
+    return Batch(
+        video=torch.stack([video for video, _ in decoded]) if decoded else torch.empty(0, dtype=torch.uint8),
+        labels=torch.tensor([manifest.clips[index].label for _, index in decoded], dtype=torch.int64),
+        indices=torch.tensor([index for _, index in decoded], dtype=torch.int64),
+        num_broken=num_broken,
+        num_cache_hits=num_hits,
+        num_cache_misses=len(decoded) - num_hits,
+    )
+
+
+def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Gives a batch in which nothing could be decoded away, and its count to a neighbour."""
+    previous: Batch | None = None
+    for batch in batches:
+        if previous is None:
+            previous = batch
+        elif len(previous.labels) and len(batch.labels):
+            yield previous
+            previous = batch
+        else:
+            kept = previous if len(previous.labels) else batch
+            previous = replace(kept, num_broken=previous.num_broken + batch.num_broken)
+    if previous is not None and len(previous.labels):
+        yield previous
+
+
+def _log_once(reason: str) -> None:
+    if reason not in _logged:
+        _logged.add(reason)
+        _logger.warning("broken video: %s", reason)
+
+
+def _too_many_broken(manifest: Manifest, broken: dict[int, str], data: DataConfig) -> str:
+    listed = "".join(f"\n  {reason}" for reason in sorted(broken.values())[:MAX_LISTED])
+    more = f"\n  ... and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
+    return (
+        f"{manifest.name}: {len(broken)} of {len(manifest.clips)} videos are broken, more than the "
+        f"{data.max_broken:.1%} of data.max_broken; repair or remove them ('python -m vitaclip data check' "
+        f"lists all), or raise it:{listed}{more}"
+    )
