@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from vitaclip.checkpoint import load_model
 from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import eval_batches
 from vitaclip.data.manifest import Manifest
+from vitaclip.distributed import default_device, gather_from_workers, rank_and_world_size
 from vitaclip.errors import InputError
 from vitaclip.model.backbone import load_backbone
 from vitaclip.model.vita_clip import VitaCLIP
 
 EvalMode = Literal["supervised", "zero_shot"]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def evaluate(
         for found, one in zip(predictions, candidates, strict=True):
             probabilities_BC = class_probabilities(one, batch.video)
             found.extend(_predictions(probabilities_BC, batch.labels, batch.indices))
-    gathered = [_gather(found) for found in predictions]
-    num_broken = sum(_gather([num_broken]))
+    gathered = [gather_from_workers(found) for found in predictions]
+    num_broken = sum(gather_from_workers([num_broken]))
     return [
         Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), num_broken) for found in gathered
     ]
@@ -170,11 +170,6 @@ def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
     return logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1).float().cpu()
 
 
-def default_device() -> torch.device:
-    """This process's accelerator, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def _predictions(probabilities_BC: Tensor, labels_B: Tensor, indices_B: Tensor) -> Iterable[Prediction]:
     ranked = probabilities_BC.topk(min(5, probabilities_BC.shape[1])).indices.tolist()
     losses = -probabilities_BC.gather(1, labels_B[:, None]).clamp_min(1e-12).log()[:, 0]
@@ -188,19 +183,3 @@ def _view_of(data: DataConfig) -> tuple[object, ...]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _gather(items: list[Item]) -> list[Item]:
-    """All workers' items, in rank order."""
-    _, world_size = rank_and_world_size()
-    if world_size == 1:
-        return items
-    everyone: list[list[Item]] = [[] for _ in range(world_size)]
-    distributed.all_gather_object(everyone, items)
-    return [item for mine in everyone for item in mine]

@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches and workers.
+"""AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches.
 
 Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W pixels, E embedding.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
@@ -60,21 +60,6 @@ def accumulate_gradients(
     if text_leaf_CE.grad is not None:
         text_CE.backward(text_leaf_CE.grad)
     return total
-
-
-def average_over_workers(tensors: Iterable[Tensor]) -> None:
-    """All-reduces tensors to their mean over workers, in one message; nothing to do for one worker.
-
-    Only the prompts' gradients travel, once per optimiser step and after the last micro-batch.
-    """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return
-    tensors = list(tensors)
-    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
 
 
 def apply_gradients(

@@ -19,13 +19,13 @@ from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import steps_per_epoch, train_batches
 from vitaclip.data.manifest import Manifest
+from vitaclip.distributed import average_over_workers, default_device, rank_and_world_size
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.evaluate import candidate, default_device, evaluate, rank_and_world_size
+from vitaclip.evaluate import candidate, evaluate
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.optimizer import (
     accumulate_gradients,
     apply_gradients,
-    average_over_workers,
     build_optimizer,
     check_finite,
     learning_rate,

@@ -22,6 +22,7 @@ from vitaclip.errors import InputError
 from vitaclip.model.attention import block_forward
 
 LAST_TOKEN = slice(-1, None)
+TOKENIZER: open_clip.SimpleTokenizer = open_clip.tokenizer._tokenizer  # CLIP's own BPE, lower-cased
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _encode_group(clip: CLIP, group: TextGroup, prompts: TextPrompts | None) -> 
 
 def _assemble(clip: CLIP, group: TextGroup, prompts: TextPrompts | None) -> Tensor:
     """Token and context embeddings in their order: ``[C, L, D]``."""
-    sot = clip.token_embedding(torch.full_like(group.indices, _tokenizer().sot_token_id)).unsqueeze(1)
+    sot = clip.token_embedding(torch.full_like(group.indices, TOKENIZER.sot_token_id)).unsqueeze(1)
     name, tail = clip.token_embedding(group.name_CL), clip.token_embedding(group.tail_CL)
     if prompts is None:
         return torch.cat([sot, name, tail], dim=1)
@@ -139,23 +140,18 @@ def _length(group: TextGroup, prompts: TextPrompts | None) -> int:
     return 1 + (prompts.num_context if prompts else 0) + group.name_CL.shape[1] + group.tail_CL.shape[1]
 
 
-def _tokenizer() -> open_clip.SimpleTokenizer:
-    return open_clip.tokenizer._tokenizer
-
-
 def _tokenise(name: str, *, with_full_stop: bool) -> tuple[list[int], list[int]]:
     """Token ids of the name, and of what follows it up to EOT. Underscores read as spaces (released code)."""
     words = name.replace("_", " ")
-    tokenizer = _tokenizer()
-    name_ids = tokenizer.encode(words)
-    all_ids = tokenizer.encode(words + ".") if with_full_stop else name_ids
+    name_ids = TOKENIZER.encode(words)
+    all_ids = TOKENIZER.encode(words + ".") if with_full_stop else name_ids
     if not name_ids:
         raise InputError(f"class name '{name}': found no word in it, needed is at least one")
-    return all_ids[: len(name_ids)], [*all_ids[len(name_ids) :], tokenizer.eot_token_id]
+    return all_ids[: len(name_ids)], [*all_ids[len(name_ids) :], TOKENIZER.eot_token_id]
 
 
 def _word_embeddings(clip: CLIP, config: TextConfig) -> Tensor:
-    tokens = _tokenizer().encode(config.init or "")
+    tokens = TOKENIZER.encode(config.init or "")
     if len(tokens) != config.num_context:
         raise InputError(
             f"text.init: '{config.init}' has {len(tokens)} tokens, text.num_context is {config.num_context}; "

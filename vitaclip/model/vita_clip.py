@@ -45,7 +45,7 @@ class VitaCLIP(nn.Module):
         self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
         self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std), persistent=False)
-        self._class_groups = group_prompts(self.class_names, self.clip.context_length, text.num_context)
+        self.class_groups = group_prompts(self.class_names, self.clip.context_length, text.num_context)
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Video features ``[B, E]``, not normalised, of uint8 pixels or of already normalised floats."""
@@ -64,7 +64,7 @@ class VitaCLIP(nn.Module):
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes with their learned context, not normalised."""
         with self._autocast():
-            return encode_text(self.clip, self._class_groups, self.text_prompts)
+            return encode_text(self.clip, self.class_groups, self.text_prompts)
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol), not normalised."""

@@ -1,0 +1,117 @@
+"""``python -m vitaclip``: predict one's own videos, convert checkpoints, look after data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vitaclip.config import BackboneConfig, EvalConfig
+from vitaclip.data.manifest import read_class_list
+from vitaclip.errors import InputError, VitaClipError
+from vitaclip.predict import VideoPrediction, predict
+from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except VitaClipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vitaclip", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_predict(commands)
+    _add_import(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("predict", help="the most probable classes of one's own videos")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint folder")
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument("--classes", help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)")
+    parser.add_argument("--views", default="1x1", help="temporal x spatial views, such as 4x3 (default: 1x1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    predictions = predict(
+        args.checkpoint, args.videos, _class_names(args.classes) if args.classes else None, views=_views(args.views)
+    )
+    if args.json:
+        print(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
+        return
+    for prediction in predictions:
+        print(_table(prediction))
+
+
+def _table(prediction: VideoPrediction) -> str:
+    rows = zip(prediction.probabilities, prediction.classes, strict=True)
+    return "\n".join([prediction.video, *(f"  {probability:6.1%}  {name}" for probability, name in rows)])
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    """Names from a file, or separated by commas."""
+    if Path(text).is_file():
+        return read_class_list(Path(text))
+    if "," not in text and ("/" in text or text.endswith(".txt")):
+        raise InputError(f"--classes: no file '{text}'; give a file with a name per line, or names: a,b,c")
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError("--classes: found no names; give a file with a name per line, or names: a,b,c")
+    return names
+
+
+def _views(text: str) -> EvalConfig:
+    temporal, _, spatial = text.partition("x")
+    if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
+        raise InputError(f"--views: found '{text}', allowed is TEMPORALxSPATIAL with 1 or 3 spatial views, such as 4x3")
+    return EvalConfig.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
+
+
+def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("import-checkpoint", help="a released Vita-CLIP checkpoint into ours")
+    parser.add_argument("released", type=Path, help="the released file (.pth)")
+    parser.add_argument("folder", type=Path, help="the checkpoint folder to write")
+    parser.add_argument("--classes", required=True, help="its class names in its order: a file, or 'a,b,c'")
+    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip model name of its CLIP")
+    parser.add_argument("--pretrained", default="openai", help="open_clip tag or local file of its CLIP's weights")
+    parser.add_argument("--extract-backbone", type=Path, help="write the CLIP it holds here and use that")
+    parser.add_argument("--position", choices=["end", "middle", "front"], default="end", help="of the class name")
+    parser.set_defaults(run=_import)
+
+
+def _import(args: argparse.Namespace) -> None:
+    config = import_checkpoint(
+        args.released,
+        args.folder,
+        _class_names(args.classes),
+        BackboneConfig(name=args.backbone, pretrained=args.pretrained),
+        position=args.position,
+        extract_backbone=args.extract_backbone,
+    )
+    print(f"{args.folder}: {config.prompts.num_global} global prompts, {config.text.num_context} text contexts, "
+          f"{config.data.num_frames} frames")  # fmt: skip
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("export-checkpoint", help="a checkpoint of ours into the released format")
+    parser.add_argument("folder", type=Path, help="a checkpoint folder")
+    parser.add_argument("released", type=Path, help="the file to write (.pth)")
+    parser.set_defaults(run=lambda args: export_checkpoint(args.folder, args.released))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""This process among the workers of one training: its device, its rank, and what workers exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+Item = TypeVar("Item")
+
+
+def default_device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This worker's rank and the number of workers; 0 and 1 outside of ``torch.distributed``."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def average_over_workers(tensors: Iterable[Tensor]) -> None:
+    """Replaces tensors by their mean over workers, all in one message; nothing to do for one worker."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return
+    tensors = list(tensors)
+    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= world_size
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def gather_from_workers(items: list[Item]) -> list[Item]:
+    """All workers' items, in rank order, on every worker."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return items
+    everyone: list[list[Item]] = [[] for _ in range(world_size)]
+    distributed.all_gather_object(everyone, items)
+    return [item for mine in everyone for item in mine]
