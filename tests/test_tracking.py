@@ -40,6 +40,7 @@ def record(tmp_path: Path) -> StudyRecord:
 def runs_of(uri: str) -> dict[str, Run]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("depth")
+    assert experiment
     runs = client.search_runs([experiment.experiment_id])
     names = [run.data.tags["mlflow.runName"] for run in runs]
     assert len(set(names)) == len(names)
@@ -140,8 +141,9 @@ def test_a_new_study_of_the_same_name_gets_new_runs(uri: str, record: StudyRecor
     run_trial(other, 0, tmp_path / "c", 0.9)
     Tracker(uri, other).reconcile()
     client = MlflowClient(uri)
-    found = client.search_runs([client.get_experiment_by_name("depth").experiment_id])
-    assert len(found) == 4
+    experiment = client.get_experiment_by_name("depth")
+    assert experiment
+    assert len(client.search_runs([experiment.experiment_id])) == 4
 
 
 def test_nobody_listening_is_told_in_seconds() -> None:

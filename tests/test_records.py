@@ -1,0 +1,139 @@
+"""The study's record: what is written once stays, and checkpoints are pruned to the best and the last."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Objective
+from orchestrator.records import BASELINE, StudyRecord, best_epoch, config_hash, study_names
+from orchestrator.storage import KeyExistsError, LocalStore, StoreError
+from tests.study_fixtures import (
+    finish,
+    history_of,
+    new_record,
+    propose,
+    run_trial,
+    split_score,
+    study_config,
+    train_epochs,
+    write_score,
+)
+from vitaclip.errors import InputError
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> StudyRecord:
+    return new_record(LocalStore(tmp_path / "store"))
+
+
+def test_what_was_written_is_read(record: StudyRecord, tmp_path: Path) -> None:
+    trial = propose(record, 1)
+    result = run_trial(record, 0, tmp_path / "c", 0.1, 0.3, 0.2)
+    again = StudyRecord(record.store, "depth")
+    assert again.info.config == study_config()
+    assert [t.number for t in again.trials()] == [0, 1]
+    assert again.trials()[1] == trial
+    assert again.results() == [result]
+    assert study_names(record.store) == ["depth"]
+
+
+def test_trials_and_results_are_written_once(record: StudyRecord, tmp_path: Path) -> None:
+    result = run_trial(record, 0, tmp_path / "c", 0.1)
+    before = (tmp_path / "store/depth/trials/0000/result.json").read_bytes()
+    record.write_result(result)
+    with pytest.raises(KeyExistsError, match=r"trials/0000/result\.json"):
+        record.write_result(result.model_copy(update={"values": (0.9,)}))
+    assert (tmp_path / "store/depth/trials/0000/result.json").read_bytes() == before
+
+
+def test_best_and_last_checkpoints_are_kept(record: StudyRecord, tmp_path: Path) -> None:
+    trial = propose(record, 0)
+    assert record.newest_checkpoint(0) is None
+    assert record.best_checkpoint(0) is None
+    train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3, 0.4)
+    assert list(record.checkpoints(0)) == [2, 4]
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0004"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
+    assert record.history(0) == history_of(0.1, 0.5, 0.3, 0.4)
+
+
+def test_a_half_uploaded_checkpoint_is_not_resumed_from(record: StudyRecord, tmp_path: Path) -> None:
+    train_epochs(record, propose(record, 0), tmp_path / "c", 0.5, 0.1)
+    record.store.delete("depth/trials/0000/checkpoints/epoch-0002/manifest.json")
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0001"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0001"
+
+
+def test_a_study_goes_on_with_more_trials_but_not_another_question(record: StudyRecord) -> None:
+    more = study_config(search={"num_trials": 9}, resources={"num_workers": 2})
+    created_at = record.info.created_at
+    record.create_or_check(more, {"git_commit": "def456"})
+    assert record.info.config == more
+    assert (record.info.created_at, record.info.provenance["git_commit"]) == (created_at, "abc123")
+    with pytest.raises(InputError, match=r"started with train\.epochs = 3, found 4"):
+        record.create_or_check(study_config(train={"epochs": 4}), {})
+    space = study_config().model_dump(mode="json")["search_space"]
+    space["optimizer.lr"]["high"] = 1.0
+    with pytest.raises(InputError, match=r"search_space\.optimizer\.lr\.high"):
+        record.create_or_check(study_config(search_space=space), {})
+
+
+def test_the_hash_is_of_what_is_measured() -> None:
+    assert config_hash(study_config(search={"num_trials": 9})) == config_hash(study_config())
+    assert config_hash(study_config(search={"num_trials": 3, "seed": 1})) != config_hash(study_config())
+
+
+def test_an_unknown_study_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'none': not found"):
+        _ = StudyRecord(LocalStore(tmp_path), "none").info
+
+
+def test_a_record_of_another_version_is_named(record: StudyRecord) -> None:
+    record.store.write_json("depth/trials/0000/trial.json", {"number": 0})
+    with pytest.raises(StoreError, match=r"depth/trials/0000/trial\.json is no TrialRecord"):
+        record.trials()
+
+
+def test_scores_of_trials_and_of_clip(record: StudyRecord, tmp_path: Path) -> None:
+    trial = propose(record, 0)
+    train_epochs(record, trial, tmp_path / "c", 0.1)
+    benchmark = record.info.config.benchmarks[0]
+    assert record.read_score(0, benchmark) is None
+    write_score(record, 0, split_score([0, 1, 0, 1], [0, 1, 2, 1]))
+    write_score(record, BASELINE, split_score([0], [1]))
+    score = record.read_score(0, benchmark)
+    assert score is not None
+    assert score.splits[0].per_class_top1 == {"left": 1.0, "right": 1.0, "up": 0.0}
+    assert score.splits[0].confusion.tolist() == [[1, 0, 0], [0, 2, 0], [1, 0, 0]]
+    assert score.splits[0].correct == {0: True, 1: True, 2: False, 3: True}
+    assert record.scores(0) == [score]
+    assert [s.checkpoint for s in record.scores(BASELINE)] == ["frozen CLIP"]
+    other = benchmark.model_copy(update={"split": "val"})
+    assert record.read_score(0, other) is None
+
+
+def test_failed_trials_need_no_checkpoint(record: StudyRecord) -> None:
+    result = finish(record, propose(record, 0), "failed")
+    assert (result.values, result.checkpoint, record.history(0)) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "expected"),
+    [
+        ([0.1, 0.3, 0.3], "max", 2),
+        ([0.1, 0.3, 0.2], "min", 1),
+        ([math.nan, 0.3], "max", 2),
+        ([0.3, math.nan], "min", 1),
+    ],
+)
+def test_best_epoch(values: list[float], mode: str, expected: int) -> None:
+    objective = Objective.model_validate({"metric": "val/top1", "mode": mode})
+    assert best_epoch(history_of(*values), objective) == expected
+
+
+def test_an_objective_that_was_never_reported_is_named() -> None:
+    with pytest.raises(InputError, match="'val/f1': found epoch, time/epoch_s, train/loss"):
+        best_epoch(history_of(0.1), Objective(metric="val/f1"))
