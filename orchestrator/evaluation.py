@@ -11,7 +11,6 @@ from pathlib import Path
 from orchestrator.config import BenchmarkConfig
 from orchestrator.records import BASELINE, BenchmarkScore, SplitScore, StudyRecord
 from orchestrator.statistics import bootstrap_interval, mean_and_std
-from orchestrator.storage import open_store
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import load_dataset
@@ -19,17 +18,6 @@ from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
 from vitaclip.evaluate import Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
-
-
-def score_trial(store_uri: str, study: str, number: int, benchmark: BenchmarkConfig) -> dict[str, float]:
-    """Scores one trial's best checkpoint; the body of a Ray task. Returns the benchmark's metrics.
-
-    Raises:
-        InputError: the trial has no checkpoint, or the benchmark does not fit it.
-        CheckpointError: the checkpoint or its backbone is not what it says.
-    """
-    record = StudyRecord(open_store(store_uri), study)
-    return score_trials(record, [number], benchmark)[number].metrics
 
 
 def score_trials(

@@ -1,0 +1,151 @@
+"""Benchmarks of real checkpoints on real mp4 files, and the statistics beside them."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator import evaluation
+from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation import score_trials
+from orchestrator.records import BASELINE, StudyRecord, TrialRecord
+from orchestrator.statistics import bootstrap_interval, mcnemar_p_value, mean_and_std
+from orchestrator.storage import LocalStore
+from tests.study_fixtures import STARTED, study_config
+from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.errors import InputError
+from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
+from vitaclip.train import EpochEnd, fit
+
+
+@pytest.fixture(scope="module")
+def trained(
+    small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
+) -> StudyRecord:
+    """Two trials, trained for one epoch and for none."""
+    root = tmp_path_factory.mktemp("study")
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "prompts": {"num_global": 1},
+        "text": {"num_context": 1},
+        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "batch_size": 8,
+        "num_threads": 1,
+    }
+    record = StudyRecord(LocalStore(root / "store"), "depth")
+    record.create_or_check(study_config(train=train, benchmarks=[]), {})
+    for number, epochs in enumerate((1, 0)):
+        config = TrainConfig.model_validate(train | {"epochs": epochs})
+        record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
+
+        def publish(end: EpochEnd, number: int = number) -> None:
+            end.save(root / str(number))
+            record.publish_checkpoint(number, root / str(number), end.history)
+
+        fit(config, on_epoch_end=publish)
+    return record
+
+
+@pytest.fixture
+def record(trained: StudyRecord, tmp_path: Path) -> StudyRecord:
+    """A copy without scores."""
+    shutil.copytree(Path(trained.store.uri), tmp_path / "store")
+    return StudyRecord(LocalStore(tmp_path / "store"), "depth")
+
+
+def benchmark_on(dataset: str, mode: str = "zero_shot", split: object = "val") -> BenchmarkConfig:
+    return BenchmarkConfig.model_validate({"dataset": dataset, "split": split, "mode": mode})
+
+
+@pytest.mark.parametrize("mode", ["zero_shot", "supervised"])
+def test_scores_are_those_of_the_best_checkpoints(
+    record: StudyRecord, motion_dataset: str, mode: str
+) -> None:
+    benchmark = benchmark_on(motion_dataset, mode)
+    scores = score_trials(record, [0, 1], benchmark)
+    folders = [Path(record.store.uri) / str(record.best_checkpoint(number)) for number in (0, 1)]
+    wanted = evaluate_checkpoints(
+        folders, dataset=motion_dataset, split="val", mode=benchmark.mode, views=EvalConfig()
+    )
+    prefix = f"{mode}/{motion_dataset}"
+    for number, score in enumerate(wanted):
+        assert scores[number].metrics[f"{prefix}/top1"] == score.top1
+        assert scores[number].metrics[f"{prefix}/top5"] == score.top5
+        assert scores[number].splits[0].per_class_top1 == score.per_class_top1
+        assert scores[number].metrics[f"{prefix}/num_clips"] == 8
+
+
+def test_the_frozen_clip_is_scored_beside_them(record: StudyRecord, motion_dataset: str) -> None:
+    score_trials(record, [0], benchmark_on(motion_dataset, "supervised"))
+    config = record.info.config.train
+    wanted = evaluate_clip(
+        config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
+    )
+    [score] = record.scores(BASELINE)
+    assert score.metrics[f"supervised/{motion_dataset}/top1"] == wanted.top1
+
+
+def test_a_finished_score_is_never_computed_twice(
+    record: StudyRecord, motion_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_on(motion_dataset)
+    first = score_trials(record, [0], benchmark)
+    passes: list[list[int]] = []
+    compute = evaluation._compute
+    monkeypatch.setattr(
+        evaluation,
+        "_compute",
+        lambda record, numbers, b: passes.append(list(numbers)) or compute(record, numbers, b),
+    )
+    both = score_trials(record, [0, 1], benchmark)
+    assert passes == [[1]]
+    assert both[0] == first[0]
+    score_trials(record, [0, 1], benchmark)
+    assert passes == [[1]]
+    score_trials(record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)}))
+    assert passes == [[1], [BASELINE, 0]]
+
+
+def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
+    metrics = score_trials(record, [0], benchmark_on(motion_dataset, split=["val", "train"]))[0].metrics
+    singles = [
+        score_trials(record, [0], benchmark_on(motion_dataset, split=split))[0].metrics[
+            f"zero_shot/{motion_dataset}/top1"
+        ]
+        for split in ("val", "train")
+    ]
+    assert metrics[f"zero_shot/{motion_dataset}/top1"] == pytest.approx(np.mean(singles))
+    assert metrics[f"zero_shot/{motion_dataset}/top1_std"] == pytest.approx(np.std(singles, ddof=1))
+    assert metrics[f"zero_shot/{motion_dataset}/num_clips"] == 32
+
+
+def test_a_trial_without_checkpoint_cannot_be_scored(record: StudyRecord, motion_dataset: str) -> None:
+    with pytest.raises(InputError, match="trial 7: has no checkpoint"):
+        score_trials(record, [7], benchmark_on(motion_dataset))
+
+
+def test_bootstrap_interval_is_that_of_resampled_clips() -> None:
+    correct = np.array([1] * 30 + [0] * 70)
+    rng = np.random.default_rng(1)
+    resampled = rng.choice(correct, size=(4000, 100)).mean(axis=1)
+    found = bootstrap_interval([30], [100])
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))), abs=0.011)
+    both = bootstrap_interval([30, 30], [100, 100])
+    assert both.high - both.low == pytest.approx((found.high - found.low) / 2**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 0), (3, 8), (6, 6)])
+def test_mcnemar_counts_all_outcomes(first: int, second: int) -> None:
+    n = first + second
+    uneven = abs(first - second)
+    outcomes = [abs(2 * sum(flips) - n) >= uneven for flips in product((0, 1), repeat=n)]
+    assert mcnemar_p_value(first, second) == pytest.approx(np.mean(outcomes))
+
+
+def test_mean_and_std() -> None:
+    assert mean_and_std([0.4]) == (0.4, 0.0)
+    assert mean_and_std([0.4, 0.6]) == pytest.approx((0.5, 0.02**0.5))
