@@ -1,4 +1,4 @@
-"""What a study is: one question, the training it varies, the space it searches, its benchmarks and its resources.
+"""What a study is: a question, the training it varies, the space it searches, its benchmarks, its resources.
 
 An experiment file says *what*; where data, results and servers live comes from the environment
 (:mod:`orchestrator.settings`), so the same file runs on a laptop and on a cluster.
@@ -17,7 +17,7 @@ StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class IntDistribution(Config):
-    """Whole numbers from low to high, both included; ``high: num_layers`` is the backbone's number of layers."""
+    """Whole numbers, ends included; ``high: num_layers`` stands for the backbone's number of layers."""
 
     type: Literal["int"]
     low: int
@@ -37,7 +37,7 @@ class FloatDistribution(Config):
     high: float
     step: float | None = Field(None, gt=0)
     log: bool = False
-    when: dict[str, Scalar] = {}
+    when: dict[str, Scalar] = Field({})
 
 
 class CategoricalDistribution(Config):
@@ -45,7 +45,7 @@ class CategoricalDistribution(Config):
 
     type: Literal["categorical"]
     choices: tuple[Scalar, ...] = Field(min_length=1)
-    when: dict[str, Scalar] = {}
+    when: dict[str, Scalar] = Field({})
 
 
 Distribution = Annotated[
@@ -68,11 +68,13 @@ class SamplerConfig(Config):
 
 
 class SchedulerConfig(Config):
-    """Which rule stops hopeless trials early, judged on the first objective after each epoch."""
+    """Which rule stops hopeless trials early, judged on the first objective after some epochs."""
 
-    name: Literal["none", "asha", "median"] = "none"
+    name: Literal["none", "asha", "hyperband", "median"] = "none"
     grace_period: PositiveInt = Field(1, description="epochs that every trial may run")
-    reduction_factor: PositiveInt = Field(3, ge=2, description="ASHA: one of this many goes on at each rung")
+    reduction_factor: int = Field(
+        3, ge=2, description="asha, hyperband: one of this many goes on at each rung"
+    )
 
 
 class SearchConfig(Config):
@@ -80,12 +82,22 @@ class SearchConfig(Config):
 
     num_trials: PositiveInt
     seed: int = Field(0, ge=0)
+    lag: PositiveInt = Field(
+        4,
+        description="trial n is proposed from trials 0..n-lag: no proposal depends on which one was faster",
+    )
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1)
     first_points: tuple[dict[str, Scalar], ...] = Field(
         (), description="points to try before the sampler's own"
     )
+    num_repeats: PositiveInt = Field(
+        1,
+        description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told their mean",
+    )
+    patience: PositiveInt | None = Field(None, description="stop after so many trials without improvement")
+    max_first_failures: PositiveInt = Field(3, description="stop if the first so many trials all fail")
 
 
 class BenchmarkConfig(Config):
@@ -136,4 +148,13 @@ class StudyConfig(Config):
         names = [benchmark.name for benchmark in self.benchmarks]
         if len(set(names)) != len(names):
             raise ValueError(f"benchmarks: found {names}, each dataset and mode may stand once")
+        return self
+
+    @model_validator(mode="after")
+    def _lag_keeps_slots_busy(self) -> Self:
+        concurrent = self.resources.max_concurrent_trials
+        if concurrent > self.search.lag:
+            raise ValueError(
+                f"resources.max_concurrent_trials: found {concurrent}, allowed up to search.lag ({self.search.lag})"
+            )
         return self

@@ -188,6 +188,10 @@ class StudyRecord:
         key = f"{self._trial_key(result.number)}/result.json"
         self.store.create_json(key, result.model_dump(mode="json"))
 
+    def trial(self, number: int) -> TrialRecord:
+        """One proposal. Raises MissingKeyError if there is none of this number."""
+        return self._read(f"trials/{number:04d}/trial.json", TrialRecord)
+
     def trials(self) -> list[TrialRecord]:
         """Every trial ever proposed, by number."""
         return [self._read(key, TrialRecord) for key in self._keys("trial.json")]

@@ -1,0 +1,171 @@
+"""Runs a study on Ray: Tune executes, the study decides, the record remembers.
+
+A continued study is a new ``Tuner`` over what the record says is left, not ``Tuner.restore``, which brings
+back stale metrics of finished trials.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from orchestrator.progress import Progress
+from orchestrator.scoring import Scorer
+from orchestrator.study import Study
+from orchestrator.tracking import Mirror
+from orchestrator.trial import FAILURE, run_trial
+from orchestrator.worker import Job
+
+_ERROR_LINES = 3
+
+
+def run_study(study: Study, store_uri: str, mirror: Mirror, progress: Progress) -> dict[int, str]:
+    """Trains and scores until nothing is left. Ray must be running.
+
+    Returns:
+        trials that trained but could not be scored, with the reason; the next start tries them again.
+    """
+    driver = _Driver(study, store_uri, mirror, progress)
+    for number in study.unscored:
+        driver.score(number)
+    driver.train()
+    while driver.scorer.busy:
+        driver.collect_scores(timeout_s=0.5)
+    return driver.scorer.errors
+
+
+class _Driver(Callback):
+    """Hears from Tune what happens to trials, and passes it on."""
+
+    def __init__(self, study: Study, store_uri: str, mirror: Mirror, progress: Progress) -> None:
+        self._study = study
+        self._store_uri = store_uri
+        self._mirror = mirror
+        self._progress = progress
+        config = study.config
+        self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
+
+    def train(self) -> None:
+        """Runs every trial that the study has left to run."""
+        resources = self._study.config.resources
+        with tempfile.TemporaryDirectory() as folder:
+            tune.Tuner(
+                tune.with_resources(run_trial, _actor_resources(self._job(0))),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Searcher(self._next_config),
+                    num_samples=-1,
+                    max_concurrent_trials=resources.max_concurrent_trials,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name=self._study.config.name,
+                    storage_path=folder,  # Tune's own notes only
+                    failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                    callbacks=[self],
+                    verbose=0,
+                ),
+            ).fit()
+
+    def score(self, number: int) -> None:
+        """Sends a trained trial to its benchmarks; a failed one has none."""
+        if self._study.outcomes[number].state == "failed":
+            self._finish(number)
+        else:
+            self.scorer.add(number)
+
+    def collect_scores(self, timeout_s: float = 0) -> None:
+        for number in self.scorer.poll(timeout_s):
+            self._finish(number)
+
+    # What Tune calls
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        if FAILURE not in result:
+            number = _number(trial)
+            self._progress.epoch_ended(number, result)
+            self._mirror.notify(number)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._training_ended(_number(trial), (trial.last_result or {}).get(FAILURE))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._training_ended(_number(trial), _last_lines(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        self.collect_scores()
+
+    def _training_ended(self, number: int, error: str | None) -> None:
+        outcome = self._study.training_ended(number, error)
+        self._progress.training_ended(number, outcome.state)
+        self.score(number)
+
+    def _finish(self, number: int) -> None:
+        result = self._study.finish(number)
+        self._progress.finished(result)
+        self._mirror.trial_finished(result)
+
+    def _next_config(self) -> dict[str, Any] | str | None:
+        trial = self._study.next_trial()
+        if trial == "wait":
+            return None
+        if trial is None:
+            return str(Searcher.FINISHED)
+        self._progress.started(trial)
+        return {"job": asdict(self._job(trial.number))}
+
+    def _job(self, number: int) -> Job:
+        resources = self._study.config.resources
+        return Job(
+            store_uri=self._store_uri,
+            study=self._study.config.name,
+            number=number,
+            num_workers=resources.num_workers,
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            max_failures=resources.max_failures,
+        )
+
+
+class _Searcher(Searcher):
+    """Hands Tune the study's trials. Nothing of it is worth saving: the record holds it."""
+
+    def __init__(self, next_config: Callable[[], dict[str, Any] | str | None]) -> None:
+        super().__init__()
+        self._next_config = next_config
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._next_config()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The callback hears of it, with the reason."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """See the class."""
+
+
+def _actor_resources(job: Job) -> dict[str, float]:
+    """A one-worker trial trains in its actor; else the actor only watches the worker group."""
+    if job.num_workers > 1:
+        return {"cpu": 0.01}
+    return {"cpu": job.cpus_per_worker, "gpu": job.gpus_per_worker}
+
+
+def _number(trial: Trial) -> int:
+    return int(trial.config["job"]["number"])
+
+
+def _last_lines(trial: Trial) -> str:
+    error = trial.get_error()
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return "\n".join(lines[-_ERROR_LINES:]) or type(error).__name__

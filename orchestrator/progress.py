@@ -1,0 +1,163 @@
+"""What a running study shows: live lines on a terminal, a sparse log elsewhere. And the table at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.config import Scalar, StudyConfig
+from orchestrator.records import TrialRecord, TrialResult
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+@dataclass
+class _Running:
+    trial: TrialRecord
+    epoch: int = 0
+    value: float | None = None
+    epoch_s: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.epoch_s is None else self.epoch_s * (self.trial.train.epochs - self.epoch)
+
+
+class Progress:
+    """A context manager around a study's run; the driver tells it what happens."""
+
+    def __init__(self, config: StudyConfig, console: Console, num_finished: int) -> None:
+        self._config = config
+        self._console = console
+        self._num_finished = num_finished
+        self._running: dict[int, _Running] = {}
+        self._scoring: set[int] = set()
+        self._last_line = 0.0
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, trial: TrialRecord) -> None:
+        """A trial was handed to Ray."""
+        self._running[trial.number] = _Running(trial)
+        self._say(f"trial {trial.number} starts: {format_params(trial.params)}")
+
+    def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A trial has reported an epoch."""
+        running = self._running[number]
+        running.epoch = int(metrics["epoch"])
+        running.value = metrics.get(self._metric)
+        running.epoch_s = metrics["time/epoch_s"]
+        if time.monotonic() - self._last_line > _PLAIN_INTERVAL_S:
+            self._say(self._line(running).plain)
+
+    def training_ended(self, number: int, state: str) -> None:
+        """A trial's training is over; its benchmarks follow unless it failed."""
+        self._running.pop(number, None)
+        if state != "failed":
+            self._scoring.add(number)
+
+    def finished(self, result: TrialResult) -> None:
+        """A trial's result is on record."""
+        self._scoring.discard(result.number)
+        self._num_finished += 1
+        values = {self._metric: result.values[0]} if result.values else {}
+        shown = {
+            **values,
+            **{key: value for key, value in result.benchmarks.items() if key.endswith("/top1")},
+        }
+        text = ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) or result.reason or ""
+        self._say(
+            f"trial {result.number} {result.state} ({self._num_finished}/{self._num_trials}): {text}",
+            always=True,
+        )
+
+    @property
+    def _metric(self) -> str:
+        return self._config.search.objectives[0].metric
+
+    @property
+    def _num_trials(self) -> int:
+        return self._config.search.num_trials
+
+    def _say(self, line: str, *, always: bool = False) -> None:
+        if always or not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._last_line = time.monotonic()
+
+    def _render(self) -> Group:
+        lines = [self._line(running) for _, running in sorted(self._running.items())]
+        waiting = f", benchmarks of {len(self._scoring)} under way" if self._scoring else ""
+        total = f"{self._config.name}: {self._num_finished}/{self._num_trials} trials finished{waiting}"
+        return Group(*lines, Text(total, style="bold"))
+
+    def _line(self, running: _Running) -> Text:
+        trial = running.trial
+        value = "" if running.value is None else f"  {self._metric} {running.value:.3f}"
+        left = running.seconds_left
+        clock = f"{time.monotonic() - running.started:.0f} s" if left is None else f"{left:.0f} s left"
+        return Text(
+            f"  trial {trial.number}  epoch {running.epoch}/{trial.train.epochs}{value}  {clock}  "
+            f"{format_params(trial.params)}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+
+def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+    """Finished trials, best first: what varied, the objectives, the benchmarks, state and time."""
+    objectives = [objective.metric for objective in config.search.objectives]
+    benchmarks = [f"{benchmark.name}/top1" for benchmark in config.benchmarks]
+    table = Table(title=f"{config.name}: {len(results)} trials, best first")
+    for header in ("trial", *config.search_space, *objectives, *benchmarks, "state", "minutes"):
+        table.add_column(header, justify="left" if header == "state" else "right", overflow="fold")
+    for result in best_first(config, results):
+        table.add_row(
+            str(result.number),
+            *(_cell(result.params.get(key, "-")) for key in config.search_space),
+            *(map(_fraction, result.values or [None] * len(objectives))),
+            *(_fraction(result.benchmarks.get(key)) for key in benchmarks),
+            result.state,
+            f"{sum(result.durations.values()) / 60:.1f}",
+        )
+    return table
+
+
+def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
+    """By the first objective: complete trials, then pruned ones, then failed ones."""
+    sign = -1 if config.search.objectives[0].mode == "max" else 1
+    states = ("complete", "pruned", "failed")
+    return sorted(
+        results, key=lambda r: (states.index(r.state), sign * r.values[0] if r.values else 0, r.number)
+    )
+
+
+def format_params(params: Mapping[str, Scalar]) -> str:
+    """``depth=2, lr=0.0031``: the last part of each key."""
+    return ", ".join(f"{key.rpartition('.')[2]}={_cell(value)}" for key, value in params.items())
+
+
+def _cell(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _fraction(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,122 @@
+"""Proposals: which point a study tries next, decided by Optuna from a fixed set of earlier trials.
+
+Ray's own ``OptunaSearch`` tells Optuna whatever finished first, stores early-stopped trials as complete,
+leaves NaN trials running for ever and proposes the same points again after a restart. Here point ``n``
+depends only on the seed and on the trials up to ``n - lag``, and a restarted study replays its proposals,
+so it goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from orchestrator.config import CategoricalDistribution, Distribution, IntDistribution, Scalar, StudyConfig
+from orchestrator.search_space import Params, suggest_params
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class PointOutcome:
+    """What the sampler is told of a point."""
+
+    state: Literal["complete", "pruned", "failed"]
+    values: tuple[float, ...] = ()  # complete: one for each objective
+    curve: tuple[float, ...] = ()  # pruned: the first objective after each epoch
+
+
+class Proposer:
+    """Asks Optuna for points 0, 1, 2, ... in order."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        self._study = optuna.create_study(directions=[directions[o.mode] for o in config.search.objectives])
+        self._config = config
+        self._asked: list[optuna.Trial] = []
+        self._num_told = 0
+
+    @property
+    def num_asked(self) -> int:
+        return len(self._asked)
+
+    def tell(self, outcomes: Sequence[PointOutcome]) -> None:
+        """Tells how the first ``len(outcomes)`` points ended; those told before are skipped."""
+        for outcome in outcomes[self._num_told :]:
+            self._tell(self._asked[self._num_told], outcome)
+            self._num_told += 1
+
+    def ask(self, known: Mapping[str, Scalar] | None = None) -> Params:
+        """The next point; ``known`` parameters are given (by the record, or as a point to try first)."""
+        number = len(self._asked)
+        self._study.sampler = make_sampler(self._config, number)
+        if known is not None:
+            self._study.enqueue_trial(dict(known))
+        trial = self._study.ask()
+        self._asked.append(trial)
+        return suggest_params(trial, self._config.search_space)
+
+    def _tell(self, trial: optuna.Trial, outcome: PointOutcome) -> None:
+        if outcome.state == "failed":
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif outcome.state == "complete":
+            self._study.tell(trial, outcome.values)
+        else:
+            for step, value in enumerate(outcome.curve if len(self._study.directions) == 1 else ()):
+                trial.report(value, step)
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+
+def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
+    """The sampler for point ``number``: its random draws depend on the study's seed and the number alone."""
+    seed = config.search.seed * 1_000_003 + number
+    startup = config.search.sampler.num_startup_trials
+    match config.search.sampler.name:
+        case "tpe":
+            return TPESampler(
+                n_startup_trials=startup, seed=seed, multivariate=True, group=True, constant_liar=True
+            )
+        case "gp":
+            return GPSampler(n_startup_trials=startup, seed=seed)
+        case "cmaes":
+            return CmaEsSampler(n_startup_trials=startup, seed=seed, warn_independent_sampling=False)
+        case "nsgaii":
+            return NSGAIISampler(population_size=max(2, startup), seed=seed)
+        case "qmc":  # a sequence: the same seed for all points
+            return QMCSampler(scramble=True, seed=config.search.seed, warn_independent_sampling=False)
+        case "grid":
+            return GridSampler(grid(config.search_space), seed=config.search.seed)
+        case "random":
+            return RandomSampler(seed=seed)
+
+
+def grid(space: Mapping[str, Distribution]) -> dict[str, list[Scalar]]:
+    """Every value of each parameter; floats need a step to have finitely many."""
+    return {key: _grid_values(distribution) for key, distribution in space.items()}
+
+
+def _grid_values(distribution: Distribution) -> list[Scalar]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, int(distribution.high) + 1, distribution.step))
+    assert distribution.step is not None, "checked by search_space.resolve"
+    count = int((distribution.high - distribution.low) / distribution.step + 1e-9)
+    return [distribution.low + index * distribution.step for index in range(count + 1)]

@@ -1,0 +1,24 @@
+"""Where things live: environment variables with embedded defaults, so an experiment file names no address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from orchestrator.storage import LocalStore, open_store
+
+
+class Settings(BaseSettings):
+    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``. No credentials."""
+
+    store: str = Field("store", validation_alias="VITACLIP_STORE")
+    tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
+    ray_address: str | None = Field(None, validation_alias="RAY_ADDRESS")
+
+    @property
+    def store_uri(self) -> str:
+        """The store's address as any process of this machine understands it: local folders are absolute."""
+        store = open_store(self.store)
+        return str(Path(store.root)) if isinstance(store, LocalStore) else store.uri

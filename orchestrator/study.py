@@ -1,0 +1,232 @@
+"""A study as a state machine over its record: which trial is next, how one ended, when all is done.
+
+Nothing here knows Ray, so every order of events and every crash can be tried in a test. What a trial is and
+how it ended is decided from the record alone; a new ``Study`` over the same record goes on where the last
+one died.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import fmean
+from typing import Literal
+
+from orchestrator.config import StudyConfig
+from orchestrator.records import StudyRecord, TrialRecord, TrialResult, best_epoch
+from orchestrator.sampler import PointOutcome, Proposer
+from orchestrator.schedulers import History, bar, falls_short
+from orchestrator.search_space import apply
+from vitaclip.errors import InputError
+
+Wait = Literal["wait"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's training ended."""
+
+    state: Literal["complete", "pruned", "failed"]
+    history: tuple[dict[str, float], ...] = ()
+    reason: str | None = None
+
+
+class Study:
+    """One study. Call from one thread."""
+
+    def __init__(self, config: StudyConfig, record: StudyRecord) -> None:
+        self.config = config
+        self.record = record
+        self._trials = {trial.number: trial for trial in record.trials()}
+        self.results = {result.number: result for result in record.results()}
+        self.outcomes: dict[int, Outcome] = {}
+        self._to_resume: deque[int] = deque()
+        for number, trial in self._trials.items():
+            self._recall(trial, self.results.get(number))
+        self._proposer = Proposer(config)
+
+    @property
+    def unscored(self) -> list[int]:
+        """Trials that have trained but whose result is not written."""
+        return sorted(self.outcomes.keys() - self.results.keys())
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
+        return self._stop_reason(self._settled(len(self._trials)))
+
+    def next_trial(self) -> TrialRecord | Wait | None:
+        """The trial to run next: an interrupted one, or a new one, which is then on record; None: no more.
+
+        ``"wait"``: the next proposal depends on a trial that is still running.
+        """
+        if self._to_resume:
+            return self._trials[self._to_resume.popleft()]
+        number = len(self._trials)
+        if number >= self.config.search.num_trials:
+            return None
+        settled = self._settled(number)
+        if settled is None:
+            return "wait"
+        return None if self._stop_reason(settled) else self._propose(number, settled)
+
+    def training_ended(self, number: int, error: str | None = None) -> Outcome:
+        """Takes note that a trial's training stopped; ``error`` if it failed for good."""
+        trial, history = self._trials[number], tuple(self.record.history(number))
+        outcome = None if error else outcome_of(trial, history, self.config)
+        outcome = outcome or Outcome("failed", history, error or "training stopped before its last epoch")
+        self.outcomes[number] = outcome
+        return outcome
+
+    def finish(self, number: int) -> TrialResult:
+        """Writes the result of a trial whose benchmarks are scored (or that failed)."""
+        result = self._result(self._trials[number], self.outcomes[number])
+        self.record.write_result(result)
+        self.results[number] = result
+        return result
+
+    def _recall(self, trial: TrialRecord, result: TrialResult | None) -> None:
+        if result is not None:
+            self.outcomes[trial.number] = Outcome(result.state, result.history, result.reason)
+            return
+        outcome = outcome_of(trial, tuple(self.record.history(trial.number)), self.config)
+        if outcome is None:
+            self._to_resume.append(trial.number)
+        else:
+            self.outcomes[trial.number] = outcome
+
+    def _settled(self, number: int) -> list[Outcome] | None:
+        """How the trials that trial ``number`` may depend on ended; None while one of them is running."""
+        wanted = range(max(0, number - self.config.search.lag + 1))
+        known = [self.outcomes[n] for n in wanted if n in self.outcomes]
+        return known if len(known) == len(wanted) else None
+
+    def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialRecord:
+        search = self.config.search
+        point, repeat = divmod(number, search.num_repeats)
+        params = self._trials[number - repeat].params if repeat else self._ask(point)
+        train = apply(self.config.train, params)
+        trial = TrialRecord(
+            number=number,
+            params=params,
+            train=train.model_copy(update={"seed": train.seed + repeat}),
+            bar=bar(
+                search.scheduler,
+                search.objectives[0],
+                number,
+                train.epochs,
+                [outcome.history for outcome in settled],
+            ),
+            proposed_at=datetime.now(UTC),
+        )
+        self.record.write_trial(trial)
+        self._trials[number] = trial
+        return trial
+
+    def _ask(self, point: int) -> dict[str, bool | int | float | str | None]:
+        """Point number ``point``, after replaying the proposals before it that this process has not made."""
+        search = self.config.search
+        while True:
+            asked = self._proposer.num_asked
+            settled = self._settled(asked * search.num_repeats)
+            assert settled is not None, "an earlier trial was proposed before those it depends on had ended"
+            self._proposer.tell(point_outcomes(settled, self.config))
+            if asked == point:
+                first = search.first_points[point] if point < len(search.first_points) else None
+                return self._proposer.ask(first)
+            self._proposer.ask(self._trials[asked * search.num_repeats].params)
+
+    def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
+        search = self.config.search
+        first = (settled or [])[: search.max_first_failures]
+        if len(first) == search.max_first_failures and all(outcome.state == "failed" for outcome in first):
+            return f"the first {len(first)} trials failed; the first one: {first[0].reason}"
+        if search.patience is not None and _num_since_best(settled or [], self.config) >= search.patience:
+            return f"no improvement in {search.patience} trials"
+        return None
+
+    def _result(self, trial: TrialRecord, outcome: Outcome) -> TrialResult:
+        scores = self.record.scores(trial.number)
+        best = _best(outcome.history, self.config)
+        metrics = next((m for m in outcome.history if m["epoch"] == best), {})
+        return TrialResult(
+            number=trial.number,
+            state=outcome.state,
+            reason=outcome.reason,
+            params=trial.params,
+            values=None if best is None else _values(outcome.history, self.config),
+            metrics=metrics,
+            history=outcome.history,
+            best_epoch=best,
+            checkpoint=None if best is None else self.record.best_checkpoint(trial.number),
+            benchmarks={key: value for score in scores for key, value in score.metrics.items()},
+            proposed_at=trial.proposed_at,
+            finished_at=datetime.now(UTC),
+            durations={
+                "train_s": sum(m["time/epoch_s"] for m in outcome.history),
+                "benchmarks_s": sum(score.duration_s for score in scores),
+            },
+        )
+
+
+def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Outcome | None:
+    """How a training with this history ended; None if it is to go on."""
+    if not history:
+        return None
+    kept, last = tuple(history), int(history[-1]["epoch"])
+    try:
+        best_epoch(kept, config.search.objectives[0])
+        _values(kept, config)
+    except (InputError, KeyError) as error:
+        return Outcome("failed", kept, f"objective not reported: {error}")
+    if last >= trial.train.epochs:
+        return Outcome("complete", kept)
+    if falls_short(kept, trial.bar, config.search.objectives[0]):
+        return Outcome("pruned", kept, f"below {trial.bar[last]:.4g} after epoch {last}")
+    return None
+
+
+def point_outcomes(outcomes: Sequence[Outcome], config: StudyConfig) -> list[PointOutcome]:
+    """What the sampler is told: one outcome per point all of whose repeats have ended."""
+    k = config.search.num_repeats
+    groups = [outcomes[start : start + k] for start in range(0, len(outcomes) - k + 1, k)]
+    return [_point_outcome(group, config) for group in groups]
+
+
+def _point_outcome(repeats: Sequence[Outcome], config: StudyConfig) -> PointOutcome:
+    complete = [_values(outcome.history, config) for outcome in repeats if outcome.state == "complete"]
+    if complete:
+        return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
+    pruned = [outcome.history for outcome in repeats if outcome.state == "pruned"]
+    if pruned:
+        metric = config.search.objectives[0].metric
+        return PointOutcome("pruned", curve=tuple(metrics[metric] for metrics in pruned[0]))
+    return PointOutcome("failed")
+
+
+def _values(history: History, config: StudyConfig) -> tuple[float, ...]:
+    """The objectives at the best epoch of the first one."""
+    objectives = config.search.objectives
+    best = best_epoch(history, objectives[0])
+    metrics = next(m for m in history if m["epoch"] == best)
+    return tuple(metrics[objective.metric] for objective in objectives)
+
+
+def _best(history: History, config: StudyConfig) -> int | None:
+    try:
+        return best_epoch(history, config.search.objectives[0])
+    except InputError:
+        return None
+
+
+def _num_since_best(settled: Sequence[Outcome], config: StudyConfig) -> int:
+    """How many trials ended after the one with the best first objective."""
+    sign = 1 if config.search.objectives[0].mode == "max" else -1
+    ranked = [
+        (sign * _values(outcome.history, config)[0], -position)
+        for position, outcome in enumerate(settled)
+        if outcome.state == "complete"
+    ]
+    return len(settled) - 1 + max(ranked)[1] if ranked else 0

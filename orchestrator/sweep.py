@@ -1,0 +1,178 @@
+"""``python -m orchestrator.sweep FILE.yaml``: searches, trains and benchmarks what an experiment file asks
+for.
+
+Run it again after Ctrl-C or a crash: it goes on from the study's record and repeats no finished trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import StudyConfig
+from orchestrator.search_space import resolve
+from orchestrator.settings import Settings
+from orchestrator.yaml_file import load_study
+from vitaclip.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.study import Study
+
+_CLOSE_TIMEOUT_S = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        config = resolve(load_study(options.file, options.overlay, options.set))
+        settings = Settings()
+        if options.dry_run:
+            describe(config, settings, console)
+            return 0
+        return sweep(config, settings, console)
+    except InputError as error:
+        if options.traceback:
+            raise
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return 130
+
+
+def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
+    """Runs a study to its end, or on from where it was left, and prints its trials."""
+    # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
+    from orchestrator.cluster import ray_session
+    from orchestrator.driver import run_study
+    from orchestrator.preflight import preflight, provenance
+    from orchestrator.progress import Progress
+    from orchestrator.records import StudyRecord
+    from orchestrator.storage import open_store
+    from orchestrator.study import Study
+    from orchestrator.tracking import Mirror
+
+    preflight(config, settings)
+    record = StudyRecord(open_store(settings.store_uri), config.name)
+    with ray_session(settings.ray_address, config.resources):
+        record.create_or_check(config, provenance())
+        study = Study(config, record)
+        mirror = Mirror(settings.tracking_uri, record)
+        mirror.start()
+        try:
+            with Progress(config, console, len(study.results)) as progress:
+                errors = run_study(study, settings.store_uri, mirror, progress)
+        finally:
+            delivered = mirror.close(_CLOSE_TIMEOUT_S)
+    return _conclude(study, settings, errors, delivered, console)
+
+
+def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
+    """Prints what a sweep would do and where it would write."""
+    from orchestrator.records import StudyRecord
+    from orchestrator.storage import open_store
+    from orchestrator.tracking import redacted
+
+    record = StudyRecord(open_store(settings.store_uri), config.name)
+    finished = len(record.results()) if record.exists() else 0
+    search, resources, train = config.search, config.resources, config.train
+    benchmarks = [f"{b.name} on {', '.join(b.splits)}" for b in config.benchmarks] or ["none"]
+    lines = {
+        "study": config.name,
+        "question": config.question.strip(),
+        "hypothesis": config.hypothesis.strip(),
+        "trials": f"{search.num_trials}, {finished} of them finished, {resources.max_concurrent_trials} at once",
+        "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
+        f"{resources.num_workers} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
+        "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
+        + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
+        "benchmarks": "; ".join(benchmarks),
+        "writes": f"up to {search.num_trials * max(train.epochs, 1)} checkpoints (the newest and the best of each "
+        f"trial stay), {search.num_trials * len(config.benchmarks)} benchmark scores, {search.num_trials} results",
+        "store": f"{settings.store_uri}/{config.name}",
+        "MLflow": redacted(settings.tracking_uri),
+        "Ray": settings.ray_address or "started on this machine for the time of the sweep",
+    }
+    for name, text in lines.items():
+        console.print(f"[bold]{name:>11}[/bold]  ", end="")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(space_table(config))
+    console.print("dry run: nothing was started")
+
+
+def space_table(config: StudyConfig) -> Table:
+    """The parameters that vary, with their ranges."""
+    table = Table("parameter", "kind", "values", "only when", title="search space")
+    for key, distribution in config.search_space.items():
+        values = distribution.model_dump(exclude={"type", "when"}, exclude_defaults=True)
+        text = ", ".join(f"{name} {value}" for name, value in values.items())
+        conditions = ", ".join(f"{other} = {value}" for other, value in distribution.when.items())
+        table.add_row(key, distribution.type, text, conditions or "always")
+    return table
+
+
+def _conclude(
+    study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
+) -> int:
+    from orchestrator.progress import trials_table
+    from orchestrator.tracking import redacted
+
+    results = list(study.results.values())
+    console.print(trials_table(study.config, results))
+    if study.stop_reason:
+        console.print(f"stopped early: {study.stop_reason}", markup=False)
+    for number, error in errors.items():
+        console.print(
+            f"trial {number} has no score: {error}; run the same command to try again", markup=False
+        )
+    if not delivered:
+        console.print(
+            f"MLflow lacks the latest results; run: python -m orchestrator.sync {study.config.name}"
+        )
+    console.print(f"results: {settings.store_uri}/{study.config.name}", markup=False, soft_wrap=True)
+    uri = redacted(settings.tracking_uri)
+    if uri.startswith("http"):
+        console.print(f"compare them: {uri} (experiment {study.config.name})", markup=False, soft_wrap=True)
+    else:
+        console.print(f"compare them: mlflow ui --backend-store-uri {uri}", markup=False, soft_wrap=True)
+    return 1 if errors or all(result.state == "failed" for result in results) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.sweep",
+        description="Runs, or continues, the study in an experiment file.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.yaml")
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="laid over FILE.yaml, in order",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides any field, e.g. train.epochs=3",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved study and start nothing")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code an input error arose"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What runs in a trial's actor: the training itself if it has one worker, else a Ray Train worker group.
+
+Both call :func:`orchestrator.worker.train_worker`. A one-worker trial inside a reused actor starts in a
+fraction of a second; a nested ``TorchTrainer`` takes over ten (see docs), so it is used where it is needed:
+for several workers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from typing import Any
+
+from ray import train, tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from orchestrator.worker import Job, train_worker
+from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
+
+FAILURE = "failure"  # the key under which a trial reports why trying again would not help
+_HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.worker.Job`."""
+    job = Job(**config["job"])
+    try:
+        if job.num_workers == 1:
+            train_worker(job, tune.report)
+        else:
+            _train_on_workers(job)
+    except _HOPELESS as error:
+        tune.report({FAILURE: f"{type(error).__name__}: {error}"})
+
+
+def _train_on_workers(job: Job) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        TorchTrainer(
+            _worker,
+            train_loop_config=asdict(job),
+            scaling_config=train.ScalingConfig(
+                num_workers=job.num_workers,
+                use_gpu=job.gpus_per_worker > 0,
+                resources_per_worker={"CPU": job.cpus_per_worker, "GPU": job.gpus_per_worker},
+            ),
+            run_config=train.RunConfig(
+                name=f"{job.study}-{job.number:04d}",
+                storage_path=folder,  # Ray's own notes only: checkpoints go to the study's store
+                failure_config=train.FailureConfig(max_failures=job.max_failures, controller_failure_limit=2),  # type: ignore[call-arg]
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
+            ),
+        ).fit()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    train_worker(Job(**config), train.report)
