@@ -93,7 +93,18 @@ def _return_freed_memory() -> None:
 
 def build(args: argparse.Namespace) -> VitaCLIP:
     """A model with as many classes as asked for, with names as long as Kinetics' are (one to four words)."""
-    words = ["playing", "riding", "cooking", "water", "guitar", "mountain", "throwing", "paper", "swimming", "dance"]
+    words = [
+        "playing",
+        "riding",
+        "cooking",
+        "water",
+        "guitar",
+        "mountain",
+        "throwing",
+        "paper",
+        "swimming",
+        "dance",
+    ]
     names = [" ".join(words[(i * 7 + k * 3) % 10] for k in range(1 + i % 4)) for i in range(args.classes)]
     backbone = load_backbone(BackboneConfig(name=args.model, pretrained="random"))
     torch.manual_seed(0)
@@ -116,8 +127,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="clips per micro-batch")
     parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the product; the reference is fp32")
-    parser.add_argument("--repeats", type=int, default=2, help="alternations; the best time of each side counts")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the product; the reference is fp32"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=2, help="alternations; the best time of each side counts"
+    )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     args = parser.parse_args()
     if args.threads:
@@ -140,9 +155,15 @@ def main() -> None:
     report(args, timings, losses, device)
 
 
-def report(args: argparse.Namespace, timings: dict[str, Timing], losses: dict[str, float], device: torch.device) -> None:
+def report(
+    args: argparse.Namespace, timings: dict[str, Timing], losses: dict[str, float], device: torch.device
+) -> None:
     """Prints the two sides and their ratios."""
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
     print(f"{args.model}, {args.frames} frames, {args.classes} classes, {args.micro_batches} x {args.batch} clips, "
           f"{args.precision}; torch {torch.__version__}, {where}")  # fmt: skip
     for name, timing in timings.items():

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import numpy as np
+import open_clip
 import pytest
 import torch
+
+from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
 
@@ -19,3 +26,52 @@ def parity_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("no recorded cases of the released model beside this checkout (../shared/parity)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
+    """A small CLIP with seeded random weights, under a name that open_clip knows in this process."""
+    config = {
+        "embed_dim": 16,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
+        "text_cfg": {"width": 32, "heads": 2, "layers": 2},
+    }
+    path = tmp_path_factory.mktemp("configs") / "ViT-test-small.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    return BackboneConfig(name="ViT-test-small", pretrained="random")
+
+
+MOTIONS = {"moving left": (0, -2), "moving right": (0, 2), "moving up": (-2, 0), "moving down": (2, 0)}
+
+
+@pytest.fixture(scope="session")
+def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a dataset of real mp4 files in which a square moves: 24 training and 8 validation clips."""
+    root = tmp_path_factory.mktemp("motions")
+    (root / "classes.txt").write_text("\n".join(MOTIONS))
+    rng = np.random.default_rng(0)
+    for split, num_clips in (("train", 24), ("val", 8)):
+        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
+        for name, motion in rows:
+            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
+        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITACLIP_DATA_MOTIONS", str(root))
+        patch.setenv("VITACLIP_FRAME_CACHE", str(root / "cache"))
+        yield "motions"
+
+
+def write_square(path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8) -> None:
+    """A white square on grey, H.264, 48 pixels wide."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"crf": "18"})
+        stream.width = stream.height = 48
+        stream.pix_fmt = "yuv420p"
+        for t in range(num_frames):
+            pixels = np.full((48, 48, 3), 90, dtype=np.uint8)
+            row, column = (int(s + v * t) for s, v in zip(start, velocity, strict=True))
+            pixels[max(0, row) : row + 10, max(0, column) : column + 10] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())

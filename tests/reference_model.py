@@ -114,7 +114,9 @@ def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor,
     for index, name in enumerate(model.class_names):
         group = group_prompts([name], length, num_context)[0]
         name_ids, tail_ids = group.name_CL[0].tolist(), group.tail_CL[0].tolist()
-        before = {"end": num_context, "middle": num_context // 2, "front": 0}[prompts.position if prompts else "end"]
+        before = {"end": num_context, "middle": num_context // 2, "front": 0}[
+            prompts.position if prompts else "end"
+        ]
         ids = [tokenizer.sot_token_id, *[0] * before, *name_ids, *[0] * (num_context - before), *tail_ids]
         place = [*range(1, 1 + before), *range(1 + before + len(name_ids), 1 + num_context + len(name_ids))]
         row = clip.token_embedding(torch.tensor(ids + [0] * (length - len(ids))))

@@ -19,6 +19,19 @@ from vitaclip.model.vita_clip import VitaCLIP
 OPENAI_NAMES = ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
 OFF = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
 
+HF_PLACES = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+
 
 def random_clip(name: str, image_size: int | None = None) -> CLIP:
     torch.manual_seed(0)
@@ -32,38 +45,49 @@ def to_hugging_face(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """open_clip's naming to Hugging Face's, as their published files have it."""
     renamed: dict[str, Tensor] = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     for name, tensor in weights.items():
-        tower, rest = ("vision_model", name.removeprefix("visual.")) if name.startswith("visual.") else ("text_model", name)
+        tower, rest = (
+            ("vision_model", name.removeprefix("visual."))
+            if name.startswith("visual.")
+            else ("text_model", name)
+        )
         if name in ("visual.proj", "text_projection"):
-            renamed[f"{'visual_projection' if tower == 'vision_model' else 'text_projection'}.weight"] = tensor.T.contiguous()
+            renamed[f"{'visual_projection' if tower == 'vision_model' else 'text_projection'}.weight"] = (
+                tensor.T.contiguous()
+            )
         elif name == "logit_scale":
             renamed[name] = tensor
         elif rest.startswith("transformer.resblocks."):
             _, _, layer, rest = rest.split(".", 3)
-            for ours, theirs in (("ln_", "layer_norm"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"), ("attn.", "self_attn.")):
+            for ours, theirs in (
+                ("ln_", "layer_norm"),
+                ("mlp.c_fc", "mlp.fc1"),
+                ("mlp.c_proj", "mlp.fc2"),
+                ("attn.", "self_attn."),
+            ):
                 rest = rest.replace(ours, theirs)
             parts = dict(zip("qkv", tensor.chunk(3), strict=True)) if "in_proj" in rest else {"": tensor}
             for part, value in parts.items():
                 leaf = rest.replace("in_proj_", f"{part}_proj.") if part else rest
                 renamed[f"{tower}.encoder.layers.{layer}.{leaf}"] = value.contiguous()
         else:
-            places = {
-                "class_embedding": "embeddings.class_embedding", "positional_embedding": "embeddings.position_embedding.weight",
-                "token_embedding.weight": "embeddings.token_embedding.weight", "conv1.weight": "embeddings.patch_embedding.weight",
-                "ln_pre.weight": "pre_layrnorm.weight", "ln_pre.bias": "pre_layrnorm.bias",
-                "ln_post.weight": "post_layernorm.weight", "ln_post.bias": "post_layernorm.bias",
-                "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias",
-            }  # fmt: skip
-            renamed[f"{tower}.{places[rest]}"] = tensor
+            renamed[f"{tower}.{HF_PLACES[rest]}"] = tensor
     return renamed
 
 
 def write(weights: dict[str, Tensor], naming: str, folder: Path) -> Path:
     if naming == "openai":  # a pickle of tensors, half precision, with OpenAI's scalars
-        scalars = {"input_resolution": torch.tensor(224), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
+        scalars = {
+            "input_resolution": torch.tensor(224),
+            "context_length": torch.tensor(77),
+            "vocab_size": torch.tensor(49408),
+        }
         torch.save(weights | scalars, folder / "openai.pt")
         return folder / "openai.pt"
     if naming == "open_clip":  # a training checkpoint under DDP
-        torch.save({"state_dict": {f"module.{k}": v for k, v in weights.items()}, "epoch": 1}, folder / "open_clip.pt")
+        torch.save(
+            {"state_dict": {f"module.{k}": v for k, v in weights.items()}, "epoch": 1},
+            folder / "open_clip.pt",
+        )
         return folder / "open_clip.pt"
     save_file(to_hugging_face(weights), folder / "model.safetensors")
     return folder / "model.safetensors"
@@ -73,8 +97,12 @@ def write(weights: dict[str, Tensor], naming: str, folder: Path) -> Path:
 def assert_same_features(found: VitaCLIP, wanted: CLIP, image_size: int) -> None:
     images = torch.randn(2, 3, image_size, image_size)
     names = ["abseiling", "playing the didgeridoo"]
-    torch.testing.assert_close(found.encode_video(images[:, :, None]), wanted.encode_image(images), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.encode_names(names), wanted.encode_text(open_clip.tokenize(names)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found.encode_video(images[:, :, None]), wanted.encode_image(images), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        found.encode_names(names), wanted.encode_text(open_clip.tokenize(names)), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,21 +128,9 @@ def test_every_naming_gives_the_same_backbone(naming: str, tmp_path: Path, small
     assert len(hashes) == 1
 
 
-@pytest.fixture(scope="module")
-def small_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small CLIP under a name that open_clip knows."""
-    import json
-
-    config = {
-        "embed_dim": 16,
-        "quick_gelu": True,
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
-        "text_cfg": {"width": 32, "heads": 2, "layers": 2},
-    }
-    path = tmp_path_factory.mktemp("configs") / "ViT-test-small.json"
-    path.write_text(json.dumps(config))
-    open_clip.add_model_config(path)
-    return "ViT-test-small"
+@pytest.fixture
+def small_name(small_backbone: BackboneConfig) -> str:
+    return small_backbone.name
 
 
 def test_other_image_size_interpolates_positions_as_open_clip(tmp_path: Path, small_name: str) -> None:
@@ -136,7 +152,12 @@ def test_keys_that_do_not_fit_are_listed(tmp_path: Path, small_name: str) -> Non
     save_file(weights, tmp_path / "bad.safetensors")
     with pytest.raises(InputError) as error:
         load_backbone(BackboneConfig(name=small_name, pretrained=str(tmp_path / "bad.safetensors")))
-    for part in ("3 keys", "missing: visual.ln_post.bias", "not used: visual.extra", "text_projection: found (3, 3), needed (32, 16)"):
+    for part in (
+        "3 keys",
+        "missing: visual.ln_post.bias",
+        "not used: visual.extra",
+        "text_projection: found (3, 3), needed (32, 16)",
+    ):
         assert part in str(error.value)
 
 
@@ -185,5 +206,7 @@ def test_quickstart_backbone_is_what_the_repository_ships() -> None:
     backbone = load_backbone(config)
     shipped = Path(open_clip.__file__) and load_file("vitaclip/quickstart/quickstart-tiny.safetensors")
     row = int(shipped["token_ids"][5])
-    torch.testing.assert_close(backbone.clip.token_embedding.weight[row], shipped["token_embedding.weight"][5].float())
+    torch.testing.assert_close(
+        backbone.clip.token_embedding.weight[row], shipped["token_embedding.weight"][5].float()
+    )
     assert num_layers(config) == len(backbone.clip.visual.transformer.resblocks)

@@ -24,7 +24,14 @@ TINY = {
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 3, "head_width": 16},
     "text_cfg": {"width": 32, "heads": 2, "layers": 3},
 }
-CLASSES = ["abseiling", "ride_bike", "playing didgeridoo (outside)", "tai chi", "x", "a rather long name of a class"]
+CLASSES = [
+    "abseiling",
+    "ride_bike",
+    "playing didgeridoo (outside)",
+    "tai chi",
+    "x",
+    "a rather long name of a class",
+]
 NUM_FRAMES = 3
 
 
@@ -51,7 +58,9 @@ def batch(num_clips: int, num_frames: int = NUM_FRAMES) -> tuple[torch.Tensor, t
     return video, torch.randint(len(CLASSES), (num_clips,), generator=generator)
 
 
-def assert_same_step(model: VitaCLIP, num_clips: int, micro_batch_size: int, num_frames: int = NUM_FRAMES) -> None:
+def assert_same_step(
+    model: VitaCLIP, num_clips: int, micro_batch_size: int, num_frames: int = NUM_FRAMES
+) -> None:
     video, labels = batch(num_clips, num_frames)
     wanted_loss = reference_step(model, video, labels, micro_batch_size)
     wanted = {name: p.grad.clone() for name, p in model.trainable().items() if p.grad is not None}
@@ -73,7 +82,9 @@ def test_every_combination_of_visual_prompts(
     tiny_clip: CLIP, num_global: int, local: bool, summary: bool, time: bool
 ) -> None:
     prompts = PromptConfig(num_global=num_global, local=local, summary=summary, time_embedding=time)
-    assert_same_step(tiny_model(tiny_clip, prompts, TextConfig(num_context=2)), num_clips=3, micro_batch_size=2)
+    assert_same_step(
+        tiny_model(tiny_clip, prompts, TextConfig(num_context=2)), num_clips=3, micro_batch_size=2
+    )
 
 
 @pytest.mark.parametrize("cls_proj", ["paper", "released"])
@@ -142,7 +153,9 @@ def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
     text = original.encode_text(open_clip.tokenize(names))
     wanted = original.logit_scale.exp() * F.normalize(frames, dim=-1) @ F.normalize(text, dim=-1).T
     with torch.no_grad():
-        torch.testing.assert_close(model.logits(model.encode_video(video), model.encode_names(CLASSES)), wanted)
+        torch.testing.assert_close(
+            model.logits(model.encode_video(video), model.encode_names(CLASSES)), wanted
+        )
         torch.testing.assert_close(reference_logits(model, video), wanted)
         torch.testing.assert_close(model.encode_classes(), model.encode_names(CLASSES))
 
@@ -160,7 +173,11 @@ def test_text_init_from_words(tiny_clip: CLIP) -> None:
     ("prompts", "text", "message"),
     [
         (PromptConfig(depth=4), TextConfig(), "prompts.depth: found 4, allowed is at most 3"),
-        (PromptConfig(local_layers=(0, 5)), TextConfig(), "prompts.local_layers: found 5, allowed is at most 3"),
+        (
+            PromptConfig(local_layers=(0, 5)),
+            TextConfig(),
+            "prompts.local_layers: found 5, allowed is at most 3",
+        ),
         (PromptConfig(), TextConfig(depth=4), "text.depth: found 4, allowed is at most 3"),
     ],
 )
@@ -171,4 +188,6 @@ def test_too_deep_is_refused(tiny_clip: CLIP, prompts: PromptConfig, text: TextC
 
 def test_a_class_name_too_long_is_refused(tiny_clip: CLIP) -> None:
     with pytest.raises(InputError, match="allowed are 77; shorten the name"):
-        VitaCLIP(Backbone(tiny_clip, "t"), PromptConfig(), TextConfig(), ["word " * 80], num_frames=NUM_FRAMES)
+        VitaCLIP(
+            Backbone(tiny_clip, "t"), PromptConfig(), TextConfig(), ["word " * 80], num_frames=NUM_FRAMES
+        )

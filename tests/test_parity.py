@@ -51,7 +51,9 @@ def model_of(record: Record, *, cls_proj: str = "released") -> VitaCLIP:
     model = VitaCLIP(
         Backbone(clip, weights_sha256(clip)),
         PromptConfig(num_global=config["num_global"], cls_proj=cls_proj),
-        TextConfig(num_context=config["text_num_prompts"], class_specific=keys["prompt_learner.ctx"].ndim == 3),
+        TextConfig(
+            num_context=config["text_num_prompts"], class_specific=keys["prompt_learner.ctx"].ndim == 3
+        ),
         record["classes"],
         num_frames=config["num_frames"],
     )
@@ -114,7 +116,9 @@ def test_trained_cls_proj_changes_no_other_gradient(record: Record) -> None:
 
 def test_three_optimiser_steps(record: Record) -> None:
     model, train = model_of(record), record["train"]
-    optimizer = torch.optim.AdamW(model.trainable().values(), lr=train["lr"], weight_decay=train["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        model.trainable().values(), lr=train["lr"], weight_decay=train["weight_decay"]
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, train["t_max"])
     for loss, lr in zip(train["losses"], train["lrs"], strict=True):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=1e-6)

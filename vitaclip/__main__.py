@@ -40,7 +40,9 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser("predict", help="the most probable classes of one's own videos")
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder")
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
-    parser.add_argument("--classes", help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)")
+    parser.add_argument(
+        "--classes", help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)"
+    )
     parser.add_argument("--views", default="1x1", help="temporal x spatial views, such as 4x3 (default: 1x1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_predict)
@@ -48,7 +50,10 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _predict(args: argparse.Namespace) -> None:
     predictions = predict(
-        args.checkpoint, args.videos, _class_names(args.classes) if args.classes else None, views=_views(args.views)
+        args.checkpoint,
+        args.videos,
+        _class_names(args.classes) if args.classes else None,
+        views=_views(args.views),
     )
     if args.json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
@@ -77,7 +82,9 @@ def _class_names(text: str) -> tuple[str, ...]:
 def _views(text: str) -> EvalConfig:
     temporal, _, spatial = text.partition("x")
     if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
-        raise InputError(f"--views: found '{text}', allowed is TEMPORALxSPATIAL with 1 or 3 spatial views, such as 4x3")
+        raise InputError(
+            f"--views: found '{text}', allowed is TEMPORALxSPATIAL with 1 or 3 spatial views, such as 4x3"
+        )
     return EvalConfig.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
 
 
@@ -87,9 +94,13 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("folder", type=Path, help="the checkpoint folder to write")
     parser.add_argument("--classes", required=True, help="its class names in its order: a file, or 'a,b,c'")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip model name of its CLIP")
-    parser.add_argument("--pretrained", default="openai", help="open_clip tag or local file of its CLIP's weights")
+    parser.add_argument(
+        "--pretrained", default="openai", help="open_clip tag or local file of its CLIP's weights"
+    )
     parser.add_argument("--extract-backbone", type=Path, help="write the CLIP it holds here and use that")
-    parser.add_argument("--position", choices=["end", "middle", "front"], default="end", help="of the class name")
+    parser.add_argument(
+        "--position", choices=["end", "middle", "front"], default="end", help="of the class name"
+    )
     parser.set_defaults(run=_import)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import CheckpointError
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 LEARNED_FILE, OPTIMIZER_FILE, INFO_FILE = "learned.safetensors", "optimizer.safetensors", "checkpoint.json"
 
 EpochMetrics = dict[str, float]
@@ -79,12 +79,16 @@ def read_info(folder: Path) -> CheckpointInfo:
         content = json.loads(path.read_text())
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise CheckpointError(f"{path}: found schema version {version}, this version reads {SCHEMA_VERSION}")
+            raise CheckpointError(
+                f"{path}: found schema version {version}, this version reads {SCHEMA_VERSION}"
+            )
         return CheckpointInfo.model_validate(content)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder}: no {INFO_FILE} in it, so it is no (whole) checkpoint") from error
     except (json.JSONDecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def read_history(folder: Path) -> list[EpochMetrics]:
@@ -122,7 +126,9 @@ def load_learned(model: VitaCLIP, folder: Path) -> None:
     misfits = sorted(wanted.keys() ^ learned.keys())
     misfits += [n for n in wanted.keys() & learned.keys() if wanted[n].shape != learned[n].shape]
     if misfits:
-        raise CheckpointError(f"{folder / LEARNED_FILE}: tensors that do not fit its config: {', '.join(misfits)}")
+        raise CheckpointError(
+            f"{folder / LEARNED_FILE}: tensors that do not fit its config: {', '.join(misfits)}"
+        )
     model.load_state_dict(learned, strict=False)
 
 

@@ -26,7 +26,9 @@ class BackboneConfig(Config):
 
     name: str = Field("ViT-B-16-quickgelu", description="open_clip model name, or 'quickstart-tiny'")
     pretrained: str = Field("openai", description="open_clip weights tag, a local file, or 'random' (tests)")
-    image_size: PositiveInt | None = Field(None, description="pixels; None: the size the weights were trained at")
+    image_size: PositiveInt | None = Field(
+        None, description="pixels; None: the size the weights were trained at"
+    )
 
 
 class PromptConfig(Config):
@@ -35,13 +37,18 @@ class PromptConfig(Config):
     num_global: int = Field(8, ge=0, description="video-level prompts per layer")
     local: bool = Field(True, description="frame-level prompts, one per frame")
     summary: bool = Field(True, description="the summary token with its attention across frames")
-    depth: int | None = Field(None, ge=0, description="the first n layers carry visual prompts; None: all layers")
-    global_layers: LayerRange | None = Field(None, description="[first, stop) for this kind, instead of depth")
+    depth: int | None = Field(
+        None, ge=0, description="the first n layers carry visual prompts; None: all layers"
+    )
+    global_layers: LayerRange | None = Field(
+        None, description="[first, stop) for this kind, instead of depth"
+    )
     local_layers: LayerRange | None = None
     summary_layers: LayerRange | None = None
     time_embedding: bool = Field(True, description="learned embedding added to every token of frame t")
     cls_proj: Literal["paper", "released"] = Field(
-        "paper", description="P_sum: trained as in the paper, or frozen at its initialisation as in the released code"
+        "paper",
+        description="P_sum: trained as in the paper, or frozen at its initialisation as in the released code",
     )
 
 
@@ -49,10 +56,14 @@ class TextConfig(Config):
     """Text prompts (paper section 3.3): learned context vectors around the class name."""
 
     num_context: int = Field(8, ge=0, le=70, description="context vectors; 0: the plain class name")
-    class_specific: bool = Field(True, description="one context per class (CSC), or one for all (unified, UC)")
+    class_specific: bool = Field(
+        True, description="one context per class (CSC), or one for all (unified, UC)"
+    )
     position: Literal["end", "middle", "front"] = Field("end", description="where the class name stands")
     init: str | None = Field(None, description="words whose embeddings start the context, e.g. 'a video of'")
-    depth: int = Field(1, ge=1, description="text layers whose context is learned anew (1: the input only; MaPLe)")
+    depth: int = Field(
+        1, ge=1, description="text layers whose context is learned anew (1: the input only; MaPLe)"
+    )
 
 
 class AugmentConfig(Config):
@@ -61,24 +72,38 @@ class AugmentConfig(Config):
     rand_augment: Annotated[str, Field(pattern=r"^m\d+-n\d+$")] | None = Field(
         "m7-n4", description="magnitude 0-10 and number of operations; None: off"
     )
-    random_resized_crop: tuple[Fraction, Fraction] | None = Field((0.08, 1.0), description="area range; None: off")
+    random_resized_crop: tuple[Fraction, Fraction] | None = Field(
+        (0.08, 1.0), description="area range; None: off"
+    )
     aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    horizontal_flip: Fraction = Field(0.0, description="probability; keep 0 where left and right matter (SSv2)")
+    horizontal_flip: Fraction = Field(
+        0.0, description="probability; keep 0 where left and right matter (SSv2)"
+    )
     color_jitter: float = Field(0.0, ge=0, description="strength for brightness, contrast and saturation")
 
 
 class DataConfig(Config):
     """Which videos, and how a clip is drawn from each."""
 
-    dataset: str = Field("quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>")
+    dataset: str = Field(
+        "quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>"
+    )
     num_frames: PositiveInt = 8
-    sampling: Literal["dense", "uniform"] = Field("dense", description="fixed stride, or one frame per segment (TSN)")
+    sampling: Literal["dense", "uniform"] = Field(
+        "dense", description="fixed stride, or one frame per segment (TSN)"
+    )
     stride: PositiveInt = Field(16, description="frames between two sampled frames of a dense clip")
     augment: AugmentConfig = AugmentConfig()
     decoder: Literal["auto", "decord", "pyav"] = "auto"
-    num_workers: int = Field(0, ge=0, description="decoding processes per training worker; 0: in the training process")
-    max_broken: Fraction = Field(0.01, description="the run fails once more than this share of clips is unreadable")
-    limit: PositiveInt | None = Field(None, description="use only the first n clips of a seeded shuffle (tests)")
+    num_workers: int = Field(
+        0, ge=0, description="decoding processes per training worker; 0: in the training process"
+    )
+    max_broken: Fraction = Field(
+        0.01, description="the run fails once more than this share of clips is unreadable"
+    )
+    limit: PositiveInt | None = Field(
+        None, description="use only the first n clips of a seeded shuffle (tests)"
+    )
 
 
 class EvalConfig(Config):
@@ -112,15 +137,21 @@ class TrainConfig(Config):
     validation: EvalConfig = EvalConfig()
     epochs: int = Field(30, ge=0)
     batch_size: PositiveInt = Field(256, description="clips per optimiser step, over all workers")
-    micro_batch_size: PositiveInt | None = Field(None, description="clips per forward pass and worker; None: all at once")
+    micro_batch_size: PositiveInt | None = Field(
+        None, description="clips per forward pass and worker; None: all at once"
+    )
     precision: Precision = "fp32"
     activation_checkpointing: bool = False
-    num_threads: PositiveInt | None = Field(None, description="CPU threads per worker; None: PyTorch's default")
+    num_threads: PositiveInt | None = Field(
+        None, description="CPU threads per worker; None: PyTorch's default"
+    )
 
     @model_validator(mode="after")
     def _depth_and_ranges_agree(self) -> Self:
         for kind in ("global", "local", "summary"):
             layers = getattr(self.prompts, f"{kind}_layers")
             if layers is not None and layers[0] > layers[1]:
-                raise ValueError(f"prompts.{kind}_layers: found {list(layers)}, allowed [first, stop) with first <= stop")
+                raise ValueError(
+                    f"prompts.{kind}_layers: found {list(layers)}, allowed [first, stop) with first <= stop"
+                )
         return self

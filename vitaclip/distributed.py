@@ -13,7 +13,11 @@ Item = TypeVar("Item")
 
 def default_device() -> torch.device:
     """This process's accelerator, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -101,7 +101,9 @@ def evaluate_checkpoints(
     manifest = load_dataset(dataset, split)
     data = [config.data for _, config in models]
     if any(_view_of(other) != _view_of(data[0]) for other in data):
-        raise InputError("checkpoints scored in one pass must share frames and sampling; score them one by one")
+        raise InputError(
+            "checkpoints scored in one pass must share frames and sampling; score them one by one"
+        )
     candidates = [candidate(model, manifest.classes, mode) for model, _ in models]
     return evaluate(candidates, manifest, data[0], views)
 
@@ -167,7 +169,8 @@ def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
     num_views = video_BVCTHW.shape[1]
     video = video_BVCTHW.flatten(0, 1).to(one.text_CE.device, non_blocking=True)
     logits = one.model.logits(one.model.encode_video(video), one.text_CE)
-    return logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1).float().cpu()
+    probabilities_BC: Tensor = logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
+    return probabilities_BC.float().cpu()
 
 
 def _predictions(probabilities_BC: Tensor, labels_B: Tensor, indices_B: Tensor) -> Iterable[Prediction]:

@@ -1,6 +1,7 @@
 """AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches.
 
-Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W pixels, E embedding.
+Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W pixels,
+E embedding.
 """
 
 from __future__ import annotations
@@ -93,5 +94,7 @@ def check_finite(loss: Tensor, step: int) -> float:
     """
     value = float(loss)
     if not math.isfinite(value):
-        raise NonFiniteLossError(f"step {step}: the loss is {value}; lower optimizer.lr or set optimizer.clip_grad_norm")
+        raise NonFiniteLossError(
+            f"step {step}: the loss is {value}; lower optimizer.lr or set optimizer.clip_grad_norm"
+        )
     return value

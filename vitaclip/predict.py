@@ -50,7 +50,10 @@ def predict(
     clips = tuple(Clip(str(video.absolute()), label=0) for video in videos)
     data = config.data.model_copy(update={"max_broken": 0.0, "limit": None})
     batches = eval_batches(
-        Manifest("videos", names, clips), data, views or EvalConfig(), image_size=model.clip.visual.image_size[0]
+        Manifest("videos", names, clips),
+        data,
+        views or EvalConfig(),
+        image_size=model.clip.visual.image_size[0],
     )
     one = _candidate(model, names)
     probabilities = torch.cat([class_probabilities(one, batch.video) for batch in batches])

@@ -65,7 +65,10 @@ def export_checkpoint(folder: Path, released: Path) -> None:
     if model.text_prompts is None or model.vision_prompts.time_embedding is None:
         raise InputError(f"{folder}: the released format always has text context and a time embedding")
     entries = join_released(model.clip.state_dict(), model.learned_state()) | _derived_embeddings(model)
-    torch.save({"model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()}, "next_step": 0}, released)
+    torch.save(
+        {"model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()}, "next_step": 0},
+        released,
+    )
 
 
 def _model_entries(path: Path) -> StateDict:
@@ -118,7 +121,9 @@ def _config_of(learned: StateDict, backbone: BackboneConfig, position: str) -> T
 def _check_num_classes(learned: StateDict, class_names: Sequence[str], released: Path) -> None:
     context = learned.get("text_prompts.context")
     if context is not None and context.ndim == 3 and len(context) != len(class_names):
-        raise InputError(f"{released}: has contexts of {len(context)} classes, found {len(class_names)} class names")
+        raise InputError(
+            f"{released}: has contexts of {len(context)} classes, found {len(class_names)} class names"
+        )
 
 
 def _check_class_names(model: VitaCLIP, entries: StateDict, released: Path) -> None:
@@ -128,10 +133,14 @@ def _check_class_names(model: VitaCLIP, entries: StateDict, released: Path) -> N
         if stored is None:
             continue
         if stored.shape != tensor.shape:
-            raise InputError(f"{released}: was trained on {len(stored)} classes, found {len(tensor)} class names")
+            raise InputError(
+                f"{released}: was trained on {len(stored)} classes, found {len(tensor)} class names"
+            )
         for index, class_name in enumerate(model.class_names):
             if not torch.equal(stored[index], tensor[index]):
-                raise InputError(f"{released}: class {index} is not '{class_name}'; give its class names in its order")
+                raise InputError(
+                    f"{released}: class {index} is not '{class_name}'; give its class names in its order"
+                )
 
 
 def _derived_embeddings(model: VitaCLIP) -> StateDict:

@@ -14,7 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitaclip.checkpoint import EpochMetrics, Progress, load_learned, load_optimizer, read_info, save_checkpoint
+from vitaclip.checkpoint import (
+    EpochMetrics,
+    Progress,
+    load_learned,
+    load_optimizer,
+    read_info,
+    save_checkpoint,
+)
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import steps_per_epoch, train_batches
@@ -153,7 +160,9 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
         raise InputError(f"dataset {config.data.dataset}: its train and val splits have different classes")
     _, world_size = rank_and_world_size()
     if config.batch_size % world_size:
-        raise InputError(f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} workers")
+        raise InputError(
+            f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} workers"
+        )
     model = build_model(config, train.classes).to(default_device())
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(model.logit_scale.device.type) if config.precision == "fp16" else None

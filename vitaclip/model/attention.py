@@ -22,7 +22,8 @@ class KeyValue(NamedTuple):
 
 def split_heads(x_BND: Tensor, num_heads: int) -> Tensor:
     """``[B, N, D]`` -> ``[B, H, N, K]``."""
-    return x_BND.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    heads: Tensor = x_BND.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return heads
 
 
 def merge_heads(x_BHNK: Tensor) -> Tensor:
@@ -86,10 +87,11 @@ class _QuickGELU(torch.autograd.Function):
         return x * torch.sigmoid(1.702 * x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         gate = torch.sigmoid(1.702 * x)
-        return grad * (gate + 1.702 * x * gate * (1 - gate))
+        slope: Tensor = gate + 1.702 * x * gate * (1 - gate)
+        return grad * slope
 
 
 class FrameAttention(nn.Module):
@@ -109,6 +111,8 @@ class FrameAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """``[B, T, D]`` -> ``[B, T, D]``."""
-        q, k, v = (split_heads(proj(x_BTD), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            split_heads(proj(x_BTD), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
         mixed: Tensor = self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
         return mixed

@@ -64,7 +64,10 @@ def check_backbone(config: BackboneConfig) -> None:
     model_config = _model_config(config)
     if config.pretrained not in (RANDOM_TAG, QUICKSTART_TAG) and not _tag_config(config):
         _local_file(config)
-    image_size, patch_size = model_config["vision_cfg"]["image_size"], model_config["vision_cfg"]["patch_size"]
+    image_size, patch_size = (
+        model_config["vision_cfg"]["image_size"],
+        model_config["vision_cfg"]["patch_size"],
+    )
     if image_size % patch_size:
         raise InputError(
             f"backbone.image_size: found {image_size}, allowed are multiples of the patch size {patch_size} "
@@ -123,7 +126,9 @@ def read_weights(path: Path) -> StateDict:
     weights = _unwrap(_read_tensors(path))
     if any(name.startswith("vision_model.") for name in weights):
         weights = _from_hugging_face(weights)
-    if any(name.startswith("text.") for name in weights):  # open_clip's CustomTextCLIP keeps the text tower apart
+    if any(
+        name.startswith("text.") for name in weights
+    ):  # open_clip's CustomTextCLIP keeps the text tower apart
         weights = {name.removeprefix("text."): tensor for name, tensor in weights.items()}
     if "token_ids" in weights:
         weights["token_embedding.weight"] = _scatter_token_rows(weights.pop("token_ids"), weights)
@@ -153,7 +158,9 @@ def _model_config(config: BackboneConfig) -> dict[str, Any]:
         )
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
     if "timm_model_name" in vision or "hf_model_name" in text or isinstance(vision.get("layers"), list):
-        raise InputError(f"backbone.name: '{config.name}' is no CLIP ViT with CLIP's own text tower; take one such as ViT-B-16")
+        raise InputError(
+            f"backbone.name: '{config.name}' is no CLIP ViT with CLIP's own text tower; take one such as ViT-B-16"
+        )
     for unsupported in ("custom_text", "multimodal_cfg"):
         if model_config.pop(unsupported, None) and unsupported == "multimodal_cfg":
             raise InputError(f"backbone.name: '{config.name}' is a CoCa model, allowed are plain CLIP ViTs")
@@ -222,11 +229,15 @@ def _check_plain_vit(clip: CLIP, source: str) -> None:
     }
     found = [reason for reason, is_found in reasons.items() if is_found]
     if found:
-        raise InputError(f"{source}: this CLIP has {', '.join(found)}; allowed are plain CLIP ViTs such as ViT-B-16")
+        raise InputError(
+            f"{source}: this CLIP has {', '.join(found)}; allowed are plain CLIP ViTs such as ViT-B-16"
+        )
 
 
 def _blocks(clip: CLIP) -> list[nn.Module]:
-    towers = [clip.transformer] + ([clip.visual.transformer] if isinstance(clip.visual, VisionTransformer) else [])
+    towers = [clip.transformer] + (
+        [clip.visual.transformer] if isinstance(clip.visual, VisionTransformer) else []
+    )
     return [block for tower in towers for block in tower.resblocks]
 
 

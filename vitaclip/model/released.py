@@ -84,7 +84,9 @@ def join_released(frozen: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -
         elif (theirs := _rename(name, [(ours, theirs) for theirs, ours in _LEARNED])) is not None:
             released[theirs] = tensor.unsqueeze(0) if name.endswith(".local_prompts") else tensor
         else:
-            raise InputError(f"'{name}' has no place in the released format (deep text prompts are not part of it)")
+            raise InputError(
+                f"'{name}' has no place in the released format (deep text prompts are not part of it)"
+            )
     if global_prompts:
         released[_GLOBAL] = torch.stack([global_prompts[layer] for layer in sorted(global_prompts)])
     return released

@@ -48,7 +48,9 @@ class TextPrompts(nn.Module):
         self.num_context = config.num_context
         num_layers, width = len(clip.transformer.resblocks), clip.token_embedding.embedding_dim
         if config.depth > num_layers:
-            raise InputError(f"text.depth: found {config.depth}, allowed is at most {num_layers}, the text layers")
+            raise InputError(
+                f"text.depth: found {config.depth}, allowed is at most {num_layers}, the text layers"
+            )
         classes = (num_classes,) if config.class_specific else ()
         shape = (*classes, config.num_context, width)
         self.context = nn.Parameter(torch.empty(shape).normal_(std=0.02))

@@ -1,7 +1,7 @@
 """The vision tower: a frozen CLIP ViT over the frames of a clip, with time-aware prompts (paper section 3.2).
 
 Each layer attends, within every frame, over ``[cls | patches | local | global | summary]``. The prompts are fresh in
-each layer and serve as keys and values only; everything that flows between frames goes through ``local`` and ``summary``.
+each layer and serve as keys and values only; what flows between frames goes through ``local`` and ``summary``.
 
 Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G global prompts, E embedding,
 C colour channels, H and W pixels.
@@ -50,9 +50,13 @@ class LayerPrompts(nn.Module):
             prompts.append(_expand(shared, num_frames_total))
         if self.cls_proj is None:
             return prompts
-        cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(0, (-1, self.num_frames))  # P_sum, un-normalised stream
+        cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(
+            0, (-1, self.num_frames)
+        )  # P_sum, un-normalised stream
         if self.local_prompts is not None:  # all T of a clip are given to each of its frames
-            prompts.append(_repeat_frames(prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames))
+            prompts.append(
+                _repeat_frames(prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames)
+            )
         if self.summary_norm is not None and self.summary_attention is not None:
             summary_BTD = cls_BTD + self.summary_attention(self.summary_norm(cls_BTD))
             prompts.append(prompt_key_value(block, summary_BTD.reshape(num_frames_total, 1, -1)))
@@ -92,10 +96,11 @@ class VisionPrompts(nn.Module):
         """Adds frame t's embedding to every token of frame t; nearest-neighbour resize for other clip lengths."""
         if self.time_embedding is None:
             return x_FND
-        time_TD = self.time_embedding
+        time_TD: Tensor = self.time_embedding
         if num_frames != self.num_frames:
             time_TD = F.interpolate(time_TD.T.unsqueeze(0), size=num_frames, mode="nearest")[0].T
-        return (x_FND.unflatten(0, (-1, num_frames)) + time_TD[:, None]).flatten(0, 1)
+        timed: Tensor = (x_FND.unflatten(0, (-1, num_frames)) + time_TD[:, None]).flatten(0, 1)
+        return timed
 
 
 def encode_video(
@@ -118,13 +123,16 @@ def encode_video(
     x_FND = _embed_frames(visual, prompts, video_BCTHW)
     blocks = list(visual.transformer.resblocks)
     for block, layer in zip(blocks, prompts.layers, strict=True):
-        query = CLS_TOKEN if block is blocks[-1] else slice(None)  # of the last layer only the class token is read
+        query = (
+            CLS_TOKEN if block is blocks[-1] else slice(None)
+        )  # of the last layer only the class token is read
         if activation_checkpointing:
             x_FND = checkpoint(_layer_forward, block, layer, x_FND, query, use_reentrant=False)
         else:
             x_FND = _layer_forward(block, layer, x_FND, query)
-    features_FE = visual.ln_post(x_FND[:, 0]) @ visual.proj
-    return features_FE.unflatten(0, (num_clips, num_frames)).mean(dim=1)
+    features_FE: Tensor = visual.ln_post(x_FND[:, 0]) @ visual.proj
+    features_BE: Tensor = features_FE.unflatten(0, (num_clips, num_frames)).mean(dim=1)
+    return features_BE
 
 
 def _embed_frames(visual: VisionTransformer, prompts: VisionPrompts, video_BCTHW: Tensor) -> Tensor:
@@ -138,7 +146,7 @@ def _embed_frames(visual: VisionTransformer, prompts: VisionPrompts, video_BCTHW
     return embedded
 
 
-def _layer_forward(block: ResidualAttentionBlock, layer: LayerPrompts, x_FND: Tensor, query: slice) -> Tensor:
+def _layer_forward(block: ResidualAttentionBlock, layer: nn.Module, x_FND: Tensor, query: slice) -> Tensor:
     return block_forward(block, x_FND, layer(block, x_FND), query=query)
 
 
@@ -148,7 +156,9 @@ def _layers(config: PromptConfig, kind: str, num_layers: int) -> range:
     first, stop = own or (0, num_layers if config.depth is None else config.depth)
     if stop > num_layers:
         name = f"prompts.{kind}_layers" if own else "prompts.depth"
-        raise InputError(f"{name}: found {stop}, allowed is at most {num_layers}, the backbone's number of layers")
+        raise InputError(
+            f"{name}: found {stop}, allowed is at most {num_layers}, the backbone's number of layers"
+        )
     return range(first, stop)
 
 

@@ -43,6 +43,8 @@ class VitaCLIP(nn.Module):
         self.vision_prompts = VisionPrompts(self.clip.visual, prompts, num_frames)
         self.text_prompts = TextPrompts(self.clip, text, len(class_names)) if text.num_context else None
         self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std), persistent=False)
         self.class_groups = group_prompts(self.class_names, self.clip.context_length, text.num_context)
@@ -53,7 +55,10 @@ class VitaCLIP(nn.Module):
             video_BCTHW = self.normalise_pixels(video_BCTHW)
         with self._autocast():
             return encode_video(
-                self.clip, self.vision_prompts, video_BCTHW, activation_checkpointing=self.activation_checkpointing
+                self.clip,
+                self.vision_prompts,
+                video_BCTHW,
+                activation_checkpointing=self.activation_checkpointing,
             )
 
     def normalise_pixels(self, video_BCTHW: Tensor) -> Tensor:
@@ -78,7 +83,9 @@ class VitaCLIP(nn.Module):
 
     def learned_state(self) -> dict[str, Tensor]:
         """Everything but the backbone: what is trainable, and ``cls_proj`` where it is frozen."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(BACKBONE_PREFIX)}
+        return {
+            name: value for name, value in self.state_dict().items() if not name.startswith(BACKBONE_PREFIX)
+        }
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that an optimiser moves, by name."""

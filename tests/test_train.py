@@ -1,0 +1,202 @@
+"""Training runs on real mp4 files: exact resumption, workers, micro-batches, checkpoints, prediction."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed
+
+from vitaclip.__main__ import main
+from vitaclip.checkpoint import LEARNED_FILE, OPTIMIZER_FILE, load_model, read_history, read_info
+from vitaclip.config import AugmentConfig, BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
+from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
+from vitaclip.train import EpochEnd, fit
+
+
+def config_of(backbone: BackboneConfig, dataset: str, **changes: Any) -> TrainConfig:
+    content = {
+        "backbone": backbone.model_dump(),
+        "prompts": {"num_global": 2},
+        "text": {"num_context": 2},
+        "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": "m3-n1"}},
+        "optimizer": {"lr": 1e-2},
+        "epochs": 3,
+        "batch_size": 8,
+        "num_threads": 1,
+    }
+    return TrainConfig.model_validate(content | changes)
+
+
+@pytest.fixture
+def config(small_backbone: BackboneConfig, motion_dataset: str) -> TrainConfig:
+    return config_of(small_backbone, motion_dataset)
+
+
+class Saver:
+    """Keeps a checkpoint of every epoch."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, end: EpochEnd) -> None:
+        end.save(self.root / str(end.epoch))
+
+
+def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in epoch.items() if not name.startswith("time/")} for epoch in history
+    ]
+
+
+def assert_same_files(found: Path, wanted: Path) -> None:
+    for name in (LEARNED_FILE, OPTIMIZER_FILE):
+        ours, theirs = load_file(found / name), load_file(wanted / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config: TrainConfig, tmp_path: Path) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path / "whole"))
+    resumed = fit(config, resume_from=tmp_path / "whole" / "1", on_epoch_end=Saver(tmp_path / "resumed"))
+    assert without_times(list(resumed.history)) == without_times(list(whole.history))
+    assert [epoch["epoch"] for epoch in whole.history] == [1, 2, 3]
+    assert_same_files(tmp_path / "resumed" / "3", tmp_path / "whole" / "3")
+    assert read_history(tmp_path / "whole" / "3") == list(whole.history)
+
+
+def test_training_learns_and_its_seed_decides(config: TrainConfig) -> None:
+    plain = config.data.model_copy(
+        update={"augment": AugmentConfig(rand_augment=None, random_resized_crop=None)}
+    )
+    longer = config.model_copy(update={"epochs": 30, "data": plain})
+    histories = [fit(longer).history, fit(longer.model_copy(update={"seed": 1})).history]
+    losses = [[epoch["train/loss"] for epoch in history] for history in histories]
+    assert losses[0] != losses[1]
+    assert losses[0][-1] < 0.5 * losses[0][0], losses[0]
+
+
+def test_micro_batches_are_exact(config: TrainConfig) -> None:
+    whole = fit(config).history
+    split = fit(config.model_copy(update={"micro_batch_size": 3})).history
+    for one, other in zip(whole, split, strict=True):
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-4)
+
+
+def _train_as_worker(rank: int, world_size: int, port: int, config: TrainConfig, root: Path) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
+    history = fit(config).history
+    if rank == 0:
+        (root / "history.json").write_text(json.dumps(history))
+    distributed.destroy_process_group()
+
+
+def test_two_workers_equal_one(motion_dataset: str, tmp_path: Path) -> None:
+    backbone = BackboneConfig(name="quickstart-tiny", pretrained="quickstart")
+    config = config_of(backbone, motion_dataset, epochs=7, optimizer={"lr": 1e-3})  # 21 steps
+    one = fit(config).history
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_train_as_worker, args=(rank, 2, 29641, config, tmp_path)) for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    two = json.loads((tmp_path / "history.json").read_text())
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
+        assert ours["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-5)
+
+
+def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path: Path) -> None:
+    off = {"num_global": 0, "local": False, "summary": False, "time_embedding": False}
+    content = config.model_dump() | {"epochs": 0, "prompts": off}
+    content["text"]["num_context"] = 0
+    untrained = TrainConfig.model_validate(content)
+    result = fit(untrained, on_epoch_end=Saver(tmp_path))
+    clip = evaluate_clip(
+        config.backbone, dataset="motions", split="val", data=untrained.data, views=EvalConfig()
+    )
+    assert len(result.history) == 1
+    assert result.history[0]["val/top1"] == clip.top1
+    assert result.history[0]["val/loss"] == pytest.approx(clip.loss, rel=1e-6)
+
+
+def test_scores_of_several_checkpoints_in_one_pass(config: TrainConfig, tmp_path: Path) -> None:
+    fit(config, on_epoch_end=Saver(tmp_path))
+    folders = [tmp_path / str(epoch) for epoch in (1, 3)]
+    scores = evaluate_checkpoints(
+        folders, dataset="motions", split="val", mode="supervised", views=EvalConfig()
+    )
+    for folder, score in zip(folders, scores, strict=True):
+        assert score.top1 == read_history(folder)[-1]["val/top1"]
+        assert score.num_clips == 8
+        assert score.confusion.sum() == 8
+        assert score.confusion.trace() / 8 == score.top1
+    views = EvalConfig(num_temporal_views=2, num_spatial_views=3, batch_size=3)
+    zero_shot = evaluate_checkpoints(folders, dataset="motions", split="val", mode="zero_shot", views=views)
+    assert all(0 <= score.top1 <= score.top5 == 1 for score in zero_shot)  # four classes are all in the top 5
+
+
+def test_non_finite_loss_ends_the_run(config: TrainConfig) -> None:
+    hot = config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"lr": 1e30}), "epochs": 30}
+    )
+    with pytest.raises(NonFiniteLossError, match="lower optimizer.lr"):
+        fit(hot)
+
+
+def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tmp_path: Path) -> None:
+    fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
+    folder = tmp_path / "1"
+    with pytest.raises(CheckpointError, match="written by another config"):
+        fit(config, resume_from=folder)
+    found = read_info(folder).backbone_sha256
+    info = (folder / "checkpoint.json").read_text().replace(found, "0" * 64)
+    (folder / "checkpoint.json").write_text(info)
+    with pytest.raises(CheckpointError, match=f"(?s){'0' * 64}.*{found}"):
+        load_model(folder)
+    (folder / "checkpoint.json").write_text(info.replace('"schema_version": 1', '"schema_version": 9'))
+    with pytest.raises(CheckpointError, match="found schema version 9, this version reads 1"):
+        load_model(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match=r"no checkpoint\.json"):
+        load_model(folder)
+
+
+def test_predict_ones_own_videos(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
+    import os
+
+    root = Path(os.environ["VITACLIP_DATA_MOTIONS"])
+    videos = [str(root / "val_1.mp4"), str(root / "val_0.mp4")]
+    assert main(["predict", str(tmp_path / "1"), *videos, "--classes", "cat, dog,moving left", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [entry["video"] for entry in answer] == videos
+    assert {"cat", "dog", "moving left"} == set(answer[0]["classes"])
+    assert sum(answer[0]["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert main(["predict", str(tmp_path / "1"), *videos]) == 0
+    assert "moving up" in capsys.readouterr().out
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert main(["predict", str(tmp_path / "1"), str(tmp_path / "broken.mp4")]) == 1
+    assert "broken.mp4" in capsys.readouterr().err
+
+
+def test_bad_input_is_refused(config: TrainConfig) -> None:
+    with pytest.raises(InputError, match=r"prompts.depth: found 5, allowed is at most 2"):
+        fit(config.model_copy(update={"prompts": config.prompts.model_copy(update={"depth": 5})}))
+    with pytest.raises(InputError, match="VITACLIP_DATA_NOWHERE is not set"):
+        fit(config.model_copy(update={"data": config.data.model_copy(update={"dataset": "nowhere"})}))
