@@ -189,12 +189,23 @@ class StudyRecord:
         self.store.create_json(key, result.model_dump(mode="json"))
 
     def trial(self, number: int) -> TrialRecord:
-        """One proposal. Raises MissingKeyError if there is none of this number."""
-        return self._read(f"trials/{number:04d}/trial.json", TrialRecord)
+        """One proposal. Raises InputError if there is none of this number."""
+        try:
+            return self._read(f"trials/{number:04d}/trial.json", TrialRecord)
+        except MissingKeyError:
+            raise InputError(
+                f"study {self.name!r} has no trial {number}; list them with "
+                f"`python -m orchestrator.ls {self.name}`"
+            ) from None
 
     def trials(self) -> list[TrialRecord]:
         """Every trial ever proposed, by number."""
         return [self._read(key, TrialRecord) for key in self._keys("trial.json")]
+
+    def result(self, number: int) -> TrialResult | None:
+        """How a trial ended; None if it has not."""
+        key = f"trials/{number:04d}/result.json"
+        return self._read(key, TrialResult) if self.store.exists(f"{self.name}/{key}") else None
 
     def results(self) -> list[TrialResult]:
         """Every finished trial, by number."""
@@ -264,6 +275,10 @@ class StudyRecord:
         """All stored scores of one trial, or of BASELINE."""
         keys = self.store.list(f"{self.name}/{_score_folder(number)}")
         return [self._read(key.removeprefix(f"{self.name}/"), BenchmarkScore) for key in keys]
+
+    def benchmarks(self, number: int) -> dict[str, float]:
+        """Metrics of all scores of one trial, those computed after its result included."""
+        return {key: value for score in self.scores(number) for key, value in score.metrics.items()}
 
     def _trial_key(self, number: int) -> str:
         return f"{self.name}/trials/{number:04d}"

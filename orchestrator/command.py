@@ -1,0 +1,50 @@
+"""What the small commands share: arguments, errors as one line, tables for people and JSON for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from orchestrator.records import StudyRecord
+from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+from vitaclip.errors import InputError, VitaClipError
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace, Console], None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    options = parser.parse_args(arguments)
+    try:
+        action(options, Console())
+    except VitaClipError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+def open_study(name: str) -> StudyRecord:
+    """The record of an existing study. Raises InputError if there is none of this name."""
+    record = StudyRecord(open_store(Settings().store_uri), name)
+    _ = record.info
+    return record
+
+
+def parse_trial(reference: str) -> tuple[str, int]:
+    """Splits ``STUDY/NUMBER``. Raises InputError for anything else."""
+    match = re.fullmatch(r"([^/]+)/(\d+)", reference)
+    if not match:
+        raise InputError(f"found {reference!r}, allowed is STUDY/NUMBER, such as prompt_depth/3")
+    return match[1], int(match[2])
+
+
+def print_json(console: Console, value: object) -> None:
+    """Prints a value for scripts."""
+    console.print(json.dumps(value, indent=1, allow_nan=False), markup=False, highlight=False, soft_wrap=True)

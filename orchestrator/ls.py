@@ -1,0 +1,82 @@
+"""``python -m orchestrator.ls [STUDY]``: the studies of the store, or the trials of one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import command
+from orchestrator.progress import best_first, trials_table
+from orchestrator.records import StudyRecord, study_names
+from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.ls", description=__doc__)
+    parser.add_argument("study", nargs="?", metavar="STUDY")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return command.run(parser, _list_trials_or_studies, arguments)
+
+
+def _list_trials_or_studies(options: argparse.Namespace, console: Console) -> None:
+    if options.study:
+        _list_trials(command.open_study(options.study), console, as_json=options.json)
+    else:
+        _list_studies(console, as_json=options.json)
+
+
+def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> None:
+    config = record.info.config
+    results = best_first(config, record.results())
+    if as_json:
+        command.print_json(
+            console, [result.model_dump(mode="json", exclude={"history"}) for result in results]
+        )
+        return
+    console.print(trials_table(config, results))
+    finished = {result.number for result in results}
+    open_trials = [str(trial.number) for trial in record.trials() if trial.number not in finished]
+    if open_trials:
+        console.print(f"not finished: {', '.join(open_trials)}")
+
+
+def _list_studies(console: Console, *, as_json: bool) -> None:
+    store = open_store(Settings().store_uri)
+    rows = [_study_row(StudyRecord(store, name)) for name in study_names(store)]
+    if as_json:
+        command.print_json(console, rows)
+        return
+    table = Table("study", "started", "finished", "best", "trial", "question", title=store.uri)
+    for row in rows:
+        best = "-" if row["best"] is None else f"{row['metric']} {row['best']:.3f}"
+        done = f"{row['num_finished']}/{row['num_trials']}"
+        number = "-" if row["best_trial"] is None else str(row["best_trial"])
+        table.add_row(row["name"], row["created_at"][:16], done, best, number, row["question"])
+    console.print(table)
+
+
+def _study_row(record: StudyRecord) -> dict[str, Any]:
+    config = record.info.config
+    results = best_first(config, record.results())
+    best = results[0] if results and results[0].values else None
+    return {
+        "name": record.name,
+        "created_at": record.info.created_at.isoformat(),
+        "num_finished": len(results),
+        "num_trials": config.search.num_trials,
+        "metric": record.objective.metric,
+        "best": best.values[0] if best and best.values else None,
+        "best_trial": best.number if best else None,
+        "question": " ".join(config.question.split()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

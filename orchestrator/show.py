@@ -1,0 +1,79 @@
+"""``python -m orchestrator.show STUDY[/NUMBER]``: everything on record of a study or of one trial."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import command
+from orchestrator.records import StudyRecord, flatten
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.show", description=__doc__)
+    parser.add_argument("what", metavar="STUDY[/NUMBER]")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return command.run(parser, _show, arguments)
+
+
+def _show(options: argparse.Namespace, console: Console) -> None:
+    if "/" in options.what:
+        study, number = command.parse_trial(options.what)
+        _show_trial(command.open_study(study), number, console, as_json=options.json)
+    else:
+        _show_study(command.open_study(options.what), console, as_json=options.json)
+
+
+def _show_study(record: StudyRecord, console: Console, *, as_json: bool) -> None:
+    info = record.info.model_dump(mode="json")
+    if as_json:
+        command.print_json(console, info)
+    else:
+        console.print(_key_value_table(record.name, flatten(info)))
+
+
+def _show_trial(record: StudyRecord, number: int, console: Console, *, as_json: bool) -> None:
+    content = trial_content(record, number)
+    if as_json:
+        command.print_json(console, content)
+        return
+    history = content.pop("history")
+    console.print(_key_value_table(f"{record.name}/{number}", flatten(content)))
+    if history:
+        console.print(_history_table(history))
+
+
+def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
+    """A trial's proposal, its result so far, its history, and the scores added since."""
+    trial = record.trial(number).model_dump(mode="json")
+    result = record.result(number)
+    content = trial | (result.model_dump(mode="json") if result else {"state": "not finished"})
+    content["history"] = list(result.history) if result else record.history(number)
+    content["benchmarks"] = record.benchmarks(number)
+    return content
+
+
+def _key_value_table(title: str, values: Mapping[str, Any]) -> Table:
+    table = Table("field", "value", title=title)
+    for key, value in values.items():
+        table.add_row(key, str(value))
+    return table
+
+
+def _history_table(history: Sequence[Mapping[str, float]]) -> Table:
+    columns = sorted({key for metrics in history for key in metrics} - {"epoch"})
+    table = Table("epoch", *columns, title="epochs")
+    for metrics in history:
+        cells = (f"{metrics[key]:.4g}" if key in metrics else "-" for key in columns)
+        table.add_row(f"{metrics['epoch']:.0f}", *cells)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""ls, show, compare and sync, as users and scripts call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator import compare, ls, show, sync
+from orchestrator.records import StudyRecord
+from orchestrator.storage import LocalStore
+from tests.study_fixtures import (
+    finish,
+    new_record,
+    propose,
+    run_trial,
+    split_score,
+    train_epochs,
+    write_score,
+)
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRecord:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VITACLIP_STORE", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    record = new_record(LocalStore(tmp_path / "store"))
+    run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
+    run_trial(record, 1, tmp_path / "c", 0.1, state="pruned")
+    finish(record, propose(record, 2), "failed")
+    return record
+
+
+def json_of(capsys: pytest.CaptureFixture[str]) -> object:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ls.main([]) == 0
+    assert "val/top1 0.600" in capsys.readouterr().out
+    assert ls.main(["--json"]) == 0
+    [study] = json_of(capsys)  # type: ignore[misc]
+    assert (study["name"], study["num_finished"], study["best"], study["best_trial"]) == ("depth", 3, 0.6, 0)
+    assert ls.main(["depth", "--json"]) == 0
+    assert [trial["number"] for trial in json_of(capsys)] == [0, 1, 2]  # type: ignore[attr-defined]
+    propose(record, 3)
+    assert ls.main(["depth"]) == 0
+    assert "not finished: 3" in capsys.readouterr().out
+
+
+def test_show_shows_a_study_a_finished_and_a_running_trial(
+    record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show.main(["depth"]) == 0
+    assert "abc123" in capsys.readouterr().out
+    assert show.main(["depth/0"]) == 0
+    out = capsys.readouterr().out
+    assert "zero_shot/quickstart/top1" in out
+    train_epochs(record, propose(record, 3), tmp_path / "c", 0.3)
+    assert show.main(["depth/3", "--json"]) == 0
+    trial = json_of(capsys)
+    assert (trial["state"], len(trial["history"])) == ("not finished", 1)  # type: ignore[index]
+
+
+def test_compare_calls_a_difference_one_only_where_it_is(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = [0, 1, 2] * 10
+    write_score(record, 0, split_score(labels, labels))
+    write_score(record, 1, split_score([0] * 30, labels))
+    assert compare.main(["depth/0", "depth/1", "--json"]) == 0
+    content = json_of(capsys)
+    assert content["config"]["prompts.depth"] == [0, 1]  # type: ignore[index]
+    [pair] = content["benchmarks"]  # type: ignore[index]
+    assert (pair["only_first"], pair["only_second"], pair["verdict"]) == (20, 0, "first is better")
+    assert pair["p_value"] == pytest.approx(2 / 2**20)
+    write_score(record, 1, split_score([0, *labels[1:-1], 0], labels))
+    assert compare.main(["depth/0", "depth/1"]) == 0
+    assert "no difference shown" in capsys.readouterr().out
+
+
+def test_clips_that_differ_are_not_paired(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    write_score(record, 1, split_score([0, 1], [0, 1]))
+    assert compare.main(["depth/0", "depth/1", "--json"]) == 0
+    assert json_of(capsys)["benchmarks"] == []  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (ls.main, ["dept"], "'dept': not found"),
+        (show.main, ["depth/9"], "no trial 9"),
+        (show.main, ["depth/x"], "STUDY/NUMBER"),
+        (compare.main, ["depth", "depth/1"], "STUDY/NUMBER"),
+    ],
+)
+def test_bad_references_end_with_code_2(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str], main: object, arguments: list[str], message: str
+) -> None:
+    assert main(arguments) == 2  # type: ignore[operator]
+    assert message in capsys.readouterr().err
+
+
+def test_sync_tells_when_mlflow_is_away(
+    record: StudyRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert sync.main(["depth"]) == 2
+    assert "127.0.0.1:9" in capsys.readouterr().err
