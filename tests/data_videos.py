@@ -22,7 +22,7 @@ CODECS = {  # codec -> (encoder, container): every kind of file that the data se
 
 
 def moving_frames(num_frames: int, height: int = 64, width: int = 80, seed: int = 0) -> Frames:
-    """A textured picture that moves two pixels a frame, brighter with every frame: no two frames are alike."""
+    """A textured picture that moves two pixels a frame, lighter with every frame: no two are alike."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     picture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width]

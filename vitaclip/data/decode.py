@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -25,6 +25,7 @@ Frames = npt.NDArray[np.uint8]
 Decoder = Literal["auto", "decord", "pyav"]
 
 MAX_HELD_FRAMES = 2  # DivX files in AVI announce a frame or two more than they hold: the last frame stands in
+SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "vp9")  # decoders that can be told packet by packet what to skip
 MAX_KEPT_BYTES = 64 << 20  # packets of larger files are read a second time instead of being held in memory
 
 
@@ -167,11 +168,12 @@ class _PyAVVideo:
 
     def _by_time(self, indices: Sequence[int], times: Sequence[int]) -> Iterator[tuple[int, Any]]:
         wanted = {times[index]: index for index in indices}
+        unwanted = "NONREF" if self.info.codec in SKIPPING_CODECS else "DEFAULT"
         packets = self._packets()
         position = 0
         for first, last in self._spans(wanted):
             for packet in itertools.islice(packets, first - position, last - position + 1):
-                self._context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                self._context.skip_frame = "DEFAULT" if packet.pts in wanted else unwanted
                 yield from _wanted(self._context.decode(packet), wanted)
             yield from _wanted(self._context.decode(None), wanted)
             self._context.flush_buffers()
@@ -243,32 +245,21 @@ def _open_decord(path: str) -> Iterator[Video]:
     except ImportError as error:
         raise DataError("decoder 'decord' is not installed here; use decoder: auto or pyav") from error
     decord.logging.set_level(decord.logging.QUIET)
-    yield _DecordVideo(path, decord.VideoReader(path, num_threads=1))
+    yield _DecordVideo(lambda: decord.VideoReader(path, num_threads=1))
 
 
 class _DecordVideo:
-    def __init__(self, path: str, reader: Any) -> None:
-        self._reader = reader
-        self._can_seek = not path.lower().endswith(".avi")
+    def __init__(self, open_reader: Callable[[], Any]) -> None:
+        self._open_reader, reader = open_reader, open_reader()
         height, width = reader[0].shape[:2]
-        self.info = VideoInfo(
-            len(reader),
-            height,
-            width,
-            float(reader.get_avg_fps()),
-            "",
-            tuple(map(int, reader.get_key_indices())),
-        )
+        key_frames = tuple(int(index) for index in reader.get_key_indices())
+        self.info = VideoInfo(len(reader), height, width, reader.get_avg_fps(), "", key_frames)
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
-        if self._can_seek:
-            yield from zip(indices, self._reader.get_batch(indices).asnumpy(), strict=True)
-            return
-        # seeking in an AVI file, decord 0.6.0 returns other frames than the ones asked for: read in order
-        self._reader.seek(0)
-        position = 0
-        for index in indices:
-            if index > position:
-                self._reader.skip_frames(index - position)
-            yield index, self._reader.next().asnumpy()
-            position = index + 1
+        # After a seek or a skip, decord 0.6.0 returns other frames than asked for in open groups of pictures
+        # (x265's default) and in DivX files; a new reader that reads in order never does.
+        reader, wanted = self._open_reader(), set(indices)
+        for index in range(indices[-1] + 1):
+            frame = reader.next()
+            if index in wanted:
+                yield index, frame.asnumpy()

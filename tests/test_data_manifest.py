@@ -1,0 +1,97 @@
+"""List files: both spellings, names with spaces and commas, and messages that name file and line."""
+
+from __future__ import annotations
+
+import pytest
+
+from vitaclip.data.datasets import load_dataset
+from vitaclip.data.manifest import Clip, read_class_list, read_list
+from vitaclip.errors import InputError
+
+CLASSES = ("brush hair", "carve, slowly", "wave")
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "video", "label"),
+    [
+        ("a.mp4,2", "a.mp4", 2),
+        ("a.mp4 2", "a.mp4", 2),
+        ("a.mp4\t2", "a.mp4", 2),
+        ("a.mp4, wave", "a.mp4", 2),
+        ("a.mp4 wave", "a.mp4", 2),
+        ("a.mp4,brush hair", "a.mp4", 0),
+        ("riding a bike/a b.mp4 1", "riding a bike/a b.mp4", 1),
+        ("a,b.mp4,1", "a,b.mp4", 1),
+        ("a,b.mp4 1", "a,b.mp4", 1),
+        ("a.mp4,carve, slowly", "a.mp4", 1),
+        ('"a,b.mp4","carve, slowly"', "a,b.mp4", 1),
+        ("a#(1)[2];.avi 0", "a#(1)[2];.avi", 0),
+    ],
+)
+def test_spellings(tmp_path, line, video, label):
+    path = write(tmp_path / "train.csv", f"\ufeff{line}\n\n")
+    assert read_list(path, CLASSES) == (Clip(str(tmp_path / video), label),)
+
+
+def test_absolute_paths_stay(tmp_path):
+    path = write(tmp_path / "train.csv", "/videos/a.mp4,0\n")
+    assert read_list(path, CLASSES)[0].path == "/videos/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4,0\nb.mp4,3\n", r"train.csv, line 2: found label '3', allowed 0..2"),
+        ("a.mp4,waev\n", r"line 1: found label 'waev'.*did you mean 'wave'"),
+        ("a.mp4\n", r"line 1: found 'a.mp4', allowed 'path,label'"),
+        ("\n\n", r"train.csv: found no clips"),
+    ],
+)
+def test_bad_lists(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_list(write(tmp_path / "train.csv", text), CLASSES)
+
+
+def test_unreadable_lists(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
+        read_list(tmp_path / "none.csv", CLASSES)
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(InputError, match=r"binary\.csv: cannot be read"):
+        read_list(tmp_path / "binary.csv", CLASSES)
+
+
+def test_class_lists(tmp_path):
+    assert read_class_list(write(tmp_path / "c.txt", "# source\nwave\nrun\n")) == ("wave", "run")
+    with pytest.raises(InputError, match=r"line 3: class 'wave' stands already in line 1"):
+        read_class_list(write(tmp_path / "c.txt", "wave\nrun\nwave\n"))
+    with pytest.raises(InputError, match="no class names"):
+        read_class_list(write(tmp_path / "c.txt", "# only this\n"))
+
+
+def test_a_list_dataset_is_found_through_its_setting(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITACLIP_DATA_MY_CLIPS", str(tmp_path))
+    write(tmp_path / "train.txt", "a.mp4 1\n")
+    write(tmp_path / "test.csv", "b.mp4,other\n")
+    write(tmp_path / "classes.txt", "wave\nrun\n")
+    write(tmp_path / "test_classes.txt", "other\n")
+    train, test = load_dataset("my-clips", "train"), load_dataset("my-clips", "test")
+    assert train.classes == ("wave", "run")
+    assert train.clips == (Clip(str(tmp_path / "a.mp4"), 1),)
+    assert test.classes == ("other",)
+    with pytest.raises(InputError, match=r"no split 'tset'.*allowed: test, train.*did you mean 'test'"):
+        load_dataset("my-clips", "tset")
+
+
+def test_a_dataset_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("VITACLIP_DATA_ELSEWHERE", raising=False)
+    with pytest.raises(InputError, match="VITACLIP_DATA_ELSEWHERE is not set"):
+        load_dataset("elsewhere", "train")
+    monkeypatch.setenv("VITACLIP_DATA_ELSEWHERE", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="not a folder"):
+        load_dataset("elsewhere", "train")
