@@ -41,7 +41,14 @@ def run_study(study: Study, store_uri: str, mirror: Mirror, progress: Progress) 
     return driver.scorer.errors
 
 
-class _Driver(Callback):
+class _NotSaved:
+    """Tune pickles its parts for ``Tuner.restore``, which is never used: the record holds all that matters."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Driver(_NotSaved, Callback):
     """Hears from Tune what happens to trials, and passes it on."""
 
     def __init__(self, study: Study, store_uri: str, mirror: Mirror, progress: Progress) -> None:
@@ -135,8 +142,8 @@ class _Driver(Callback):
         )
 
 
-class _Searcher(Searcher):
-    """Hands Tune the study's trials. Nothing of it is worth saving: the record holds it."""
+class _Searcher(_NotSaved, Searcher):
+    """Hands Tune the study's trials."""
 
     def __init__(self, next_config: Callable[[], dict[str, Any] | str | None]) -> None:
         super().__init__()
@@ -151,7 +158,7 @@ class _Searcher(Searcher):
         """The callback hears of it, with the reason."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """See the class."""
+        """See ``_NotSaved``."""
 
 
 def _actor_resources(job: Job) -> dict[str, float]:

@@ -123,18 +123,19 @@ class Progress:
 
 
 def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
-    """Finished trials, best first: what varied, the objectives, the benchmarks, state and time."""
+    """Finished trials, best first: what varied, the objectives, the benchmarks' top-1, state and time."""
     objectives = [objective.metric for objective in config.search.objectives]
-    benchmarks = [f"{benchmark.name}/top1" for benchmark in config.benchmarks]
+    benchmarks = [benchmark.name for benchmark in config.benchmarks]
     table = Table(title=f"{config.name}: {len(results)} trials, best first")
-    for header in ("trial", *config.search_space, *objectives, *benchmarks, "state", "minutes"):
+    parameters = [key.rpartition(".")[2] for key in config.search_space]
+    for header in ("trial", *parameters, *objectives, *benchmarks, "state", "minutes"):
         table.add_column(header, justify="left" if header == "state" else "right", overflow="fold")
     for result in best_first(config, results):
         table.add_row(
             str(result.number),
             *(_cell(result.params.get(key, "-")) for key in config.search_space),
             *(map(_fraction, result.values or [None] * len(objectives))),
-            *(_fraction(result.benchmarks.get(key)) for key in benchmarks),
+            *(_fraction(result.benchmarks.get(f"{name}/top1")) for name in benchmarks),
             result.state,
             f"{sum(result.durations.values()) / 60:.1f}",
         )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import optuna
 from optuna.samplers import (
     BaseSampler,
@@ -86,7 +87,7 @@ class Proposer:
 
 def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
     """The sampler for point ``number``: its random draws depend on the study's seed and the number alone."""
-    seed = config.search.seed * 1_000_003 + number
+    seed = int(np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0])
     startup = config.search.sampler.num_startup_trials
     match config.search.sampler.name:
         case "tpe":

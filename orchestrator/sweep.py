@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from orchestrator.study import Study
 
 _CLOSE_TIMEOUT_S = 30.0
+_PIPE_WIDTH = 140  # characters, where no terminal says
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         config = resolve(load_study(options.file, options.overlay, options.set))
         settings = Settings()
