@@ -49,7 +49,9 @@ def accumulate_gradients(
     The text tower runs once, whatever the number of micro-batches: their gradients with respect to the text features
     are summed and sent back through it in one pass. That is the same gradient as one pass per micro-batch.
     """
-    text_CE = model.encode_classes()
+    text_CE = model.encode_classes().to(
+        model.logit_scale.dtype
+    )  # micro-batches' gradients add up in full precision
     text_leaf_CE = text_CE.detach().requires_grad_(text_CE.requires_grad)
     total = torch.zeros((), device=video_BCTHW.device)
     size = micro_batch_size or len(labels_B)
