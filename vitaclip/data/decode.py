@@ -59,7 +59,8 @@ def open_video(path: str | Path, decoder: Decoder = "auto") -> Iterator[Video]:
     except DataError:
         raise
     except Exception as error:  # both engines raise many unrelated types on damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = " ".join(told.split())[:200]
         raise DataError(f"{path}: cannot be decoded: {reason}") from error
 
 

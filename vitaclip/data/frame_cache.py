@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import math
 import mmap
 import os
 import secrets
@@ -150,7 +151,7 @@ class _Entry:
 
 def _checksums(frames: Frames) -> npt.NDArray[np.uint64]:
     """One number per frame that finds lost and zeroed blocks (after a machine's crash), at memory speed."""
-    flat = frames.reshape(len(frames), -1)
+    flat = frames.reshape(len(frames), math.prod(frames.shape[1:]))
     aligned = flat.shape[1] // 8 * 8
     words = np.ascontiguousarray(flat[:, :aligned]).view(np.uint64)
     rest = flat[:, aligned:]
