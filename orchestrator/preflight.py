@@ -35,8 +35,8 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
             raise InputError(f"dataset {dataset}, split {split}: found no clip; check the annotation file")
 
 
-def provenance() -> dict[str, Scalar]:
-    """What the study runs on: code, lock file, versions, machine."""
+def provenance(config: StudyConfig) -> dict[str, Scalar]:
+    """What the study runs on: code, lock file, versions, machine, and the datasets' digests."""
     root = Path(__file__).resolve().parent.parent
     lock = root / "requirements.lock"
     return {
@@ -46,7 +46,15 @@ def provenance() -> dict[str, Scalar]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
+        **{f"dataset.{name}.{split}": _digest(name, split) for name, split in _splits(config)},
     }
+
+
+def _digest(dataset: str, split: str) -> str:
+    """Of the classes and of the clips' file names and labels: the same wherever the dataset lies."""
+    manifest = load_dataset(dataset, split)
+    clips = [(Path(clip.path).name, clip.label) for clip in manifest.clips]
+    return hashlib.sha256(repr((manifest.classes, clips)).encode()).hexdigest()[:16]
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -64,7 +64,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
     with ray_session(settings.ray_address, config.resources):
-        record.create_or_check(config, provenance())
+        record.create_or_check(config, provenance(config))
         study = Study(config, record)
         mirror = Mirror(settings.tracking_uri, record)
         mirror.start()

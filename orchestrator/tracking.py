@@ -17,9 +17,9 @@ import os
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,11 +27,13 @@ from urllib.parse import urlsplit
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: it reads them then
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own retries would last 246 s
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from orchestrator.config import Scalar
 from orchestrator.records import (
@@ -46,11 +48,14 @@ from orchestrator.records import (
 from vitaclip.errors import InputError
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Mirror says once what is wrong
 _logger = logging.getLogger(__name__)
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
 _MAX_WAITING = 10_000
+_FIRST_DELAY_S, _LAST_DELAY_S = 1.0, 30.0  # between two attempts while MLflow fails
 _PARENT = "study"  # the parent run's value of TRIAL_TAG
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
@@ -128,7 +133,7 @@ class Tracker:
         scores = self.record.scores(result.number)
         self._log_scores(run, scores)
         self.client.log_dict(run.info.run_id, result.model_dump(mode="json"), "result.json")
-        self._tag(run, {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint})
+        self._tag(run, self._final_tags(result))
         self._end(run, _STATUS[result.state], result.finished_at)
         self._tag(run, {STATE_TAG: result.state})  # last: from now on the run is left alone
         self._runs[str(result.number)] = self.client.get_run(run.info.run_id)
@@ -142,6 +147,17 @@ class Tracker:
                 self._end(run, "KILLED")
         self._log_parent_results(results)
         self._end(self._runs[_PARENT], "FINISHED" if finished else "KILLED")
+
+    @contextlib.contextmanager
+    def system_metrics(self) -> Iterator[None]:
+        """Logs this machine's load, memory, disk, network and GPUs to the parent run, every 10 s."""
+        run_id, uri = self._runs[_PARENT].info.run_id, self.client.tracking_uri
+        monitor: Any = SystemMetricsMonitor(run_id, tracking_uri=uri, resume_logging=True)  # type: ignore[no-untyped-call]
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     # Runs: found by tags before they are created
 
@@ -190,8 +206,8 @@ class Tracker:
             "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
         }
         params = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
-        run = self._open_run(_PARENT, config.name, info.created_at, tags, params)
-        self.client.log_dict(run.info.run_id, config.model_dump(mode="json"), "study.yaml")
+        files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": _installed_packages()}
+        self._open_run(_PARENT, config.name, info.created_at, tags, params, files)
 
     def _trial_run(self, number: int) -> Run:
         if number not in self._trials:
@@ -205,8 +221,9 @@ class Tracker:
             "mlflow.source.git.commit": self.record.info.provenance.get("git_commit"),
             **{f"search.{key}": value for key, value in trial.params.items()},
         }
-        params = flatten(trial.train.model_dump(mode="json"))
-        return self._open_run(str(number), f"trial {number:04d}", trial.proposed_at, tags, params)
+        config = trial.train.model_dump(mode="json")
+        name, files = f"trial {number:04d}", {"config.yaml": config}
+        return self._open_run(str(number), name, trial.proposed_at, tags, flatten(config), files)
 
     def _open_run(
         self,
@@ -215,8 +232,9 @@ class Tracker:
         started_at: datetime,
         tags: Mapping[str, Scalar],
         params: Mapping[str, Any],
+        files: Mapping[str, dict[str, Any]],
     ) -> Run:
-        """The run of a trial, or of the study, as RUNNING unless its state is final."""
+        """The run of a trial, or of the study: made complete at first, and RUNNING unless its state is final."""
         run = self._runs.get(trial)
         if run is None:
             identity = {STUDY_TAG: self.record.info.id, TRIAL_TAG: trial}
@@ -226,7 +244,10 @@ class Tracker:
                 tags=_tags(tags) | identity,
                 run_name=name,
             )
-        if len(run.data.params) < len(params):
+        if not run.data.params:  # they are written last, in one transaction
+            for file, content in files.items():
+                self.client.log_dict(run.info.run_id, content, file)
+            self.client.log_inputs(run.info.run_id, self._dataset_inputs())
             values = [Param(key, value) for key, value in _texts(params).items()]
             self.client.log_batch(run.info.run_id, params=values)
             run = self.client.get_run(run.info.run_id)
@@ -235,6 +256,16 @@ class Tracker:
             run = self.client.get_run(run.info.run_id)
         self._runs[trial] = run
         return run
+
+    def _dataset_inputs(self) -> list[DatasetInput]:
+        """The datasets whose digests the study's provenance holds, as ``dataset.<name>.<split>``."""
+        inputs = []
+        for key, digest in self.record.info.provenance.items():
+            if key.startswith("dataset."):
+                _, name, split = key.split(".", 2)
+                dataset = Dataset(f"{name}/{split}", str(digest), "local", json.dumps({"dataset": name}))
+                inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+        return inputs
 
     # What is written into a run
 
@@ -269,6 +300,12 @@ class Tracker:
             self._log_metrics(run, clip, 0, _milliseconds(score.scored_at))
         self._runs[_PARENT] = self.client.get_run(run.info.run_id)
 
+    def _final_tags(self, result: TrialResult) -> dict[str, Scalar]:
+        tags: dict[str, Scalar] = {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint}
+        if result.checkpoint:
+            tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(result.checkpoint).backbone_sha256
+        return tags
+
     def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:
         self.client.log_batch(
             run.info.run_id, tags=[RunTag(key, value) for key, value in _tags(tags).items()]
@@ -290,7 +327,9 @@ class Mirror:
         self._record = record
         self._waiting: queue.Queue[Callable[[Tracker], None]] = queue.Queue(_MAX_WAITING)
         self._closing = threading.Event()
+        self._abandoned = threading.Event()
         self._delivered = False
+        self._delay_s = 0.0
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
 
     def start(self) -> None:
@@ -313,6 +352,7 @@ class Mirror:
         self._closing.set()
         self._announce(lambda _: None)  # wakes the thread
         self._thread.join(timeout_s)
+        self._abandoned.set()
         return self._delivered
 
     def _announce(self, event: Callable[[Tracker], None]) -> None:
@@ -320,17 +360,11 @@ class Mirror:
             self._waiting.put_nowait(event)
 
     def _run(self) -> None:
-        delay_s = 1.0
-        while not self._delivered:
+        while not (self._delivered or self._abandoned.wait(self._delay_s)):
             try:
                 self._deliver()
             except Exception as error:  # whatever MLflow does, training goes on
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                _logger.warning(
-                    "MLflow at %s: %s; trying again in %.0f s", redacted(self._uri), reason, delay_s
-                )
-                time.sleep(delay_s)
-                delay_s = min(2 * delay_s, 30.0)
+                self._back_off(error)
 
     def _deliver(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -338,11 +372,25 @@ class Mirror:
                 self._waiting.get_nowait()
         tracker = Tracker(self._uri, self._record)
         tracker.reconcile()
-        while not (self._closing.is_set() and self._waiting.empty()):
-            self._waiting.get()(tracker)
+        self._recovered()
+        with tracker.system_metrics():
+            while not (self._closing.is_set() and self._waiting.empty()):
+                self._waiting.get()(tracker)
         tracker.reconcile()
         tracker.stop()
         self._delivered = True
+
+    def _back_off(self, error: Exception) -> None:
+        if not self._delay_s:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
+            _logger.warning(message, redacted(self._uri), reason)
+        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)
+
+    def _recovered(self) -> None:
+        if self._delay_s:
+            _logger.warning("MLflow at %s answers again and has everything.", redacted(self._uri))
+        self._delay_s = 0.0
 
 
 def per_class_csv(split: SplitScore) -> str:
@@ -382,6 +430,10 @@ def _final_metrics(result: TrialResult) -> dict[str, float]:
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     """MLflow keeps text: strings as they are, all else as JSON spells it."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _installed_packages() -> dict[str, str]:
+    return dict(sorted((one.metadata["Name"], one.version) for one in distributions()))
 
 
 def _tags(values: Mapping[str, Scalar]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from vitaclip.checkpoint import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PROVENANCE = {"git_commit": "abc123", "git_dirty": False, "dataset.quickstart.train": "0123456789abcdef"}
 ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 
 
@@ -43,8 +44,9 @@ def study_config(**changes: object) -> StudyConfig:
 
 def new_record(store: Store, **changes: object) -> StudyRecord:
     """A study that was just started."""
-    record = StudyRecord(store, "depth")
-    record.create_or_check(study_config(**changes), {"git_commit": "abc123", "git_dirty": False})
+    config = study_config(**changes)
+    record = StudyRecord(store, config.name)
+    record.create_or_check(config, PROVENANCE)
     return record
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from orchestrator import sync
 from orchestrator.records import StudyRecord
 from orchestrator.storage import LocalStore
 from orchestrator.tracking import Mirror, Tracker, check_tracking
+from tests.mlflow_server import MlflowServer
+from tests.s3_server import FaultyProxy, S3Server, faulty_proxy
 from tests.study_fixtures import finish, new_record, propose, run_trial, train_epochs
 from vitaclip.errors import InputError
 
@@ -37,9 +41,9 @@ def record(tmp_path: Path) -> StudyRecord:
     return new_record(LocalStore(tmp_path / "store"))
 
 
-def runs_of(uri: str) -> dict[str, Run]:
+def runs_of(uri: str, study: str = "depth") -> dict[str, Run]:
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("depth")
+    experiment = client.get_experiment_by_name(study)
     assert experiment
     runs = client.search_runs([experiment.experiment_id])
     names = [run.data.tags["mlflow.runName"] for run in runs]
@@ -81,7 +85,10 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
     assert complete.data.metrics["best/val/top1"] == 0.6
     assert complete.data.metrics["zero_shot/quickstart/top1"] == pytest.approx(2 / 3)
     assert steps_of(uri, parent, "best/val/top1") == [(1, 0.6), (2, 0.6), (3, 0.6)]
-    assert "result.json" in artifacts_of(uri, complete)
+    assert {"result.json", "config.yaml"} <= artifacts_of(uri, complete)
+    assert {"study.yaml", "environment.yaml"} <= artifacts_of(uri, parent)
+    assert [data.dataset.name for data in complete.inputs.dataset_inputs] == ["quickstart/train"]
+    assert complete.data.tags["vitaclip.backbone_sha256"] == "0" * 64
     folder = "benchmarks/zero_shot/quickstart/zero_shot"
     assert artifacts_of(uri, complete, folder) == {f"{folder}/per_class.csv", f"{folder}/confusion.png"}
 
@@ -161,3 +168,77 @@ def test_a_database_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
         check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> Iterator[MlflowServer]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "mlflow.db").write_bytes(empty_database)
+    server = MlflowServer(folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def failing(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultyProxy]]:
+    """The server's address through a proxy, and the proxy."""
+    monkeypatch.setattr("orchestrator.tracking._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking._LAST_DELAY_S", 0.5)
+    with faulty_proxy(S3Server(server.uri, "", ""), faults=("lost_answer",)) as (direct, proxy):
+        yield direct.endpoint_url, proxy
+
+
+def test_an_outage_and_lost_answers_cost_nothing(
+    server: MlflowServer, failing: tuple[str, FaultyProxy], tmp_path: Path
+) -> None:
+    record = new_record(LocalStore(tmp_path / "store"), name="outage")
+    uri, proxy = failing
+    mirror = Mirror(uri, record)
+    mirror.start()
+    trial = propose(record, 0)
+    for num_epochs in range(1, 9):
+        top1 = [epoch / 10 for epoch in range(num_epochs)]
+        train_epochs(record, trial, tmp_path / "c", *top1)
+        mirror.notify(0)
+        proxy.share, proxy.faults = (1.0, ("cut_upload",)) if 3 <= num_epochs < 6 else (0.1, ("lost_answer",))
+        time.sleep(0.2)
+    mirror.trial_finished(finish(record, trial, "complete", *top1))
+    for number in (1, 2):
+        mirror.trial_finished(run_trial(record, number, tmp_path / "c", 0.5, 0.6))
+    assert mirror.close(timeout_s=60)
+    assert proxy.counts["lost_answer"] > 0
+    assert proxy.counts["cut_upload"] > 0
+    runs = runs_of(server.uri, "outage")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert len(runs) == 4
+    assert steps_of(server.uri, runs["trial 0000"], "val/top1") == [(n + 1, n / 10) for n in range(8)]
+    assert steps_of(server.uri, runs["trial 0002"], "val/top1") == [(1, 0.5), (2, 0.6)]
+    assert steps_of(server.uri, runs["outage"], "num_finished") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_training_never_waits_and_sync_delivers_later(
+    failing: tuple[str, FaultyProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = new_record(LocalStore(tmp_path / "store"), name="away")
+    uri, proxy = failing
+    proxy.share, proxy.faults = 1.0, ("cut_upload",)
+    monkeypatch.setattr("orchestrator.tracking._MAX_WAITING", 3)
+    mirror = Mirror(uri, record)
+    started = time.monotonic()
+    mirror.start()
+    for number in range(3):
+        result = run_trial(record, number, tmp_path / "c", 0.2, 0.6)
+        for _ in range(10):
+            mirror.notify(number)
+        mirror.trial_finished(result)
+    assert not mirror.close(timeout_s=0.5)
+    assert time.monotonic() - started < 3
+    proxy.share = 0.0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
+    assert sync.main(["away"]) == 0
+    runs = runs_of(uri, "away")
+    assert len(runs) == 4
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.2), (2, 0.6)]
