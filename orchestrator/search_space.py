@@ -9,7 +9,14 @@ from graphlib import CycleError, TopologicalSorter
 import optuna
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config import CategoricalDistribution, Distribution, IntDistribution, Scalar, StudyConfig
+from orchestrator.config import (
+    CategoricalDistribution,
+    Distribution,
+    FloatDistribution,
+    IntDistribution,
+    Scalar,
+    StudyConfig,
+)
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError, suggest
 
@@ -26,6 +33,8 @@ def resolve(config: StudyConfig) -> StudyConfig:
     space = {key: _resolve_layers(key, dist, config) for key, dist in config.search_space.items()}
     config = config.model_copy(update={"search_space": space})
     _check_conditions(space)
+    if config.search.sampler.name == "grid":
+        _check_grid(space)
     for key, distribution in space.items():
         _check_key(key)
         _check_range(key, distribution)
@@ -156,6 +165,12 @@ def _check_conditions(space: SearchSpace) -> None:
         raise InputError(
             f"search_space: conditions go round in a circle: {' -> '.join(error.args[1])}"
         ) from None
+
+
+def _check_grid(space: SearchSpace) -> None:
+    for key, distribution in space.items():
+        if isinstance(distribution, FloatDistribution) and distribution.step is None:
+            raise InputError(f"search_space.{key}: a grid needs a step, or categorical choices")
 
 
 def _check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:

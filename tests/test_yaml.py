@@ -1,0 +1,124 @@
+"""Experiment files: strict YAML, overlays, --set, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.yaml_file import load_study, merge, read_yaml
+from vitaclip.errors import InputError
+
+GOOD = """\
+name: depth
+question: How deep?
+hypothesis: Deeper is better.
+train:
+  epochs: 3
+  optimizer: {lr: 1e-4}
+search_space:
+  prompts.depth: {type: int, low: 0, high: 4}
+search:
+  num_trials: 8
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def write(text: str, name: str = "study.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def message_of(*arguments: object) -> str:
+    with pytest.raises(InputError) as caught:
+        load_study(*arguments)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_a_file_becomes_a_study(write) -> None:  # type: ignore[no-untyped-def]
+    config = load_study(write(GOOD))
+    assert config.train.optimizer.lr == 1e-4
+    assert config.search_space["prompts.depth"].type == "int"
+
+
+def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-untyped-def]
+    content = read_yaml(write("a: 1e-4\nb: no\nc: off\nd: 010\ne: 1_000\nf: true\ng: null\n"))
+    assert content == {"a": 1e-4, "b": "no", "c": "off", "d": 10, "e": 1000, "f": True, "g": None}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs: 3", "epochs: 3\n  epochs: 4", ["study.yaml, line 6", "duplicate key", "epochs"]),
+        ("epochs: 3", "epoch: 3", ["study.yaml: train.epoch:", "no such key", "did you mean 'epochs'"]),
+        ("num_trials: 8", "num_trial: 8", ["search.num_trial:", "did you mean 'num_trials'", "is missing"]),
+        ("epochs: 3", "epochs: -1", ["train.epochs: found -1", "greater than or equal to 0"]),
+        ("epochs: 3", "epochs: 2.5", ["train.epochs: found 2.5", "valid integer"]),
+        ("epochs: 3", "epochs: '3'", ['train.epochs: found "3"', "valid integer"]),
+        ("epochs: 3", "activation_checkpointing: no", ['found "no"', "valid boolean"]),
+        ("high: 4", "hihg: 4", ["search_space.prompts.depth.hihg", "did you mean 'high'"]),
+        ("type: int", "type: integer", ["search_space.prompts.depth", "integer", "'int'"]),
+        ("name: depth", "name: Depth!", ["name:", '"Depth!"']),
+        ("lr: 1e-4", "lr: .nan", ["train.optimizer.lr", "NaN", "allowed"]),
+        ("name: depth", "name: [a", ["study.yaml, line"]),
+        ("num_trials: 8", "num_trials: 8\nresources: {max_concurrent_trials: 9}", ["9", "search.lag (4)"]),
+    ],
+)
+def test_mistakes_name_place_and_what_is_allowed(write, old, new, expected) -> None:  # type: ignore[no-untyped-def]
+    message = message_of(write(GOOD.replace(old, new)))
+    for part in expected:
+        assert part in message
+
+
+def test_every_mistake_has_its_line(write) -> None:  # type: ignore[no-untyped-def]
+    text = GOOD.replace("epochs: 3", "epochs: -1").replace("num_trials: 8", "num_trials: 0")
+    assert len(message_of(write(text)).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "a list"), ("abc", "a text")])
+def test_a_file_must_hold_a_mapping(write, text: str, found: str) -> None:  # type: ignore[no-untyped-def]
+    assert f"found {found}" in message_of(write(text))
+
+
+def test_a_missing_file_is_named_with_its_nearest_neighbour(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    write(GOOD, "prompt_depth.yaml")
+    message = message_of(tmp_path / "prompt_dept.yaml")
+    assert "there is no such file" in message
+    assert "prompt_depth.yaml" in message
+
+
+def test_overlays_merge_and_the_last_word_wins(write) -> None:  # type: ignore[no-untyped-def]
+    overlay = write("train: {epochs: 30, batch_size: 64}\n", "overlay.yaml")
+    config = load_study(write(GOOD), [overlay], ["train.epochs=5"])
+    assert (config.train.epochs, config.train.batch_size, config.train.optimizer.lr) == (5, 64, 1e-4)
+
+
+def test_merging_replaces_lists_and_keeps_the_rest() -> None:
+    base = {"a": {"b": [1, 2], "c": 1}, "d": 1}
+    assert merge(base, {"a": {"b": [3]}}) == {"a": {"b": [3], "c": 1}, "d": 1}
+    assert base == {"a": {"b": [1, 2], "c": 1}, "d": 1}
+
+
+def test_set_reaches_keys_that_hold_dots_and_takes_any_yaml(write) -> None:  # type: ignore[no-untyped-def]
+    settings = [
+        "search_space.prompts.depth.high=2",
+        "search_space.text={}",
+        "search.objectives=[{metric: val/loss, mode: min}]",
+    ]
+    config = load_study(write(GOOD), [], settings[:1] + settings[2:])
+    assert config.search_space["prompts.depth"].high == 2  # type: ignore[union-attr]
+    assert config.search.objectives[0].mode == "min"
+    assert "--set search_space.text={}: search_space.text" in message_of(write(GOOD), [], settings)
+
+
+def test_an_overlay_s_mistake_names_the_overlay(write) -> None:  # type: ignore[no-untyped-def]
+    overlay = write("train: {epochs: many}\n", "overlay.yaml")
+    assert "overlay.yaml: train.epochs" in message_of(write(GOOD), [overlay])
+
+
+def test_set_without_a_value_is_refused(write) -> None:  # type: ignore[no-untyped-def]
+    assert "--set train.epochs" in message_of(write(GOOD), [], ["train.epochs"])
