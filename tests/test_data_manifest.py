@@ -84,7 +84,7 @@ def test_a_list_dataset_is_found_through_its_setting(tmp_path, monkeypatch):
     assert train.classes == ("wave", "run")
     assert train.clips == (Clip(str(tmp_path / "a.mp4"), 1),)
     assert test.classes == ("other",)
-    with pytest.raises(InputError, match=r"no split 'tset'.*allowed: test, train.*did you mean 'test'"):
+    with pytest.raises(InputError, match=r"split 'tset'.*splits: test, train.*did you mean 'test'"):
         load_dataset("my-clips", "tset")
 
 

@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitaclip.data.manifest import Manifest, read_class_list, read_list
+import numpy as np
+
+from vitaclip.data.formats import (
+    Row,
+    VideoFiles,
+    class_labels,
+    clean_class_name,
+    numbered_splits,
+    read_hmdb51,
+    read_kinetics,
+    read_ssv2,
+    read_ucf101,
+)
+from vitaclip.data.manifest import Clip, Manifest, numbered_lines, read_class_list, read_list
 from vitaclip.errors import InputError, suggest
 
 QUICKSTART = "quickstart"
 QUICKSTART_ROOT = Path("data/quickstart")
+CLASS_LISTS = Path(__file__).parent / "classes"
+NUM_ZERO_SHOT_DRAWS = 3  # of Kinetics-600's unseen classes, as the zero-shot literature draws them
+ZERO_SHOT_DRAW_SIZE = 160
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A published data set: how its annotation files are read, and the splits they hold."""
+
+    read: Callable[[Path, str], list[Row] | None]
+    splits: tuple[str, ...]
+
+
+_ZERO_SHOT = ("zero_shot", *(f"zero_shot_{n}" for n in range(1, NUM_ZERO_SHOT_DRAWS + 1)))
+FORMATS: Mapping[str, _Format] = {
+    "kinetics400": _Format(read_kinetics, ("train", "val", "test")),
+    "kinetics600": _Format(read_kinetics, ("train", "val", "test", *_ZERO_SHOT)),
+    "ucf101": _Format(read_ucf101, numbered_splits()),
+    "hmdb51": _Format(read_hmdb51, numbered_splits()),
+    "ssv2": _Format(read_ssv2, ("train", "val")),
+}
 
 
 def load_dataset(name: str, split: str) -> Manifest:
     """Returns the clips of one split of a dataset.
 
     The dataset's folder comes from the environment variable ``VITACLIP_DATA_<NAME>``; "quickstart" is
-    rendered to ``data/quickstart`` at first use. Raises InputError for an unset variable, a missing folder or
-    split, and for a line of an annotation file that cannot be read.
+    rendered to ``data/quickstart`` at first use. The five published data sets are read from their own
+    annotation files; every data set may also be given as list files, ``<split>.csv`` or ``<split>.txt``.
+    Raises InputError for an unset variable, a missing folder or split, and for a line of an annotation file
+    that cannot be read.
     """
-    return read_list_dataset(name, split, dataset_root(name))
+    root = dataset_root(name)
+    if name in FORMATS and split in FORMATS[name].splits:
+        rows = FORMATS[name].read(root, "val" if split in _ZERO_SHOT else split)
+        if rows is not None:
+            manifest = _manifest(name, split, rows, root)
+            return manifest if split not in _ZERO_SHOT else keep_classes(manifest, zero_shot_classes(split))
+    return _read_list_dataset(name, split, root)
 
 
 def dataset_root(name: str) -> Path:
@@ -44,17 +91,87 @@ def _quickstart_root(root: Path) -> Path:
     return root
 
 
-def read_list_dataset(name: str, split: str, root: Path) -> Manifest:
-    """Reads ``<split>.csv`` or ``.txt`` with the classes of ``<split>_classes.txt`` or ``classes.txt``."""
-    splits = sorted({path.stem for path in root.glob("*.[ct][sx][vt]") if not path.stem.endswith("classes")})
-    if split not in splits:
+def _manifest(name: str, split: str, rows: Sequence[Row], root: Path) -> Manifest:
+    """Finds each row's label and file. Videos without a file are listed, and a warning counts them."""
+    raw_classes = read_class_list(CLASS_LISTS / f"{name}.txt")
+    labels, files = class_labels(raw_classes), VideoFiles(root)
+    clips, missing = [], []
+    for row in rows:
+        label, path = _label(row, labels, name), files.find(row.video)
+        if path is None:
+            missing.append(row.video)
+        else:
+            clips.append(Clip(os.path.abspath(path), label))  # noqa: PTH100 (keeps links, and is fast)
+    if not clips:
         raise InputError(
-            f"dataset {name!r}: found no split {split!r} in {root}, allowed: {', '.join(splits) or 'none'}"
-            f"{suggest(split, splits)}; a split is a list file, <split>.csv or <split>.txt"
+            f"dataset {name!r}, split {split!r}: none of the {len(rows)} listed videos is in {root}"
+        )
+    if missing:
+        _logger.warning("%s %s: %d of %d listed videos are missing", name, split, len(missing), len(rows))
+    classes = tuple(map(clean_class_name, raw_classes))
+    return Manifest(name, classes, tuple(clips), raw_classes, tuple(missing))
+
+
+def _label(row: Row, labels: Mapping[str, int], name: str) -> int:
+    label = labels.get(clean_class_name(row.raw_class))
+    if label is None:
+        hint = suggest(clean_class_name(row.raw_class), labels)
+        raise InputError(
+            f"{row.place}: found class {row.raw_class!r}, allowed: {len(labels)} classes of {name}{hint}"
+        )
+    return label
+
+
+def keep_classes(manifest: Manifest, raw_classes: Sequence[str]) -> Manifest:
+    """Only the clips of some classes, relabelled in the order given. Raises InputError if none is left."""
+    new_labels = {manifest.raw_classes.index(raw): label for label, raw in enumerate(raw_classes)}
+    clips = tuple(replace(c, label=new_labels[c.label]) for c in manifest.clips if c.label in new_labels)
+    if not clips:
+        raise InputError(f"dataset {manifest.name!r}: no clip of the {len(raw_classes)} chosen classes")
+    classes = tuple(map(clean_class_name, raw_classes))
+    return replace(manifest, classes=classes, clips=clips, raw_classes=tuple(raw_classes))
+
+
+def unseen_kinetics600_classes() -> tuple[str, ...]:
+    """The 220 classes of Kinetics-600 that Kinetics-400 has under no name."""
+    known = set(read_class_list(CLASS_LISTS / "kinetics400.txt")) | set(renamed_kinetics_classes().values())
+    return tuple(name for name in read_class_list(CLASS_LISTS / "kinetics600.txt") if name not in known)
+
+
+def renamed_kinetics_classes() -> dict[str, str]:
+    """Kinetics-400's names of classes that Kinetics-600 calls something else, and the new names."""
+    lines = [line for _, line in numbered_lines(CLASS_LISTS / "kinetics600_renamed.txt") if line[0] != "#"]
+    return dict(line.split(",", 1) for line in lines)
+
+
+def zero_shot_classes(split: str) -> tuple[str, ...]:
+    """The classes of ``zero_shot`` (all 220 unseen ones) or of ``zero_shot_<n>`` (a seeded draw of 160)."""
+    unseen = unseen_kinetics600_classes()
+    _, _, number = split.removeprefix("zero_shot").partition("_")
+    if not number:
+        return unseen
+    drawn = np.random.default_rng(int(number)).permutation(len(unseen))[:ZERO_SHOT_DRAW_SIZE]
+    return tuple(unseen[i] for i in sorted(drawn))
+
+
+def _read_list_dataset(name: str, split: str, root: Path) -> Manifest:
+    """Reads ``<split>.csv`` or ``.txt`` with the class names of ``<split>_classes`` or ``classes`` beside it.
+
+    A published data set needs no file of class names.
+    """
+    found = sorted({path.stem for path in root.glob("*.[ct][sx][vt]") if not path.stem.endswith("classes")})
+    splits = sorted({*found, *(FORMATS[name].splits if name in FORMATS else ())})
+    if split not in found:
+        raise InputError(
+            f"dataset {name!r}: found no annotations of split {split!r} in {root}, splits: "
+            f"{', '.join(splits) or 'none'}{suggest(split, splits)}; a list file <split>.csv or .txt will do"
         )
     list_path = _first_existing(root / f"{split}.csv", root / f"{split}.txt")
-    classes = read_class_list(_first_existing(root / f"{split}_classes.txt", root / "classes.txt"))
-    return Manifest(name, classes, read_list(list_path, classes), raw_classes=classes)
+    names = [f"{stem}.{suffix}" for stem in (f"{split}_classes", "classes") for suffix in ("txt", "csv")]
+    published = [CLASS_LISTS / f"{name}.txt"] if name in FORMATS else []
+    raw_classes = read_class_list(_first_existing(*(root / n for n in names), *published, root / names[0]))
+    classes = tuple(map(clean_class_name, raw_classes))
+    return Manifest(name, classes, read_list(list_path, raw_classes), raw_classes)
 
 
 def _first_existing(*paths: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitaclip.errors import InputError, suggest
@@ -23,13 +23,14 @@ class Manifest:
     """The clips of one split, with absolute paths, and its classes in label order.
 
     ``classes`` are cleaned names, as a text tower should read them; ``raw_classes`` are the names as the
-    dataset's own files spell them.
+    dataset's own files spell them. ``missing`` are videos that are annotated, but have no file.
     """
 
     name: str
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
-    raw_classes: tuple[str, ...] = field(default=())
+    raw_classes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def read_list(path: Path, classes: Sequence[str], *, root: Path | None = None) -> tuple[Clip, ...]:
@@ -94,12 +95,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_class_list(path: Path) -> tuple[str, ...]:
     """Reads class names in label order, one per line; lines that start with ``#`` are comments.
 
-    Raises InputError for a missing or empty file and for a name that stands there twice.
+    A ``.csv`` file has a header and the columns id and name, as X-CLIP and ViFi-CLIP write it. Raises
+    InputError for a missing or empty file and for a name that stands there twice.
     """
     names: dict[str, int] = {}
-    for number, name in numbered_lines(path):
-        if name.startswith("#"):
+    for number, line in numbered_lines(path):
+        if line.startswith("#") or (path.suffix == ".csv" and number == 1):
             continue
+        name = next(csv.reader([line]))[-1] if path.suffix == ".csv" else line
         if name in names:
             raise InputError(f"{path}, line {number}: class {name!r} stands already in line {names[name]}")
         names[name] = number

@@ -1,0 +1,177 @@
+"""The data sets' own annotation files, as they are published, turned into rows of (video file, class name)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vitaclip.data.manifest import numbered_lines
+from vitaclip.errors import InputError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg"})
+OFFICIAL_SPLITS = 3  # of UCF101 and HMDB51
+
+
+@dataclass(frozen=True)
+class Row:
+    """One annotated video: where the annotation stands, the video's name or ``class/name``, its raw class."""
+
+    place: str
+    video: str
+    raw_class: str
+
+
+def clean_class_name(raw: str) -> str:
+    """A class name as a text tower should read it.
+
+    ``ApplyEyeMakeup`` -> ``apply eye makeup``, ``brush_hair`` -> ``brush hair``, ``Folding [something]`` ->
+    ``folding something``.
+    """
+    name = re.sub(r"[\[\]]", "", raw).replace("_", " ")
+    if " " not in name:
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return " ".join(name.lower().split())
+
+
+def read_kinetics(root: Path, split: str) -> list[Row] | None:
+    """``train.csv``, ``val.csv`` (or ``validate.csv``), ``test.csv``, in the folder or in ``annotations/``.
+
+    Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is.
+    """
+    names = ("val.csv", "validate.csv") if split == "val" else (f"{split}.csv",)
+    path = _find(root, *names, *(f"annotations/{name}" for name in names))
+    if path is None or not _first_line(path).startswith("label,"):
+        return None
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [
+            _kinetics_row(row, f"{path}, line {line}") for line, row in enumerate(csv.DictReader(file), 2)
+        ]
+
+
+def _kinetics_row(row: dict[str, str], place: str) -> Row:
+    try:
+        start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
+        return Row(place, f"{row['youtube_id']}_{start:06d}_{end:06d}", row["label"])
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "label,youtube_id,time_start,time_end,split"
+        raise InputError(f"{place}: cannot be read ({error!r}); allowed columns: {expected}") from error
+
+
+def read_ucf101(root: Path, split: str) -> list[Row] | None:
+    """``ucfTrainTestlist/trainlist01.txt`` and its like; a line is ``Class/video.avi`` with or without a label."""
+    subset, number = _numbered_split(split)
+    name = f"{subset}list0{number}.txt"
+    path = _find(root, f"ucfTrainTestlist/{name}", name)
+    return (
+        None if path is None else [_ucf101_row(line, f"{path}, line {n}") for n, line in numbered_lines(path)]
+    )
+
+
+def _ucf101_row(line: str, place: str) -> Row:
+    video = line.split()[0]
+    if "/" not in video:
+        raise InputError(f"{place}: found {line!r}, allowed 'Class/video.avi' or 'Class/video.avi label'")
+    return Row(place, video, video.split("/")[0])
+
+
+def read_hmdb51(root: Path, split: str) -> list[Row] | None:
+    """``testTrainMulti_7030_splits/<class>_test_split1.txt``: ``video.avi 0|1|2`` (unused, train, test)."""
+    subset, number = _numbered_split(split)
+    ending = f"_test_split{number}.txt"
+    folder = _find_folder(root, "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
+    if folder is None:
+        return None
+    rows = []
+    for path in sorted(folder.glob(f"*{ending}")):
+        raw_class = path.name.removesuffix(ending)
+        for line_number, line in numbered_lines(path):
+            video, _, use = line.rpartition(" ")
+            if use not in ("0", "1", "2"):
+                raise InputError(f"{path}, line {line_number}: found {line!r}, allowed 'video.avi 0', 1 or 2")
+            if use == {"train": "1", "test": "2"}[subset]:
+                rows.append(Row(f"{path}, line {line_number}", f"{raw_class}/{video.strip()}", raw_class))
+    return rows
+
+
+def read_ssv2(root: Path, split: str) -> list[Row] | None:
+    """``train.json`` and ``validation.json`` (or ``something-something-v2-*.json``): id and template of each."""
+    name = f"{ {'val': 'validation'}.get(split, split) }.json"
+    names = (name, f"something-something-v2-{name}")
+    path = _find(root, *names, *(f"labels/{n}" for n in names), *(f"annotations/{n}" for n in names))
+    if path is None:
+        return None
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Row(f"{path}, item {i}", str(item["id"]), _template(item["template"]))
+            for i, item in enumerate(items)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error!r}); allowed: a JSON list of items with 'id' and 'template'"
+        ) from error
+
+
+def _template(template: str) -> str:
+    return re.sub(r"[\[\]]", "", template)
+
+
+class VideoFiles:
+    """The video files under a folder, found by name whatever folder and container they ended up in."""
+
+    def __init__(self, root: Path) -> None:
+        self._paths: dict[str, list[str]] = {}
+        for path in _walk(root):
+            self._paths.setdefault(PurePosixPath(path).stem, []).append(path)
+
+    def find(self, video: str) -> str | None:
+        """The file of ``name`` or ``class/name``: of several with one name, the one in its class's folder."""
+        wanted = PurePosixPath(video)
+        stem = wanted.stem if wanted.suffix.lower() in VIDEO_SUFFIXES else wanted.name
+        paths = self._paths.get(stem, [])
+        return min(
+            paths,
+            key=lambda path: (PurePosixPath(path).parent.name != wanted.parent.name, path),
+            default=None,
+        )
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for folder, _, files in os.walk(root, followlinks=True):
+        for name in files:
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:  # noqa: PTH122 (a million files)
+                yield os.path.join(folder, name)  # noqa: PTH118
+
+
+def _numbered_split(split: str) -> tuple[str, str]:
+    """``train_2`` -> train, 2; ``train`` -> train, 1; the published sets have no ``val``: it is ``test``."""
+    subset, _, number = split.partition("_")
+    return {"val": "test"}.get(subset, subset), number or "1"
+
+
+def numbered_splits() -> tuple[str, ...]:
+    """Splits of UCF101 and HMDB51; without a number, the first official split."""
+    numbers = range(1, OFFICIAL_SPLITS + 1)
+    return ("train", "val", "test", *(f"{s}_{n}" for s in ("train", "test") for n in numbers))
+
+
+def _find(root: Path, *names: str) -> Path | None:
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _find_folder(root: Path, *names: str) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _first_line(path: Path) -> str:
+    return next((line for _, line in numbered_lines(path)), "")
+
+
+def class_labels(raw_classes: Sequence[str]) -> dict[str, int]:
+    """Maps a class name to its label; spellings that clean up alike (``Brush_Hair``, ``brush hair``) are one."""
+    return {clean_class_name(raw): label for label, raw in enumerate(raw_classes)}
