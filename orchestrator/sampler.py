@@ -34,6 +34,8 @@ from orchestrator.search_space import Params, suggest_params
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+_REMEMBERING = ("cmaes", "nsgaii", "qmc")  # samplers that note in Optuna's study what they have drawn
+
 
 @dataclass(frozen=True)
 class PointOutcome:
@@ -49,7 +51,7 @@ class Proposer:
 
     def __init__(self, config: StudyConfig) -> None:
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        self._study = optuna.create_study(directions=[directions[o.mode] for o in config.search.objectives])
+        self.study = optuna.create_study(directions=[directions[o.mode] for o in config.search.objectives])
         self._config = config
         self._asked: list[optuna.Trial] = []
         self._num_told = 0
@@ -67,22 +69,26 @@ class Proposer:
     def ask(self, known: Mapping[str, Scalar] | None = None) -> Params:
         """The next point; ``known`` parameters are given (by the record, or as a point to try first)."""
         number = len(self._asked)
-        self._study.sampler = make_sampler(self._config, number)
+        self.study.sampler = make_sampler(self._config, number)
         if known is not None:
-            self._study.enqueue_trial(dict(known))
-        trial = self._study.ask()
+            self.study.enqueue_trial(dict(known))
+        trial = self.study.ask()
+        if self._config.search.sampler.name in _REMEMBERING:
+            _ = (
+                trial.relative_params
+            )  # drawn even where every parameter is given, so that a replay counts alike
         self._asked.append(trial)
         return suggest_params(trial, self._config.search_space)
 
     def _tell(self, trial: optuna.Trial, outcome: PointOutcome) -> None:
         if outcome.state == "failed":
-            self._study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "complete":
-            self._study.tell(trial, outcome.values)
+            self.study.tell(trial, outcome.values)
         else:
-            for step, value in enumerate(outcome.curve if len(self._study.directions) == 1 else ()):
+            for step, value in enumerate(outcome.curve if len(self.study.directions) == 1 else ()):
                 trial.report(value, step)
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
 
 
 def make_sampler(config: StudyConfig, number: int) -> BaseSampler:

@@ -1,0 +1,261 @@
+"""A study run without Ray: seeded interleavings of everything that can happen, with a crash at any write.
+
+The store is in memory and dies after a given number of writes; what a simulated training reports depends on its
+parameters alone, so every order of events must end in the same record.
+
+    python -m tests.study_simulation 5000        # a longer run; prints the seeds that fail
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import StudyConfig
+from orchestrator.records import StudyRecord, TrialRecord
+from orchestrator.schedulers import falls_short
+from orchestrator.storage import MissingKeyError, Store
+from orchestrator.study import Study
+from tests.study_fixtures import PROVENANCE, study_config
+
+NUM_EPOCHS = 4
+
+
+class CrashError(Exception):
+    """The driver dies here."""
+
+
+class MemoryStore(Store):
+    """Keys in a dictionary; writing fails once ``writes_left`` are done."""
+
+    def __init__(self) -> None:
+        self.uri = "memory"
+        self.content: dict[str, bytes] = {}
+        self.writes_left = math.inf
+
+    def _put(self, key: str, data: bytes) -> None:
+        if self.writes_left <= 0:
+            raise CrashError
+        self.writes_left -= 1
+        self.content[key] = data
+
+    def _create(self, key: str, data: bytes) -> bool:
+        if key not in self.content:
+            self._put(key, data)
+            return True
+        return False
+
+    def _get(self, key: str) -> bytes:
+        if key not in self.content:
+            raise MissingKeyError(key)
+        return self.content[key]
+
+    def _upload_file(self, path: Path, key: str) -> None:
+        self._put(key, path.read_bytes())
+
+    def _download_file(self, key: str, path: Path) -> None:
+        path.write_bytes(self._get(key))
+
+    def _delete_keys(self, keys: list[str]) -> None:
+        for key in keys:
+            self.content.pop(key, None)
+
+    def exists(self, key: str) -> bool:
+        return key in self.content
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.content if key.startswith(f"{prefix}/" if prefix else ""))
+
+
+class SimulatedRecord(StudyRecord):
+    """Checkpoints are histories: their files are tested elsewhere."""
+
+    def publish(self, number: int, history: list[dict[str, float]]) -> None:
+        self.store.write_json(f"{self._trial_key(number)}/history.json", history)
+
+    def history(self, number: int) -> list[dict[str, float]]:
+        key = f"{self._trial_key(number)}/history.json"
+        return list(self.store.read_json(key)) if self.store.exists(key) else []
+
+    def best_checkpoint(self, number: int) -> str | None:
+        return f"checkpoint of {number}" if self.history(number) else None
+
+
+def epoch_metrics(trial: TrialRecord, epoch: int) -> dict[str, float]:
+    """Training, as a function of its parameters. One depth of five never reports the objective."""
+    depth, lr = trial.train.prompts.depth or 0, trial.train.optimizer.lr
+    metrics = {"epoch": epoch, "time/epoch_s": 1.0}
+    if depth != 3:
+        quality = 1 - abs(math.log10(lr) + 3) / 3 + 0.05 * depth + 0.001 * trial.train.seed
+        metrics |= {"val/top1": quality * epoch / (epoch + 1), "val/loss": depth + lr}
+    return metrics
+
+
+@dataclass
+class Simulation:
+    """One interleaving, from the first start to the last result."""
+
+    config: StudyConfig
+    rng: random.Random
+    crash: bool = True
+    store: MemoryStore = field(default_factory=MemoryStore)
+    num_crashes: int = 0
+
+    def run(self) -> list[dict[str, Any]]:
+        """Drivers die and are started again until one comes to the end. Returns the results without times."""
+        while True:
+            budget = self.rng.randrange(1, 25) if self.crash else math.inf
+            self.store.writes_left = budget
+            try:
+                Driver(self).run()
+                return self.results()
+            except CrashError:
+                self.num_crashes += 1
+                self.check_readable()
+
+    def results(self) -> list[dict[str, Any]]:
+        """What must not depend on the interleaving."""
+        record = SimulatedRecord(self.store, self.config.name)
+        dropped = {"proposed_at", "finished_at"}
+        return [result.model_dump(exclude=dropped) for result in record.results()]
+
+    def check_readable(self) -> None:
+        """The record must be whole after every prefix of writes."""
+        self.store.writes_left = math.inf
+        record = SimulatedRecord(self.store, self.config.name)
+        if record.exists():
+            assert [trial.number for trial in record.trials()] == list(range(len(record.trials())))
+            Study(self.config, record)
+
+
+class Driver:
+    """One process: what it holds in memory is lost when it dies; its orphaned workers may go on for a while."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.rng = simulation.rng
+        self.record = SimulatedRecord(simulation.store, simulation.config.name)
+        self.record.create_or_check(simulation.config, PROVENANCE)
+        self.study = Study(simulation.config, self.record)
+        self.slots = simulation.config.resources.max_concurrent_trials
+        self.training: list[TrialRecord] = []
+        self.scoring = list(self.study.unscored)
+        self.ended: list[int] = []
+
+    def run(self) -> None:
+        exhausted = False
+        while not (exhausted and not self.training and not self.scoring):
+            can_start = not exhausted and len(self.training) < self.slots
+            events = [self.start] * can_start + [self.epoch] * 2 * bool(self.training)
+            events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
+            exhausted = self.rng.choice(events)() == "exhausted" or exhausted
+
+    def start(self) -> str | None:
+        trial = self.study.next_trial()
+        if trial is None:
+            return "exhausted"
+        if trial == "wait":
+            assert self.training, "waits although nothing is running"
+        else:
+            self.training.append(trial)
+        return None
+
+    def epoch(self) -> None:
+        trial = self.rng.choice(self.training)
+        history = self.record.history(trial.number)
+        over = len(history) >= trial.train.epochs or (
+            history and falls_short(history, trial.bar, self.record.objective)
+        )
+        if over:
+            self.training.remove(trial)
+            self.end(trial.number)
+        else:
+            self.train(trial, history)
+
+    def train(self, trial: TrialRecord, history: list[dict[str, float]]) -> None:
+        metrics = epoch_metrics(trial, len(history) + 1)
+        if "val/top1" in metrics:
+            self.record.publish(trial.number, [*history, metrics])
+        else:  # as the worker does: publishing needs the objective
+            self.training.remove(trial)
+            self.end(trial.number, "InputError: no objective")
+
+    def end(self, number: int, error: str | None = None) -> None:
+        self.study.training_ended(number, error)
+        if error is None:
+            self.ended.append(number)
+        self.scoring.append(number)
+
+    def repeat_end(self) -> None:
+        """A message that comes twice, or late."""
+        number = self.rng.choice(self.ended)
+        before = self.study.outcomes[number]
+        assert self.study.training_ended(number) == before
+
+    def score(self) -> None:
+        number = self.rng.choice(self.scoring)
+        self.study.finish(number)
+        self.scoring.remove(number)
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {"num_trials": 10, "sampler": {"name": "random"}},
+    {"num_trials": 9, "sampler": {"name": "tpe", "num_startup_trials": 3}, "scheduler": {"name": "asha"}},
+    {"num_trials": 10, "sampler": {"name": "random"}, "scheduler": {"name": "median"}, "patience": 4},
+    {"num_trials": 9, "num_repeats": 3, "sampler": {"name": "tpe", "num_startup_trials": 2}},
+    {
+        "num_trials": 14,
+        "sampler": {"name": "nsgaii", "num_startup_trials": 4},
+        "objectives": [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}],
+        "first_points": [{"prompts.depth": 3}, {"prompts.depth": 0, "optimizer.lr": 1e-3}],
+    },
+    {
+        "num_trials": 14,
+        "sampler": {"name": "cmaes", "num_startup_trials": 2},
+        "scheduler": {"name": "hyperband"},
+    },
+    {"num_trials": 6, "sampler": {"name": "qmc"}},
+]
+
+
+def config_of(search: dict[str, Any], seed: int, slots: int) -> StudyConfig:
+    """A study of a simulated training."""
+    return study_config(
+        train={"epochs": NUM_EPOCHS},
+        search=search | {"seed": seed, "lag": 4},
+        resources={"max_concurrent_trials": slots},
+        benchmarks=[],
+    )
+
+
+def undisturbed(search: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """The study run one trial after the other without a crash."""
+    return Simulation(config_of(search, seed, slots=1), random.Random(0), crash=False).run()
+
+
+def disturbed(search: dict[str, Any], seed: int, interleaving: int) -> list[dict[str, Any]]:
+    """The same study on up to four slots, with crashes."""
+    rng = random.Random(interleaving)
+    return Simulation(config_of(search, seed, slots=rng.randint(1, 4)), rng).run()
+
+
+def main(num_interleavings: int) -> int:
+    """Many interleavings of every search; returns how many differed."""
+    failed = 0
+    for index, search in enumerate(SEARCHES):
+        expected = undisturbed(search, seed=index)
+        for interleaving in range(num_interleavings):
+            if disturbed(search, index, interleaving) != expected:
+                failed += 1
+                print(
+                    f"search {index}, interleaving {interleaving}: another record than the undisturbed study's"
+                )
+        print(f"search {index} ({search['sampler']['name']}): {num_interleavings} interleavings")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(int(sys.argv[1]))))
