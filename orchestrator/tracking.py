@@ -148,6 +148,14 @@ class Tracker:
         self._log_parent_results(results)
         self._end(self._runs[_PARENT], "FINISHED" if finished else "KILLED")
 
+    def log_report(self, folder: Path) -> bool:
+        """Adds a report's files to the study's run; False if there is none."""
+        self._find_runs()
+        if _PARENT not in self._runs:
+            return False
+        self.client.log_artifacts(self._runs[_PARENT].info.run_id, str(folder), "report")
+        return True
+
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
         """Logs this machine's load, memory, disk, network and GPUs to the parent run, every 10 s."""

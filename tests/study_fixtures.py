@@ -33,7 +33,7 @@ def study_config(**changes: object) -> StudyConfig:
         "hypothesis": "Deeper is better.",
         "train": {"epochs": 3},
         "search_space": {
-            "prompts.depth": {"type": "int", "low": 0, "high": 4},
+            "prompts.depth": {"type": "int", "low": 0, "high": 8},
             "optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
         },
         "search": {"num_trials": 3},
@@ -101,10 +101,12 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
     )
 
 
-def write_score(record: StudyRecord, number: int, split: SplitScore) -> dict[str, float]:
-    """Writes ``scores/zero_shot-quickstart.json`` and returns its metrics."""
-    benchmark = BenchmarkConfig.model_validate(ZERO_SHOT)
-    metrics = {"zero_shot/quickstart/top1": split.top1, "zero_shot/quickstart/top5": split.top5}
+def write_score(
+    record: StudyRecord, number: int, split: SplitScore, benchmark: BenchmarkConfig | None = None
+) -> dict[str, float]:
+    """Writes a score (by default of zero_shot/quickstart) and returns its metrics."""
+    benchmark = benchmark or BenchmarkConfig.model_validate(ZERO_SHOT)
+    metrics = {f"{benchmark.name}/top1": split.top1, f"{benchmark.name}/top5": split.top5}
     key = "frozen CLIP" if number == BASELINE else str(record.best_checkpoint(number))
     score = BenchmarkScore(
         benchmark=benchmark,
@@ -118,8 +120,10 @@ def write_score(record: StudyRecord, number: int, split: SplitScore) -> dict[str
     return metrics
 
 
-def finish(record: StudyRecord, trial: TrialRecord, state: str, *top1: float) -> TrialResult:
-    """Writes a score and ``result.json``."""
+def finish(
+    record: StudyRecord, trial: TrialRecord, state: str, *top1: float, write: bool = True
+) -> TrialResult:
+    """Writes a score and, if asked to, ``result.json``."""
     history = history_of(*top1)
     epoch = best_epoch(history, record.objective) if history else None
     best = history[epoch - 1] if epoch else {}
@@ -143,14 +147,15 @@ def finish(record: StudyRecord, trial: TrialRecord, state: str, *top1: float) ->
             "durations": {"train_s": 6.0},
         }
     )
-    record.write_result(result)
+    if write:
+        record.write_result(result)
     return result
 
 
 def run_trial(
-    record: StudyRecord, number: int, folder: Path, *top1: float, state: str = "complete"
+    record: StudyRecord, number: int, folder: Path, *top1: float, state: str = "complete", write: bool = True
 ) -> TrialResult:
     """Proposes, trains and finishes one trial."""
     trial = propose(record, number)
     train_epochs(record, trial, folder, *top1)
-    return finish(record, trial, state, *top1)
+    return finish(record, trial, state, *top1, write=write)

@@ -1,0 +1,224 @@
+"""The figures of a study's report: Optuna's own plots where they exist, plotly for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import optuna
+import plotly.graph_objects as go
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from orchestrator.progress import best_first, format_params
+from orchestrator.records import BASELINE, BenchmarkScore, StudyInfo, StudyRecord, TrialResult
+from orchestrator.search_space import suggest_params
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_BEST, _OTHER = "#c44e52", "#4c72b0"
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """What a report is made of, read once from the record."""
+
+    name: str
+    info: StudyInfo
+    results: tuple[TrialResult, ...]  # best first
+    scores: Mapping[int, Sequence[BenchmarkScore]]  # by trial number
+
+    @property
+    def metric(self) -> str:
+        """The first objective's metric."""
+        return self.info.config.search.objectives[0].metric
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best trial that finished an epoch."""
+        return next((result for result in self.results if result.values), None)
+
+    def metrics(self, number: int) -> dict[str, float]:
+        """All benchmark metrics of one trial, or of BASELINE."""
+        return {key: value for score in self.scores[number] for key, value in score.metrics.items()}
+
+    def gpu_hours(self, result: TrialResult) -> float:
+        """Training time times the GPUs that it held."""
+        resources = self.info.config.resources
+        return resources.num_workers * resources.gpus_per_worker * result.durations.get("train_s", 0.0) / 3600
+
+
+def read_study(record: StudyRecord) -> StudyData:
+    """Everything on record of a study's finished trials."""
+    results = best_first(record.info.config, record.results())
+    numbers = [BASELINE, *(result.number for result in results)]
+    return StudyData(record.name, record.info, tuple(results), {n: record.scores(n) for n in numbers})
+
+
+def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
+    """The study in Optuna's own terms; with ``storage`` it opens in optuna-dashboard."""
+    config = data.info.config
+    sides = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+    directions = [sides[objective.mode] for objective in config.search.objectives]
+    study = optuna.create_study(directions=directions, storage=storage, study_name=data.name)
+    for result in sorted(data.results, key=lambda result: result.number):
+        point = optuna.trial.FixedTrial(dict(result.params), result.number)
+        suggest_params(cast(optuna.Trial, point), config.search_space)
+        steps = {int(m["epoch"]): m[data.metric] for m in result.history if data.metric in m}
+        several = len(directions) > 1
+        trial = optuna.trial.create_trial(
+            state=_STATES[result.state],
+            values=result.values if result.state == "complete" else None,
+            params=point.params,
+            distributions=point.distributions,
+            intermediate_values={} if several else steps,
+            user_attrs={"number": result.number, **result.benchmarks},
+        )
+        study.add_trial(trial)
+    return study
+
+
+def figures(data: StudyData) -> dict[str, go.Figure | str]:
+    """Title -> figure, or the reason why there is none."""
+    study = optuna_study(data)
+    plots: Any = optuna.visualization
+    target = first_objective(data, study)
+    makers: dict[str, Callable[[], go.Figure]] = {
+        "Progress of the search": lambda: plots.plot_optimization_history(study, **target),
+        "Parallel coordinates": lambda: plots.plot_parallel_coordinate(study, **target),
+        "Importance of the parameters": lambda: plots.plot_param_importances(study, fanova(), **target),
+        "One parameter at a time": lambda: plots.plot_slice(study, **target),
+        "Learning curves": lambda: learning_curves(data),
+        **{f"{x} against {y}": lambda x=x, y=y: trade_off(data, x, y) for x, y in _trade_offs(data)},  # type: ignore[misc]
+        **{title: lambda pair=pair: class_gains(*pair) for title, pair in _gain_pairs(data).items()},  # type: ignore[misc]
+        "Time by trial": lambda: durations(data),
+    }
+    return {title: _figure_or_reason(make) for title, make in makers.items()}
+
+
+def first_objective(data: StudyData, study: optuna.Study) -> dict[str, Any]:
+    """What Optuna's plots of one value want to be told where there are several."""
+    several = len(study.directions) > 1
+    return {"target": lambda trial: trial.values[0], "target_name": data.metric} if several else {}
+
+
+def fanova() -> optuna.importance.FanovaImportanceEvaluator:
+    """The importance measure of Hutter et al. (2014): the share of the objective's variance."""
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
+
+
+def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
+    """Optuna refuses studies with too few or too equal trials; the page then says so."""
+    try:
+        figure = make()
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+    if not figure.data:
+        return "no trial has got so far"
+    return figure.update_layout(template="plotly_white", title=None, margin={"t": 30, "r": 20}, font_size=13)
+
+
+def learning_curves(data: StudyData) -> go.Figure:
+    """The first objective after each epoch; the best trial stands out."""
+    figure = go.Figure()
+    for result in reversed(data.results):
+        points = [(m["epoch"], m[data.metric]) for m in result.history if data.metric in m]
+        if points:
+            best = result == data.best
+            figure.add_scatter(
+                x=[epoch for epoch, _ in points],
+                y=[value for _, value in points],
+                name=f"{result.number} {'' if result.state == 'complete' else result.state}",
+                hovertext=format_params(result.params),
+                mode="lines+markers",
+                line={"color": _BEST if best else _OTHER, "width": 3 if best else 1},
+                opacity=1.0 if best else 0.6,
+            )
+    return figure.update_xaxes(title="epoch").update_yaxes(title=data.metric)
+
+
+def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
+    """The keys of the points that no other point beats in both coordinates."""
+    return [
+        key
+        for key, (x, y) in points.items()
+        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
+    ]
+
+
+def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
+    """Two accuracies of every trial, with the Pareto front and the frozen CLIP."""
+    points = {
+        result.number: (metrics[x], metrics[y])
+        for result in data.results
+        if {x, y} <= (metrics := result.metrics | data.metrics(result.number)).keys()
+    }
+    front = sorted(pareto_front(points), key=lambda number: points[number])
+    figure = go.Figure()
+    for name, numbers, color, mode in (
+        ("trials", list(points), _OTHER, "markers"),
+        ("Pareto front", front, _BEST, "lines+markers"),
+    ):
+        figure.add_scatter(
+            x=[points[n][0] for n in numbers],
+            y=[points[n][1] for n in numbers],
+            text=[f"trial {n}" for n in numbers],
+            name=name,
+            mode=mode,
+            marker={"color": color, "size": 9},
+        )
+    clip = data.metrics(BASELINE)
+    if y in clip:
+        figure.add_hline(y=clip[y], line_dash="dot", annotation_text="frozen CLIP")
+    return figure.update_xaxes(title=x).update_yaxes(title=y)
+
+
+def _trade_offs(data: StudyData) -> list[tuple[str, str]]:
+    """The objective against each zero-shot benchmark."""
+    names = [f"{b.name}/top1" for b in data.info.config.benchmarks if b.mode == "zero_shot"]
+    return [(data.metric, name) for name in names]
+
+
+def _gain_pairs(data: StudyData) -> dict[str, tuple[BenchmarkScore, BenchmarkScore]]:
+    """Best trial and frozen CLIP on each benchmark that both were scored on."""
+    if data.best is None:
+        return {}
+    clip = {score.benchmark: score for score in data.scores[BASELINE]}
+    return {
+        f"Gains and losses by class, {score.benchmark.name}": (score, clip[score.benchmark])
+        for score in data.scores[data.best.number]
+        if score.benchmark in clip
+    }
+
+
+def class_gains(score: BenchmarkScore, clip: BenchmarkScore) -> go.Figure:
+    """Accuracy over the frozen CLIP's, by class, means over the splits that hold it."""
+    ours, theirs = mean_per_class(score), mean_per_class(clip)
+    gains = sorted((ours[name] - theirs[name], name) for name in ours.keys() & theirs.keys())
+    values = [gain for gain, _ in gains]
+    colors = [_BEST if value < 0 else "#55a868" for value in values]
+    figure = go.Figure(go.Bar(x=values, y=[name for _, name in gains], orientation="h", marker_color=colors))
+    return figure.update_layout(height=max(300, 18 * len(gains) + 80)).update_xaxes(
+        title="top-1 over frozen CLIP"
+    )
+
+
+def mean_per_class(score: BenchmarkScore) -> dict[str, float]:
+    """Accuracy by class, the mean over the splits that hold the class."""
+    values: dict[str, list[float]] = {}
+    for split in score.splits:
+        for name, top1 in split.per_class_top1.items():
+            values.setdefault(name, []).append(top1)
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def durations(data: StudyData) -> go.Figure:
+    """Minutes by trial, training and benchmarks."""
+    results = sorted(data.results, key=lambda result: result.number)
+    figure = go.Figure()
+    for key, name in (("train_s", "training"), ("benchmarks_s", "benchmarks")):
+        minutes: list[Any] = [result.durations.get(key, 0.0) / 60 for result in results]
+        figure.add_bar(x=[str(result.number) for result in results], y=minutes, name=name)
+    return figure.update_layout(barmode="stack").update_xaxes(title="trial").update_yaxes(title="minutes")

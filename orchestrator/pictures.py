@@ -1,0 +1,49 @@
+"""PNG files of a report's main figures, for papers and chats."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from orchestrator.figures import StudyData, fanova, first_objective
+
+
+def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
+    """Writes ``learning_curves.png`` and Optuna's plots; those that it refuses to draw are left out."""
+    _learning_curves(data).savefig(folder / "learning_curves.png", dpi=150)
+    plots: Any = optuna.visualization.matplotlib
+    target = first_objective(data, study)
+    makers = {
+        "progress": plots.plot_optimization_history,
+        "parallel_coordinates": plots.plot_parallel_coordinate,
+        "importances": partial(plots.plot_param_importances, evaluator=fanova()),
+        "slices": plots.plot_slice,
+    }
+    for name, make in makers.items():
+        (folder / f"{name}.png").unlink(missing_ok=True)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Optuna calls its matplotlib plots experimental
+                axes: Any = make(study, **target)
+        except (ValueError, RuntimeError):
+            continue  # the page says why
+        figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
+        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        plt.close(figure)
+
+
+def _learning_curves(data: StudyData) -> Figure:
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for result in data.results:
+        points = [(m["epoch"], m[data.metric]) for m in result.history if data.metric in m]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=".", label=f"trial {result.number}")
+    axes.set(xlabel="epoch", ylabel=data.metric, title=data.name)
+    axes.legend(fontsize=7, ncols=2)
+    return figure
