@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
@@ -43,6 +43,20 @@ def parse_trial(reference: str) -> tuple[str, int]:
     if not match:
         raise InputError(f"found {reference!r}, allowed is STUDY/NUMBER, such as prompt_depth/3")
     return match[1], int(match[2])
+
+
+def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
+    """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not scored."""
+    found = {
+        key: metrics.get(f"{benchmark}/{key}")
+        for key in ("top1", "top1_std", "top1_ci95_low", "top1_ci95_high")
+    }
+    top1, std, low, high = found.values()
+    if top1 is None:
+        return "-"
+    spread = "" if std is None else f" ± {std:.3f}"
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{top1:.3f}{spread}{interval}"
 
 
 def print_json(console: Console, value: object) -> None:

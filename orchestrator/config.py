@@ -109,6 +109,9 @@ class BenchmarkConfig(Config):
     )
     mode: Literal["zero_shot", "supervised"]
     views: EvalConfig = EvalConfig()
+    templates: tuple[Annotated[str, Field(pattern=r"\{\}")], ...] = Field(
+        (), description="zero_shot: sentences in which {} is the class name, averaged; none: the plain name"
+    )
 
     @property
     def splits(self) -> tuple[str, ...]:

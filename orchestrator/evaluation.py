@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
+from torch.nn import functional as F
 
 from orchestrator.config import BenchmarkConfig
 from orchestrator.records import BASELINE, BenchmarkScore, SplitScore, StudyRecord
@@ -16,8 +20,38 @@ from vitaclip.config import DataConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
-from vitaclip.evaluate import Score, candidate, evaluate, frozen_clip
+from vitaclip.evaluate import Candidate, Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
+
+# How the published datasets are scored where a command names only the dataset.
+PROTOCOLS = {
+    benchmark.dataset: benchmark
+    for benchmark in (
+        BenchmarkConfig(dataset="hmdb51", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
+        BenchmarkConfig(dataset="ucf101", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
+        BenchmarkConfig(
+            dataset="kinetics600", split=("zero_shot_1", "zero_shot_2", "zero_shot_3"), mode="zero_shot"
+        ),
+        BenchmarkConfig(dataset="kinetics400", split="val", mode="supervised"),
+        BenchmarkConfig(dataset="ssv2", split="val", mode="supervised"),
+        BenchmarkConfig(dataset="quickstart", split="zero_shot", mode="zero_shot"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model to score, and how clips must be drawn for it."""
+
+    model: VitaCLIP
+    data: DataConfig
+    only_names: bool = False  # the frozen CLIP has learned no classes: it always reads their names
+
+    @property
+    def clip_shape(self) -> tuple[object, ...]:
+        """Models that agree in this can share decoded clips."""
+        size = self.model.clip.visual.image_size[0]
+        return (self.data.num_frames, self.data.sampling, self.data.stride, size)
 
 
 def score_trials(
@@ -27,14 +61,18 @@ def score_trials(
 
     What was scored by this protocol before is read, not computed. The frozen CLIP itself (``BASELINE``) is
     scored in the same pass, so that each table can show what the prompts gained.
+
+    Raises:
+        InputError: a trial has no checkpoint, or the benchmark does not fit it.
+        CheckpointError: a checkpoint or its backbone is not what it says.
     """
     scores = {number: _known_score(record, number, benchmark) for number in numbers}
     missing = [number for number, score in scores.items() if score is None]
     if missing:
         wanted = [BASELINE, *missing] if _known_score(record, BASELINE, benchmark) is None else missing
-        for score_of, score in _compute(record, wanted, benchmark).items():
-            record.write_score(score_of, score)
-            scores[score_of] = score
+        for number, score in _compute(record, wanted, benchmark).items():
+            record.write_score(number, score)
+            scores[number] = score
     return {number: score for number, score in scores.items() if score is not None and number in numbers}
 
 
@@ -49,29 +87,28 @@ def _compute(
     record: StudyRecord, numbers: Sequence[int], benchmark: BenchmarkConfig
 ) -> dict[int, BenchmarkScore]:
     started = time.perf_counter()
-    checkpoints = {number: _best_checkpoint(record, number) for number in numbers}
-    models = {number: _load(record, checkpoints[number]) for number in numbers if number != BASELINE}
-    data = _shared_data_config([config for _, config in models.values()])
-    candidates = {number: model for number, (model, _) in models.items()}
+    checkpoints = {number: _best_checkpoint(record, number) for number in numbers if number != BASELINE}
+    contestants = _load_all(record, checkpoints)
     if BASELINE in numbers:
-        candidates[BASELINE] = frozen_clip(record.info.config.train.backbone, data.num_frames)
-    splits = [_score_split(candidates, data, benchmark, split) for split in benchmark.splits]
+        data = next(iter(contestants.values())).data
+        clip = frozen_clip(record.info.config.train.backbone, data.num_frames)
+        contestants[BASELINE] = Contestant(clip, data, only_names=True)
+    splits = score_contestants(contestants, benchmark)
+    duration_s = (time.perf_counter() - started) / len(numbers)
     return {
         number: BenchmarkScore(
             benchmark=benchmark,
-            checkpoint=checkpoints[number],
-            splits=tuple(by_number[number] for by_number in splits),
-            metrics=summarise(benchmark, [by_number[number] for by_number in splits]),
+            checkpoint=checkpoints.get(number, "frozen CLIP"),
+            splits=splits[number],
+            metrics=summarise(benchmark, splits[number]),
             scored_at=datetime.now(UTC),
-            duration_s=time.perf_counter() - started,
+            duration_s=duration_s,
         )
         for number in numbers
     }
 
 
 def _best_checkpoint(record: StudyRecord, number: int) -> str:
-    if number == BASELINE:
-        return "frozen CLIP"
     key = record.best_checkpoint(number)
     if key is None:
         raise InputError(
@@ -80,40 +117,69 @@ def _best_checkpoint(record: StudyRecord, number: int) -> str:
     return key
 
 
-def _load(record: StudyRecord, key: str) -> tuple[VitaCLIP, DataConfig]:
-    with tempfile.TemporaryDirectory() as folder:
-        record.store.download_folder(key, Path(folder))
-        model, config = load_model(Path(folder))
-    return model.to(default_device()), config.data
+def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, Contestant]:
+    """The models of checkpoints in the store; equal backbones are held in memory once."""
+    contestants: dict[int, Contestant] = {}
+    backbones: dict[str, VitaCLIP] = {}
+    for number, key in checkpoints.items():
+        with tempfile.TemporaryDirectory() as folder:
+            record.store.download_folder(key, Path(folder))
+            contestants[number] = load_contestant(Path(folder))
+        model = contestants[number].model
+        model.clip = backbones.setdefault(model.backbone_sha256, model).clip
+    return contestants
 
 
-def _shared_data_config(configs: Iterable[DataConfig]) -> DataConfig:
-    first, *others = configs
-    for other in others:
-        if (other.num_frames, other.sampling, other.stride) != (
-            first.num_frames,
-            first.sampling,
-            first.stride,
-        ):
-            raise InputError(
-                "trials scored in one pass must share num_frames, sampling and stride; score them singly"
-            )
-    return first
+def load_contestant(checkpoint: Path) -> Contestant:
+    """The model of a checkpoint folder, on this process's device. Raises CheckpointError."""
+    model, config = load_model(checkpoint)
+    return Contestant(model.to(default_device()), config.data)
+
+
+def score_contestants(
+    contestants: Mapping[int, Contestant], benchmark: BenchmarkConfig
+) -> dict[int, tuple[SplitScore, ...]]:
+    """Scores on every split, one pass over the videos for all contestants that can share their clips."""
+    groups: dict[tuple[object, ...], dict[int, Contestant]] = {}
+    for number, contestant in contestants.items():
+        groups.setdefault(contestant.clip_shape, {})[number] = contestant
+    scores: dict[int, tuple[SplitScore, ...]] = dict.fromkeys(contestants, ())
+    for split in benchmark.splits:
+        for group in groups.values():
+            for number, score in _score_split(group, benchmark, split).items():
+                scores[number] += (score,)
+    return scores
 
 
 def _score_split(
-    models: dict[int, VitaCLIP], data: DataConfig, benchmark: BenchmarkConfig, split: str
+    contestants: Mapping[int, Contestant], benchmark: BenchmarkConfig, split: str
 ) -> dict[int, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
-    candidates = [
-        candidate(model, manifest.classes, "zero_shot" if number == BASELINE else benchmark.mode)
-        for number, model in models.items()
-    ]
+    candidates = [_candidate(one, manifest.classes, benchmark) for one in contestants.values()]
+    data = next(iter(contestants.values())).data
     scores = evaluate(candidates, manifest, data, benchmark.views)
-    return {number: _split_score(split, score) for number, score in zip(models, scores, strict=True)}
+    return {
+        number: _split_score(split, score, len(manifest.missing))
+        for number, score in zip(contestants, scores, strict=True)
+    }
 
 
-def _split_score(split: str, score: Score) -> SplitScore:
+def _candidate(one: Contestant, classes: Sequence[str], benchmark: BenchmarkConfig) -> Candidate:
+    if benchmark.mode == "supervised" and not one.only_names:
+        return candidate(one.model, classes, "supervised")
+    if benchmark.templates:
+        return Candidate(one.model, ensemble_names(one.model, classes, benchmark.templates))
+    return candidate(one.model, classes, "zero_shot")
+
+
+@torch.no_grad()
+def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's ensembles do."""
+    features = [model.encode_names([template.format(name) for name in classes]) for template in templates]
+    return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
+
+
+def _split_score(split: str, score: Score, num_missing: int) -> SplitScore:
     if not score.num_clips:
         raise InputError(
             f"split {split!r}: none of its {score.num_broken} clips can be read; check the dataset's folder"
@@ -123,6 +189,7 @@ def _split_score(split: str, score: Score) -> SplitScore:
         top1=score.top1,
         top5=score.top5,
         num_broken=score.num_broken,
+        num_missing=num_missing,
         classes=score.classes,
         clips=tuple(p.clip for p in score.predictions),
         labels=tuple(p.label for p in score.predictions),
@@ -143,6 +210,7 @@ def summarise(benchmark: BenchmarkConfig, splits: Sequence[SplitScore]) -> dict[
         "top1_ci95_high": interval.high,
         "num_clips": sum(len(split.clips) for split in splits),
         "num_broken": sum(split.num_broken for split in splits),
+        "num_missing": sum(split.num_missing for split in splits),
     }
     if len(splits) > 1:
         metrics["top1_std"] = top1_std

@@ -86,6 +86,7 @@ class SplitScore(Config):
     top1: float
     top5: float
     num_broken: int = Field(description="clips that could not be read; they are left out")
+    num_missing: int = Field(0, description="clips that are annotated but have no file; they are left out")
     classes: tuple[str, ...]
     clips: tuple[int, ...]
     labels: tuple[int, ...]

@@ -127,12 +127,19 @@ def trials_html(data: StudyData) -> str:
         params = [_short(result.params.get(key, "-")) for key in config.search_space]
         metrics = data.metrics(result.number)
         times = [f"{sum(result.durations.values()) / 60:.1f}", f"{data.gpu_hours(result):.2f}"]
-        cells = [str(result.number), *params, *values, *(_accuracy(metrics, name) for name in benchmarks)]
+        cells = [
+            str(result.number),
+            *params,
+            *values,
+            *(command.accuracy(metrics, name) for name in benchmarks),
+        ]
         rows.append(_row([*cells, result.state, *times]))
     blank = ["-"] * (len(config.search_space) + len(objectives))
     clip = data.metrics(BASELINE)
     rows.append(
-        _row(["frozen CLIP", *blank, *(_accuracy(clip, b) for b in benchmarks), "", "", ""], kind="clip")
+        _row(
+            ["frozen CLIP", *blank, *(command.accuracy(clip, b) for b in benchmarks), "", "", ""], kind="clip"
+        )
     )
     for model, numbers in PUBLISHED.items():
         found = [f"{numbers[name]:.3f}" if name in numbers else "-" for name in benchmarks]
@@ -149,15 +156,6 @@ def _row(cells: Sequence[str], tag: str = "td", kind: str = "") -> str:
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _accuracy(metrics: dict[str, float], name: str) -> str:
-    if f"{name}/top1" not in metrics:
-        return "-"
-    spread = f" ± {metrics[f'{name}/top1_std']:.3f}" if f"{name}/top1_std" in metrics else ""
-    low, high = metrics.get(f"{name}/top1_ci95_low"), metrics.get(f"{name}/top1_ci95_high")
-    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    return f"{metrics[f'{name}/top1']:.3f}{spread}{interval}"
 
 
 def _comparisons(data: StudyData) -> str:

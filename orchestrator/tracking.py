@@ -131,7 +131,7 @@ class Tracker:
             run, _final_metrics(result), result.best_epoch or 0, _milliseconds(result.finished_at)
         )
         scores = self.record.scores(result.number)
-        self._log_scores(run, scores)
+        self._log_score_files(run, scores)
         self.client.log_dict(run.info.run_id, result.model_dump(mode="json"), "result.json")
         self._tag(run, self._final_tags(result))
         self._end(run, _STATUS[result.state], result.finished_at)
@@ -147,6 +147,18 @@ class Tracker:
                 self._end(run, "KILLED")
         self._log_parent_results(results)
         self._end(self._runs[_PARENT], "FINISHED" if finished else "KILLED")
+
+    def log_scores(self, numbers: Sequence[int]) -> None:
+        """Adds scores that were computed after their trials had finished to the runs that MLflow has."""
+        self._find_runs()
+        for number in numbers:
+            run = self._runs.get(str(number))
+            if run is None:
+                continue
+            new = [s for s in self.record.scores(number) if not s.metrics.keys() <= run.data.metrics.keys()]
+            for score in new:
+                self._log_metrics(run, score.metrics, 0, _milliseconds(score.scored_at))
+            self._log_score_files(run, new)
 
     def log_report(self, folder: Path) -> bool:
         """Adds a report's files to the study's run; False if there is none."""
@@ -282,7 +294,7 @@ class Tracker:
         if batch:
             self.client.log_batch(run.info.run_id, metrics=batch)
 
-    def _log_scores(self, run: Run, scores: Sequence[BenchmarkScore]) -> None:
+    def _log_score_files(self, run: Run, scores: Sequence[BenchmarkScore]) -> None:
         for score in scores:
             for split in score.splits:
                 folder = f"benchmarks/{score.benchmark.name}/{split.split}"

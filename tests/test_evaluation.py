@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from orchestrator import evaluation
+from orchestrator import evaluate, evaluation
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import score_trials
 from orchestrator.records import BASELINE, StudyRecord, TrialRecord
 from orchestrator.statistics import bootstrap_interval, mcnemar_p_value, mean_and_std
 from orchestrator.storage import LocalStore
-from tests.study_fixtures import STARTED, study_config
+from tests.study_fixtures import STARTED, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.errors import InputError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
@@ -121,6 +123,51 @@ def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
     assert metrics[f"zero_shot/{motion_dataset}/top1"] == pytest.approx(np.mean(singles))
     assert metrics[f"zero_shot/{motion_dataset}/top1_std"] == pytest.approx(np.std(singles, ddof=1))
     assert metrics[f"zero_shot/{motion_dataset}/num_clips"] == 32
+
+
+def test_models_share_one_backbone(record: StudyRecord) -> None:
+    checkpoints = {number: str(record.best_checkpoint(number)) for number in (0, 1)}
+    models = evaluation._load_all(record, checkpoints)
+    assert models[0].model.clip is models[1].model.clip
+
+
+def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
+    templates = ("a video of {}.", "{}, seen from afar")
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    with torch.no_grad():
+        rows = [model.encode_names([text])[0] for text in ("a video of up.", "up, seen from afar")]
+        wanted = sum(row / row.norm() for row in rows) / 2
+        found = evaluation.ensemble_names(model, ["down", "up"], templates)[1]
+    assert torch.allclose(found, torch.as_tensor(wanted), atol=1e-6)
+    benchmark = benchmark_on(motion_dataset).model_copy(update={"templates": templates})
+    assert score_trials(record, [0], benchmark)[0].benchmark == benchmark
+
+
+@pytest.mark.parametrize("target", ["depth", "depth/0", "folder"])
+def test_the_command_scores_what_exists(
+    record: StudyRecord,
+    motion_dataset: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        StudyRecord, "results", lambda self: [finish(self, self.trial(0), "complete", write=False)]
+    )
+    if target == "folder":
+        target = str(Path(record.store.uri) / str(record.best_checkpoint(0)))
+    assert evaluate.main([target, "--on", motion_dataset]) == 2
+    assert "name its --split" in capsys.readouterr().err
+    arguments = [target, "--on", motion_dataset, "--split", "val", "--json"]
+    assert evaluate.main(arguments) == 0
+    out = capsys.readouterr().out
+    rows = json.loads(out[out.index("{\n") :])
+    name = "depth/0" if target == "depth" else target
+    wanted = score_trials(record, [0], benchmark_on(motion_dataset))[0].metrics
+    assert rows[name] == wanted
+    assert ("frozen CLIP" in rows) == target.startswith("depth")
 
 
 def test_a_trial_without_checkpoint_cannot_be_scored(record: StudyRecord, motion_dataset: str) -> None:

@@ -1,0 +1,137 @@
+"""``python -m orchestrator.evaluate TARGET --on DATASET...``: benchmarks for whatever has been trained.
+
+TARGET is a study, one of its trials (STUDY/NUMBER) or a checkpoint folder. Scores of trials are kept in the
+study's record: those that are there already are shown, not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import command
+from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation import PROTOCOLS, load_contestant, score_contestants, score_trials, summarise
+from orchestrator.records import BASELINE, StudyRecord
+from orchestrator.settings import Settings
+from orchestrator.tracking import Tracker, check_tracking
+from vitaclip.config import EvalConfig
+from vitaclip.errors import InputError, suggest
+
+Rows = dict[str, dict[str, float]]  # model -> metrics
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.evaluate", description=__doc__)
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument("--on", nargs="+", metavar="DATASET", help="default: the study's benchmarks")
+    parser.add_argument("--split", nargs="+", help="instead of the dataset's published protocol")
+    parser.add_argument(
+        "--mode", choices=["zero_shot", "supervised"], help="with --split; default: zero_shot"
+    )
+    parser.add_argument("--views", default="1x1", help="temporal x spatial, such as 4x3 (default: 1x1)")
+    parser.add_argument("--template", nargs="+", default=[], help="sentences in which {} is the class name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return command.run(parser, _evaluate, arguments)
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    if (Path(options.target) / "checkpoint.json").is_file():
+        rows = _score_folder(Path(options.target), _named_benchmarks(options))
+    else:
+        study, numbers = _trials(options.target)
+        benchmarks = _named_benchmarks(options) if options.on else list(study.info.config.benchmarks)
+        rows = _score_study(study, numbers, benchmarks)
+        _tell_mlflow(study, numbers, console)
+    if options.json:
+        command.print_json(console, rows)
+    else:
+        console.print(_table(rows))
+
+
+def _trials(target: str) -> tuple[StudyRecord, list[int]]:
+    """A study and its trials that can be scored, or the one that was named."""
+    if "/" in target:
+        name, number = command.parse_trial(target)
+        return command.open_study(name), [number]
+    record = command.open_study(target)
+    return record, [result.number for result in record.results() if result.checkpoint]
+
+
+def _score_study(record: StudyRecord, numbers: Sequence[int], benchmarks: Sequence[BenchmarkConfig]) -> Rows:
+    if not benchmarks:
+        raise InputError(f"study {record.name!r} has no benchmarks; name datasets with --on")
+    rows: Rows = {f"{record.name}/{number}": {} for number in numbers}
+    for benchmark in benchmarks:
+        for number, score in score_trials(record, numbers, benchmark).items():
+            rows[f"{record.name}/{number}"] |= score.metrics
+        clip = record.read_score(BASELINE, benchmark)
+        if clip is not None:
+            rows.setdefault("frozen CLIP", {}).update(clip.metrics)
+    return rows
+
+
+def _score_folder(folder: Path, benchmarks: Sequence[BenchmarkConfig]) -> Rows:
+    contestants = {0: load_contestant(folder)}
+    metrics: dict[str, float] = {}
+    for benchmark in benchmarks:
+        metrics |= summarise(benchmark, score_contestants(contestants, benchmark)[0])
+    return {str(folder): metrics}
+
+
+def _named_benchmarks(options: argparse.Namespace) -> list[BenchmarkConfig]:
+    if not options.on:
+        raise InputError("--on: a checkpoint folder belongs to no study; name the datasets to score it on")
+    return [_benchmark(dataset, options) for dataset in options.on]
+
+
+def _benchmark(dataset: str, options: argparse.Namespace) -> BenchmarkConfig:
+    protocol = PROTOCOLS.get(dataset)
+    if protocol is None and not options.split:
+        raise InputError(
+            f"--on: {dataset!r} has no published protocol{suggest(dataset, PROTOCOLS)}; name its --split"
+        )
+    if protocol is None or options.split:
+        split = options.split[0] if len(options.split) == 1 else tuple(options.split)
+        protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
+    changes = {"views": _views(options.views), "templates": tuple(options.template)}
+    return BenchmarkConfig.model_validate(dict(protocol) | changes)
+
+
+def _views(text: str) -> EvalConfig:
+    temporal, _, spatial = text.partition("x")
+    if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
+        raise InputError(
+            f"--views: found {text!r}, allowed is TEMPORALxSPATIAL with 1 or 3 spatial, such as 4x3"
+        )
+    return EvalConfig.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
+
+
+def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:
+    uri = Settings().tracking_uri
+    try:
+        check_tracking(uri)
+    except InputError as error:
+        console.print(f"not logged to MLflow: {error}", markup=False, soft_wrap=True, style="yellow")
+    else:
+        Tracker(uri, record).log_scores(numbers)
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    names = sorted(
+        {key.removesuffix("/top1") for row in rows.values() for key in row if key.endswith("/top1")}
+    )
+    table = Table("model", *names, title="top-1 [95% interval]")
+    for model, row in rows.items():
+        table.add_row(model, *(command.accuracy(row, name) for name in names))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
