@@ -87,6 +87,11 @@ def test_open_groups_of_pictures(tmp_path, decoder):
     expected = whole_file(path)
     for index in range(0, 60, 1 if decoder == "pyav" else 7):
         np.testing.assert_array_equal(decode_frames(path, [index], decoder=decoder), expected[[index]])
+    for index in range(
+        0, 52, 1 if decoder == "pyav" else 13
+    ):  # a key frame among the later of a draw's frames
+        drawn = [index, index + 2]
+        np.testing.assert_array_equal(decode_frames(path, drawn, decoder=decoder), expected[drawn])
 
 
 def test_long_files_are_read_twice_instead_of_held(videos, monkeypatch):

@@ -105,8 +105,8 @@ def scale(frame: Frames, short_side: int | None) -> Frames:
     size = scaled_size(frame.shape[0], frame.shape[1], short_side)
     if size == frame.shape[:2]:
         return frame
-    image_CHW = torch.from_numpy(frame).permute(2, 0, 1)
-    scaled: Frames = tv.resize(image_CHW, list(size), antialias=True).permute(1, 2, 0).numpy()
+    image_1CHW = torch.from_numpy(frame).permute(2, 0, 1)[None]  # the batch dimension makes it twice as fast
+    scaled: Frames = tv.resize(image_1CHW, list(size), antialias=True)[0].permute(1, 2, 0).numpy()
     return scaled
 
 
@@ -189,10 +189,9 @@ class _PyAVVideo:
                 continue
             # a key frame shown later than the wanted frame does not start its group (open groups of pictures)
             first = max((k for k in keys if k <= position and self._index[k].time <= packet.time), default=0)
-            if spans and first <= spans[-1][1] + 1:
-                spans[-1] = (spans[-1][0], position)
-            else:
-                spans.append((first, position))
+            while spans and first <= spans[-1][1] + 1:
+                first = min(first, spans.pop()[0])
+            spans.append((first, position))
         return spans
 
     def _in_order(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
