@@ -47,7 +47,6 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
         InputError: no cluster answers, or it can never hold what the study asks for.
     """
     if address is None:
-        check_local_resources(resources)
         reap_leftovers()
         with _local_ray(resources):
             yield
@@ -100,10 +99,10 @@ def _local_ray(resources: ResourcesConfig) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     process = psutil.Process()
     (folder / _OWNER_FILE).write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
-    scratch = folder / "scratch"
-    scratch.mkdir()
     before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(scratch)  # of the workers, so that a killed one leaves nothing behind
+    _use_temporary_folder(
+        str(folder / "scratch")
+    )  # for the workers too: whoever is killed leaves nothing behind
     try:
         ray.init(
             address="local",
@@ -117,11 +116,18 @@ def _local_ray(resources: ResourcesConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        os.environ.pop("TMPDIR")
-        if before is not None:
-            os.environ["TMPDIR"] = before
+        _use_temporary_folder(before)
         _kill_processes_of(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _use_temporary_folder(path: str | None) -> None:
+    tempfile.tempdir = path
+    if path is None:
+        os.environ.pop("TMPDIR", None)
+    else:
+        os.environ["TMPDIR"] = path
+        Path(path).mkdir(exist_ok=True)
 
 
 @contextmanager

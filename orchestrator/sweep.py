@@ -19,7 +19,7 @@ from orchestrator.config import StudyConfig
 from orchestrator.search_space import resolve
 from orchestrator.settings import Settings
 from orchestrator.yaml_file import load_study
-from vitaclip.errors import InputError
+from vitaclip.errors import InputError, VitaClipError
 
 if TYPE_CHECKING:
     from orchestrator.study import Study
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             describe(config, settings, console)
             return 0
         return sweep(config, settings, console)
-    except InputError as error:
+    except VitaClipError as error:
         if options.traceback:
             raise
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         return 130
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     """Runs a study to its end, or on from where it was left, and prints its trials."""
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
-    from orchestrator.cluster import ray_session
+    from orchestrator.cluster import check_local_resources, ray_session
     from orchestrator.driver import run_study
     from orchestrator.preflight import preflight, provenance
     from orchestrator.progress import Progress
@@ -61,10 +61,12 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     from orchestrator.study import Study
     from orchestrator.tracking import Mirror
 
+    if settings.ray_address is None:
+        check_local_resources(config.resources)
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
+    record.create_or_check(config, provenance(config))
     with ray_session(settings.ray_address, config.resources):
-        record.create_or_check(config, provenance(config))
         study = Study(config, record)
         mirror = Mirror(settings.tracking_uri, record)
         mirror.start()

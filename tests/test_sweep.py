@@ -1,0 +1,242 @@
+"""The command end to end: a real sweep on real Ray, killed half-way and continued; and input it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.records import StudyRecord
+from orchestrator.search_space import resolve
+from orchestrator.storage import open_store
+from orchestrator.sweep import main
+from orchestrator.yaml_file import load_study
+from vitaclip.train import fit
+
+STUDY = """\
+name: motions
+question: Does it run?
+hypothesis: It does.
+train:
+  backbone: {name: quickstart-tiny, pretrained: quickstart}
+  prompts: {num_global: 2}
+  text: {num_context: 2}
+  data: {dataset: motions, num_frames: 4, stride: 2, augment: {rand_augment: null}}
+  epochs: 3
+  batch_size: 8
+  num_threads: 1
+search_space:
+  prompts.depth: {type: int, low: 1, high: num_layers}
+  optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}
+search: {num_trials: 4, lag: 2, sampler: {name: tpe, num_startup_trials: 2}}
+benchmarks:
+  - {dataset: motions, split: val, mode: zero_shot}
+  - {dataset: motions, split: val, mode: supervised}
+"""
+NUM_TRIALS = 4
+
+
+@pytest.fixture
+def workplace(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of its own for store, tracking and temporary files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder:  # short: it holds Ray's sockets
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def start_sweep(workplace: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.sweep", "study.yaml"],
+        cwd=workplace,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], object], sweep: subprocess.Popen[str], timeout_s: float = 150) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert sweep.poll() is None, sweep.stdout and sweep.stdout.read()
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
+
+
+def results(workplace: Path) -> dict[str, bytes]:
+    return {
+        path.parent.name: path.read_bytes() for path in (workplace / "store").glob("*/trials/*/result.json")
+    }
+
+
+def half_trained(workplace: Path) -> bool:
+    """Some trial is finished, and some other one has a checkpoint but no result."""
+    trials = (workplace / "store").glob("motions/trials/*")
+    return bool(results(workplace)) and any(
+        list(trial.glob("checkpoints/*/manifest.json")) and not (trial / "result.json").exists()
+        for trial in trials
+    )
+
+
+def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> None:
+    killed = start_sweep(workplace)
+    wait_until(lambda: half_trained(workplace), killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = results(workplace)
+    assert 0 < len(before) < NUM_TRIALS
+
+    output, _ = (continued := start_sweep(workplace)).communicate(timeout=200)
+
+    assert continued.returncode == 0, output
+    after = results(workplace)
+    assert {number: after[number] for number in before} == before
+    record = StudyRecord(open_store(str(workplace / "store")), "motions")
+    assert [result.number for result in record.results()] == list(range(NUM_TRIALS))
+    check_benchmarks(record)
+    check_metrics_equal_plain_training(record, skip=before)
+    check_tracking(workplace, record)
+    check_output(output, record)
+    check_nothing_left()
+
+
+def check_benchmarks(record: StudyRecord) -> None:
+    for result in record.results():
+        assert result.state == "complete"
+        assert {"zero_shot/motions/top1", "supervised/motions/top1"} <= result.benchmarks.keys()
+        assert result.benchmarks["supervised/motions/top1"] == result.metrics["val/top1"]
+
+
+def check_metrics_equal_plain_training(record: StudyRecord, skip: dict[str, bytes]) -> None:
+    """Bit for bit: what Ray, the kill and the resumption did must not show in the numbers."""
+    number = min(n for n in range(NUM_TRIALS) if f"{n:04d}" not in skip)
+    plain = fit(record.trial(number).train).history
+    found = next(result for result in record.results() if result.number == number).history
+    assert [untimed(metrics) for metrics in found] == [untimed(metrics) for metrics in plain]
+
+
+def untimed(metrics: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if not key.startswith("time/")}
+
+
+def check_tracking(workplace: Path, record: StudyRecord) -> None:
+    client = MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("motions")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == [
+        "motions",
+        *(f"trial {n:04d}" for n in range(NUM_TRIALS)),
+    ]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.info.run_name != "motions":
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val/top1")]
+            assert steps == [1, 2, 3]
+            assert "zero_shot/motions/top1" in run.data.metrics
+
+
+def check_output(output: str, record: StudyRecord) -> None:
+    assert f"{NUM_TRIALS} trials, best first" in output
+    assert "mlflow ui --backend-store-uri sqlite:///" in output
+    assert len(output.splitlines()) < 40, output  # progress, not a wall of log lines
+    best = max(record.results(), key=lambda result: result.values or ())
+    rows = [line for line in output.splitlines() if "│" in line]
+    assert rows[0].split("│")[1].strip() == str(best.number)
+
+
+def check_nothing_left() -> None:
+    """No process of either driver, and no temporary file of theirs."""
+    folder = tempfile.gettempdir()
+    assert not list(Path(folder).iterdir())
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if folder in command]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one message of a command that ends with code 2 before anything is started."""
+    assert main(["study.yaml", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    assert main(["study.yaml", "--dry-run", "--set", "search.num_trials=7"]) == 0
+    output = capsys.readouterr().out
+    for part in (
+        "Does it run?",
+        "7, 0 of them finished",
+        "prompts.depth",
+        "high 4",
+        "14 benchmark scores",
+        "store",
+    ):
+        assert part in output
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_bad_values_and_spaces_end_with_code_2(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'epochs'" in refused(capsys, "--set", "train.epoch=3")
+    space = "search_space={prompts.dept: {type: int, low: 0, high: 1}}"
+    assert "did you mean 'prompts.depth'" in refused(capsys, "--set", space)
+    assert "no such file" in refused(capsys, "--overlay", "absent.yaml")
+
+
+def test_an_mlflow_that_does_not_answer_is_refused_at_once(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    started = time.monotonic()
+    assert "MLflow at http://127.0.0.1:9" in refused(capsys)
+    assert time.monotonic() - started < 30
+
+
+def test_a_store_that_cannot_be_written_is_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "file").write_text("")
+    monkeypatch.setenv("VITACLIP_STORE", str(workplace / "file" / "store"))
+    assert "VITACLIP_STORE" in refused(capsys)
+
+
+def test_datasets_backbones_and_sizes_are_checked(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "split 'vall'" in refused(
+        capsys, "--set", "benchmarks=[{dataset: motions, split: vall, mode: zero_shot}]"
+    )
+    assert "did you mean" in refused(capsys, "--set", "train.backbone.name=quickstart-tin")
+    assert "VITACLIP_DATA_ABSENT" in refused(capsys, "--set", "train.data.dataset=absent")
+    many = ["--set", "resources.max_concurrent_trials=999", "--set", "search.lag=999"]
+    assert "this machine has" in refused(capsys, *many)
+
+
+def test_a_changed_study_is_refused_and_the_difference_named(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = StudyRecord(open_store(str(workplace / "store")), "motions")
+    record.create_or_check(resolve(load_study(Path("study.yaml"))), {})
+    message = refused(capsys, "--set", "train.epochs=4")
+    assert "train.epochs" in message
+    assert "another name" in message
+    assert json.loads((workplace / "store/motions/study.json").read_text())["config"]["train"]["epochs"] == 3
