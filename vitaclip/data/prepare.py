@@ -1,0 +1,239 @@
+"""Prepare once, train fast: videos re-encoded so that a few frames anywhere in them cost little to decode.
+
+Each video becomes H.264 at a small short side with a key frame every ``GROUP_SIZE`` frames, no B-frame that
+others refer to, and neither CABAC nor deblocking (``docs/data.md`` has what was measured). Frames keep their
+number, order and times. Beside ``name.mp4`` stands ``name.mp4.json``, written last: what it was made from and
+how, or why it could not be made.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import av
+
+from vitaclip.data.decode import decode_frames, scaled_size, video_info
+from vitaclip.data.folders import Folder
+from vitaclip.data.manifest import Clip, Manifest
+from vitaclip.errors import DataError
+
+MAX_DIFFERENCE = 16.0  # mean absolute difference, of 255, between a source's frame and the prepared one
+FORMAT = 1  # of the records; raise it when prepared videos of older versions should be made again
+
+
+@dataclass(frozen=True)
+class PrepareParameters:
+    """How videos are encoded. A change of any of these makes prepared videos stale."""
+
+    short_side: int = 256  # pixels; smaller videos keep their size
+    crf: int = 23  # x264's constant quality: lower is better and larger
+    group_size: int = 12  # frames from one key frame to the next
+    preset: str = "medium"
+
+    def encoder_options(self) -> dict[str, str]:
+        """Options of libx264. Threads: videos are encoded in parallel, not frames."""
+        group = f"keyint={self.group_size}:min-keyint={self.group_size}:scenecut=0:bframes=3:b-pyramid=none"
+        options = {"crf": str(self.crf), "preset": self.preset, "tune": "fastdecode"}
+        return {**options, "x264-params": f"{group}:threads=1", "movflags": "faststart"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one video: ``error`` is None if ``name`` is ready."""
+
+    source: str
+    name: str  # below the output folder
+    is_new: bool  # False: an earlier run's work was good
+    error: str | None
+
+
+def prepare(
+    splits: Mapping[str, Manifest],
+    output: Folder,
+    parameters: PrepareParameters,
+    *,
+    num_threads: int,
+    on_done: Callable[[Prepared], None] = lambda _: None,
+) -> list[Prepared]:
+    """Prepares the videos of some splits into ``output``, which becomes a data set of list files.
+
+    Finished work of earlier runs is kept where source and parameters are the same. Broken videos are reported
+    and left out of the lists. Raises InputError if another process is preparing into the same local folder.
+    """
+    names = video_names(clip.path for manifest in splits.values() for clip in manifest.clips)
+    results = []
+    with output.locked():
+        for done in _in_threads(
+            lambda p: _prepare_video(p, output, names[p], parameters), names, num_threads
+        ):
+            on_done(done)
+            results.append(done)
+        ready = {done.source: done.name for done in results if done.error is None}
+        for split, manifest in splits.items():
+            _write_lists(output, split, manifest, ready)
+    return results
+
+
+def video_names(paths: Iterable[str]) -> dict[str, str]:
+    """Maps each video's path to its prepared name: ``videos/`` and the path below the common folder."""
+    unique = sorted(set(paths))
+    common = os.path.commonpath([os.path.dirname(path) for path in unique])  # noqa: PTH120 (S3 too)
+    names = {path: f"videos/{PurePosixPath(path).relative_to(common)}" for path in unique}
+    return {path: name if name.endswith(".mp4") else f"{name}.mp4" for path, name in names.items()}
+
+
+def _in_threads(
+    work: Callable[[str], Prepared], items: Iterable[str], num_threads: int
+) -> Iterator[Prepared]:
+    """Encoding and decoding release Python's lock; threads, unlike processes, all end when this one is killed."""
+    with ThreadPoolExecutor(num_threads) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare_video(path: str, output: Folder, name: str, parameters: PrepareParameters) -> Prepared:
+    record = _read_record(output, name)
+    made_with = {"format": FORMAT, **asdict(parameters)}
+    try:
+        if record.get("parameters") == made_with and _is_current(record, path, output, name):
+            return Prepared(path, name, is_new=False, error=record["error"])
+        made = _encode_verified(path, output, name, parameters)
+        error = None
+    except DataError as failure:
+        made, error = {}, str(failure)
+    record = {"source": _identity(path), "parameters": made_with, "error": error, **made}
+    output.write(f"{name}.json", json.dumps(record, indent=1).encode())
+    return Prepared(path, name, is_new=True, error=error)
+
+
+def _read_record(output: Folder, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads(output.read(f"{name}.json") or b"{}")
+    except ValueError:  # not ours, or damaged: made again
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_current(record: Mapping[str, Any], path: str, output: Folder, name: str) -> bool:
+    """Whether an earlier run's result still stands: same source, and the prepared file is what was written."""
+    source = record.get("source", {})
+    if not Path(path).is_file():
+        return False
+    stat = Path(path).stat()
+    same = (source.get("size_bytes"), source.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
+    if not same and source.get("sha256") != _identity(path)["sha256"]:
+        return False
+    return record.get("error") is not None or output.size(name) == record.get("size_bytes")
+
+
+def _identity(path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        return {"path": path}
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    stat = file.stat()
+    return {"path": path, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+
+
+def _encode_verified(path: str, output: Folder, name: str, parameters: PrepareParameters) -> dict[str, Any]:
+    with output.partial(name) as partial:
+        num_frames = encode(path, partial, parameters)
+        _verify(path, partial, num_frames)
+        size_bytes = partial.stat().st_size
+        output.put(partial, name)
+    return {"num_frames": num_frames, "size_bytes": size_bytes}
+
+
+def encode(path: str, output: Path, parameters: PrepareParameters) -> int:
+    """Encodes a video's frames with their times; sound is dropped. Returns how many. Raises DataError."""
+    try:
+        with (
+            av.open(path, metadata_errors="ignore") as source,
+            av.open(str(output), "w", format="mp4") as target,
+        ):
+            if not source.streams.video:
+                raise DataError(f"{path}: holds no video stream")
+            return _transcode(source, target, parameters)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded: {error}") from error
+
+
+def _transcode(source: Any, target: Any, parameters: PrepareParameters) -> int:
+    stream = source.streams.video[0]
+    stream.codec_context.thread_count = 1
+    # AVI stores no times, and those that a decoder makes up for DivX run backwards: its frames are equally far apart
+    has_times = "avi" not in source.format.name.split(",")
+    encoder, num_frames, last_time = None, 0, -1
+    for frame in source.decode(stream):
+        if encoder is None:
+            encoder = _add_encoder(target, stream, frame, parameters, has_times)
+        time = frame.pts if has_times and frame.pts is not None else num_frames
+        last_time = max(time, last_time + 1)
+        picture = frame.reformat(encoder.width, encoder.height, format="yuv420p", threads=1)
+        picture.pts, picture.time_base = last_time, encoder.codec_context.time_base
+        picture.pict_type = 0  # the encoder chooses
+        target.mux(encoder.encode(picture))
+        num_frames += 1
+    if encoder is None:
+        raise DataError(f"{source.name}: holds no frames")
+    target.mux(encoder.encode(None))
+    return num_frames
+
+
+def _add_encoder(target: Any, stream: Any, frame: Any, parameters: PrepareParameters, has_times: bool) -> Any:
+    rate = stream.average_rate or Fraction(25)
+    encoder = target.add_stream("libx264", rate=rate, options=parameters.encoder_options())
+    height, width = scaled_size(frame.height, frame.width, parameters.short_side)
+    encoder.height, encoder.width = (
+        max(2, side // 2 * 2) for side in (height, width)
+    )  # 4:2:0 needs even sides
+    encoder.pix_fmt = "yuv420p"
+    context, decoded = encoder.codec_context, stream.codec_context
+    context.time_base = stream.time_base if has_times else 1 / rate
+    for tag in ("colorspace", "color_primaries", "color_trc"):
+        setattr(context, tag, getattr(decoded, tag))
+    if frame.rotation:
+        encoder.set_display_rotation(frame.rotation)
+    return encoder
+
+
+def _verify(path: str, prepared: Path, num_frames: int) -> None:
+    """Raises DataError unless the prepared file holds every frame, and its ends look like the source's."""
+    found = video_info(prepared).num_frames
+    if found != num_frames:
+        raise DataError(f"{path}: the prepared file holds {found} of {num_frames} frames")
+    ends = [0, num_frames - 1]
+    ours = decode_frames(prepared, ends)
+    for index, frame, source in zip(ends, ours, decode_frames(path, ends), strict=True):
+        difference = abs(frame.astype(float) - _resized(source, frame.shape)).mean()
+        if difference > MAX_DIFFERENCE:
+            raise DataError(f"{path}: prepared frame {index} differs by {difference:.0f} of 255 on average")
+
+
+def _resized(frame: Any, shape: tuple[int, ...]) -> Any:
+    picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+    return picture.reformat(width=shape[1], height=shape[0], threads=1).to_ndarray()
+
+
+def _write_lists(output: Folder, split: str, manifest: Manifest, ready: Mapping[str, str]) -> None:
+    rows = io.StringIO()
+    kept = [Clip(ready[clip.path], clip.label) for clip in manifest.clips if clip.path in ready]
+    csv.writer(rows, lineterminator="\n").writerows((clip.path, clip.label) for clip in kept)
+    output.write(f"{split}.csv", rows.getvalue().encode())
+    names = manifest.raw_classes or manifest.classes
+    output.write(f"{split}_classes.txt", "".join(f"{name}\n" for name in names).encode())
