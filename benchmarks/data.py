@@ -1,0 +1,190 @@
+"""``python -m benchmarks.data``: what reading training clips costs, the released code's way and ours.
+
+Makes Kinetics-like files (340x256, 10 s, 300 frames, H.264 with a key frame per 250 frames, textured, moving,
+noisy), then decodes 8 frames of them at a short side of 224 in each way, in turns and on one thread. Prints
+clips per second of processor time (medians), so that other programs on the machine disturb little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vitaclip.data.decode import Frames, decode_frames, scale
+from vitaclip.data.frame_cache import FrameCache
+from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.sampling import Sampling, random_indices
+
+HEIGHT, WIDTH, NUM_FRAMES, FPS = 256, 340, 300, 30
+CLIP_FRAMES, STRIDE, SHORT_SIDE = 8, 16, 224
+PLAIN = {"crf": "23", "preset": "medium", "g": "250"}
+TARGETS = {  # of issue 4: speed relative to the released way, (dense, uniform)
+    "ours, original": (1.7, 1.4),
+    "ours, prepared": (5.0, 5.0),
+    "ours, warm cache": (25.0, 25.0),
+}
+Read = Callable[[list[int]], Frames]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of reading a clip, and the bytes on disk that it needs per video."""
+
+    name: str
+    read: Read
+    size_bytes: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
+    parser.add_argument("--videos", type=int, default=3, help="files to make (default: 3)")
+    parser.add_argument(
+        "--draws", type=int, default=8, help="clips drawn from each, per sampling (default: 8)"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = [_make_ways(Path(folder), seed) for seed in range(args.videos)]
+        times = {sampling: _measure(videos, sampling, args.draws) for sampling in ("dense", "uniform")}
+        _report(videos, times, args.videos * args.draws)
+
+
+def _make_ways(folder: Path, seed: int) -> list[Way]:
+    original, plain, prepared = (folder / f"{seed}-{name}.mp4" for name in ("original", "plain", "prepared"))
+    write_scene(original, seed)
+    _plain_reencode(original, plain)
+    encode(str(original), prepared, PrepareParameters())
+    cache = FrameCache(folder / "cache", 10 << 30)
+
+    def cached(indices: list[int]) -> Frames:
+        return cache.read(str(original), lambda _: indices, SHORT_SIDE, "auto").frames
+
+    raw = CLIP_FRAMES * SHORT_SIDE * round(WIDTH * SHORT_SIDE / HEIGHT) * 3
+    size, prepared_size = original.stat().st_size, prepared.stat().st_size
+    return [
+        Way("released code (PyAV, whole file)", lambda i: _whole_file(original, i), size),
+        Way("decord get_batch (seeks)", lambda i: _decord_seeks(original, i), size),
+        Way(
+            "plain re-encode, ours",
+            lambda i: decode_frames(plain, i, short_side=SHORT_SIDE),
+            plain.stat().st_size,
+        ),
+        Way("ours, original", lambda i: decode_frames(original, i, short_side=SHORT_SIDE), size),
+        Way("ours, prepared", lambda i: decode_frames(prepared, i, short_side=SHORT_SIDE), prepared_size),
+        Way("ours, warm cache", cached, size + raw),
+    ]
+
+
+def write_scene(path: Path, seed: int) -> None:
+    """A camera that wanders over a texture, an object that moves in front of it, and sensor noise."""
+    rng = np.random.default_rng(seed)
+    background = _texture(rng, 2 * HEIGHT, 2 * WIDTH, [(64, 30.0), (16, 16.0), (4, 8.0)])
+    thing = _texture(rng, 96, 96, [(32, 40.0), (8, 20.0)])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=PLAIN)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for time_step in range(NUM_FRAMES):
+            top, left = _path(time_step, 60, 47, HEIGHT, WIDTH)
+            frame = background[top : top + HEIGHT, left : left + WIDTH].copy()
+            top, left = _path(time_step, 13, 17, HEIGHT - 96, WIDTH - 96)
+            frame[top : top + 96, left : left + 96] = thing
+            frame += rng.normal(scale=7.0, size=frame.shape)
+            picture = np.clip(frame, 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _texture(rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]) -> Frames:
+    """Smooth random colour at several scales, (pixels, strength)."""
+    total = torch.full((1, 3, height, width), 128.0, dtype=torch.float64)
+    for pixels, strength in scales:
+        coarse = torch.from_numpy(rng.normal(size=(1, 3, height // pixels + 2, width // pixels + 2)))
+        total += strength * torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
+    return total[0].permute(1, 2, 0).numpy()
+
+
+def _path(time_step: int, slow: int, fast: int, height: int, width: int) -> tuple[int, int]:
+    return (
+        int(height * (0.5 + 0.45 * np.sin(time_step / slow))),
+        int(width * (0.5 + 0.45 * np.cos(time_step / fast))),
+    )
+
+
+def _plain_reencode(source: Path, target: Path) -> None:
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = writer.add_stream("libx264", rate=FPS, options=PLAIN)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for frame in reader.decode(video=0):
+            writer.mux(stream.encode(frame.reformat(format="yuv420p")))
+        writer.mux(stream.encode(None))
+
+
+def _whole_file(path: Path, indices: list[int]) -> Frames:
+    """Decodes every frame and converts the wanted ones, as the released code does."""
+    with av.open(str(path)) as container:
+        frames = sorted(container.decode(video=0), key=lambda frame: frame.pts)
+    return np.stack([scale(frames[index].to_rgb().to_ndarray(), SHORT_SIDE) for index in indices])
+
+
+def _decord_seeks(path: Path, indices: list[int]) -> Frames:
+    import decord  # here: it has no wheel for some platforms
+
+    frames = decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy()
+    return np.stack([scale(frame, SHORT_SIDE) for frame in frames])
+
+
+def _measure(videos: list[list[Way]], sampling: Sampling, num_draws: int) -> dict[str, float]:
+    """Median seconds of processor time per clip of each way; the ways take turns on the same draws."""
+    times: dict[str, list[float]] = {way.name: [] for way in videos[0]}
+    for ways in videos:
+        for indices in _draws(sampling, num_draws):
+            ways[-1].read(indices)  # warms the cache
+            for way in ways:
+                start = time.process_time()
+                frames = way.read(indices)
+                times[way.name].append(time.process_time() - start)
+                assert frames.shape == (CLIP_FRAMES, SHORT_SIDE, round(WIDTH * SHORT_SIDE / HEIGHT), 3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _draws(sampling: Sampling, num_draws: int) -> Iterator[list[int]]:
+    rng = np.random.default_rng(0)
+    return (random_indices(NUM_FRAMES, CLIP_FRAMES, sampling, STRIDE, rng) for _ in range(num_draws))
+
+
+def _report(videos: list[list[Way]], times: dict[str, dict[str, float]], num_clips: int) -> None:
+    table = Table(title=f"8 frames at {SHORT_SIDE} px, medians of {num_clips} clips; x: the released way")
+    for column in ("way", "dense clips/s", "x", "spread clips/s", "x", "kB per video", "size", "target x"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    sizes = {
+        way.name: sum(ways[i].size_bytes for ways in videos) / len(videos) for i, way in enumerate(videos[0])
+    }
+    base = videos[0][0].name
+    for name in sizes:
+        rates = [cell for s in times.values() for cell in (f"{1 / s[name]:.0f}", f"{s[base] / s[name]:.1f}")]
+        size = f"{sizes[name] / sizes['plain re-encode, ours']:.2f}"
+        target = " / ".join(map(str, TARGETS[name])) if name in TARGETS else ""
+        table.add_row(name, *rates, f"{sizes[name] / 1000:.0f}", size, target)
+    console = Console(width=110)
+    console.print(table)
+    console.print(
+        "size: relative to a plain re-encode (the warm cache: one draw of 8 raw frames beside the video)"
+    )
+    console.print(f"{platform.machine()}, {os.cpu_count()} cores, one thread used; PyAV {av.__version__}")
+
+
+if __name__ == "__main__":
+    main()
