@@ -16,6 +16,8 @@ import logging
 import os
 import queue
 import socket
+import tempfile
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -28,14 +30,27 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own retries would last 246 s
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from orchestrator import video_classifier
 from orchestrator.config import Scalar
+from orchestrator.progress import best_first
 from orchestrator.records import (
     BASELINE,
     BenchmarkScore,
@@ -45,15 +60,18 @@ from orchestrator.records import (
     TrialResult,
     flatten,
 )
+from vitaclip.checkpoint import OPTIMIZER_FILE
 from vitaclip.errors import InputError
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Mirror says once what is wrong
 _logger = logging.getLogger(__name__)
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
+MODEL_TAG = "vitaclip.model_id"
 _MAX_WAITING = 10_000
 _FIRST_DELAY_S, _LAST_DELAY_S = 1.0, 30.0  # between two attempts while MLflow fails
 _PARENT = "study"  # the parent run's value of TRIAL_TAG
@@ -146,6 +164,8 @@ class Tracker:
             if run.info.status == "RUNNING" and trial != _PARENT:
                 self._end(run, "KILLED")
         self._log_parent_results(results)
+        if finished and results:
+            self._register_best(best_first(self.record.info.config, results)[0])
         self._end(self._runs[_PARENT], "FINISHED" if finished else "KILLED")
 
     def log_scores(self, numbers: Sequence[int]) -> None:
@@ -326,6 +346,35 @@ class Tracker:
             tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(result.checkpoint).backbone_sha256
         return tags
 
+    def _register_best(self, result: TrialResult) -> None:
+        """Logs the best trial's checkpoint as an MLflow model and registers it under the study's name, once."""
+        run = self._runs[str(result.number)]
+        if result.checkpoint is None or MODEL_TAG in run.data.tags:
+            return
+        tags = {STUDY_TAG: self.record.info.id, TRIAL_TAG: str(result.number)}
+        name = f"{self.record.name}-trial-{result.number:04d}"
+        model = self.client.create_logged_model(
+            run.info.experiment_id, name, run.info.run_id, tags, _texts(result.params), "vitaclip"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint, model_folder = Path(folder) / "checkpoint", Path(folder) / "model"
+            self.record.store.download_folder(result.checkpoint, checkpoint)
+            (checkpoint / OPTIMIZER_FILE).unlink(missing_ok=True)  # it is there to predict, not to resume
+            video_classifier.save(
+                checkpoint, model_folder, Model(run_id=run.info.run_id, model_id=model.model_id)
+            )
+            self.client.log_model_artifacts(model.model_id, str(model_folder))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, result.best_epoch or 0)])
+        self._register(model.model_id, run.info.run_id)
+        self._tag(run, {MODEL_TAG: model.model_id})
+
+    def _register(self, model_id: str, run_id: str) -> None:
+        name = self.record.name
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name, description=self.record.info.config.question)
+        self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+
     def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:
         self.client.log_batch(
             run.info.run_id, tags=[RunTag(key, value) for key, value in _tags(tags).items()]
@@ -402,7 +451,7 @@ class Mirror:
 
     def _back_off(self, error: Exception) -> None:
         if not self._delay_s:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = textwrap.shorten(str(error) or type(error).__name__, 200)
             message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
             _logger.warning(message, redacted(self._uri), reason)
         self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)

@@ -29,16 +29,18 @@ class MlflowServer:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True, env=os.environ
+                self._command, stdout=log, stderr=log, start_new_session=True, env=environment
             )
-        for _ in range(300):
+        for _ in range(900):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1)
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
+        self.kill()
         raise TimeoutError(self._log.read_text())
 
     def kill(self) -> None:

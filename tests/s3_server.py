@@ -169,7 +169,7 @@ def faulty_proxy(server: S3Server, **options: object) -> Iterator[tuple[S3Server
 
         def log_message(self, *args: object) -> None: ...
 
-    for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+    for method in ("GET", "PUT", "POST", "PATCH", "DELETE", "HEAD"):
         setattr(Handler, f"do_{method}", Handler._serve)
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=listener.serve_forever, daemon=True).start()

@@ -1,0 +1,89 @@
+"""The best trial as a registered MLflow model, loaded and used in a process that knows nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.records import StudyRecord, TrialRecord
+from orchestrator.storage import LocalStore
+from orchestrator.tracking import MODEL_TAG, Tracker
+from tests.study_fixtures import STARTED, finish, study_config
+from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.train import EpochEnd, fit
+
+PREDICT = """
+import json, sys
+import open_clip
+open_clip.add_model_config(sys.argv[3])
+import mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = [model.predict([{"video": sys.argv[2]}]), model.predict([{"video": sys.argv[2]}], {"classes": "a,b"})]
+print(json.dumps([row.to_dict("records") for row in rows]))
+"""
+
+
+@pytest.fixture
+def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) -> StudyRecord:
+    """A finished study of one trained trial."""
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "batch_size": 8,
+        "epochs": 1,
+        "num_threads": 1,
+    }
+    record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
+    record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
+    trial = TrialRecord(
+        number=0, params={"prompts.depth": 1}, train=TrainConfig.model_validate(train), proposed_at=STARTED
+    )
+    record.write_trial(trial)
+
+    def publish(end: EpochEnd) -> None:
+        end.save(tmp_path / "checkpoint")
+        record.publish_checkpoint(0, tmp_path / "checkpoint", end.history)
+
+    fit(trial.train, on_epoch_end=publish)
+    finish(record, trial, "complete", 0.5)
+    return record
+
+
+def test_the_best_model_predicts_in_a_fresh_process(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for _ in range(2):
+        tracker = Tracker(uri, record)
+        tracker.reconcile()
+        tracker.stop()
+    client = MlflowClient(uri)
+    [version] = client.search_model_versions("name = 'depth'")
+    run = client.get_run(str(version.run_id))
+    assert version.source == f"models:/{run.data.tags[MODEL_TAG]}"
+
+    names = tmp_path / "ViT-test-small.json"
+    names.write_text(json.dumps(open_clip.get_model_config("ViT-test-small")))
+    video = next(Path(os.environ["VITACLIP_DATA_MOTIONS"]).glob("val_*.mp4"))
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, "models:/depth/1", str(video), str(names)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [trained], [chosen] = json.loads(done.stdout.splitlines()[-1])
+    assert len(trained["labels"]) == 4
+    assert sum(trained["probabilities"]) == pytest.approx(1)
+    assert sorted(chosen["labels"]) == ["a", "b"]
