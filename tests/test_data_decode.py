@@ -94,6 +94,38 @@ def test_open_groups_of_pictures(tmp_path, decoder):
         np.testing.assert_array_equal(decode_frames(path, drawn, decoder=decoder), expected[drawn])
 
 
+def remux(source, target, shift=0, options=None):
+    """Copies the packets, shown ``shift`` frames earlier, without encoding them again."""
+    with av.open(str(source)) as reader, av.open(str(target), "w", options=options or {}) as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        offset = int(shift / stream.average_rate / stream.time_base)
+        for packet in reader.demux(stream):
+            if packet.dts is not None:
+                packet.stream, packet.pts, packet.dts = copy, packet.pts - offset, packet.dts - offset
+                writer.mux(packet)
+    return target
+
+
+def test_frames_that_an_edit_list_cuts_away_are_not_counted(videos, tmp_path):
+    """Clips that were cut without encoding them again start at a key frame that is not shown."""
+    options = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
+    path = remux(videos["h264"], tmp_path / "cut.mp4", shift=5, options=options)
+    expected = whole_file(videos["h264"])[5:]
+    np.testing.assert_array_equal(whole_file(path), expected)
+    assert video_info(path).num_frames == NUM_FRAMES - 5
+    drawn = [0, 1, 11, 20, 34]
+    np.testing.assert_array_equal(decode_frames(path, drawn), expected[drawn])
+
+
+def test_a_truncated_file_is_broken_even_where_its_first_frames_decode(videos, tmp_path):
+    path = remux(videos["h264"], tmp_path / "whole.mp4", options={"movflags": "faststart"})
+    np.testing.assert_array_equal(decode_frames(path, [0]), whole_file(path)[[0]])
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    with pytest.raises(DataError, match=r"cut\.mp4: holds \d+ of its 40 frames: truncated"):
+        decode_frames(tmp_path / "cut.mp4", [0])
+
+
 def test_long_files_are_read_twice_instead_of_held(videos, monkeypatch):
     expected = whole_file(videos["h264"])
     monkeypatch.setattr(decode, "MAX_KEPT_BYTES", 0)

@@ -135,9 +135,10 @@ class _PyAVVideo:
         packets = [packet for packet in container.demux(self._stream) if packet.size]
         if not packets:
             raise DataError(f"{path}: holds no frames")
-        self._index = [_Packet(packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        self._index = [_Packet(p.pts, p.dts, p.is_keyframe, not p.is_discard) for p in packets]
         self._kept = packets if sum(packet.size for packet in packets) <= MAX_KEPT_BYTES else None
-        self._times = sorted(packet.time for packet in self._index) if self._has_times() else None
+        self._times = sorted(p.time for p in self._index if p.is_shown) if self._has_times() else None
+        self._check_complete()
         self.info = self._describe()
 
     def _has_times(self) -> bool:
@@ -148,11 +149,17 @@ class _PyAVVideo:
         is_avi = "avi" in self._container.format.name.split(",")
         return not is_avi or all(packet.time == packet.decode_time for packet in self._index)
 
+    def _check_complete(self) -> None:
+        """MP4's index, at the file's start or end, tells how many packets there should be."""
+        num_indexed = len(self._stream.index_entries)
+        if "mp4" in self._container.format.name and len(self._index) < num_indexed:
+            raise DataError(f"{self._path}: holds {len(self._index)} of its {num_indexed} frames: truncated")
+
     def _describe(self) -> VideoInfo:
         place = {time: index for index, time in enumerate(self._times or ())}
-        key_frames = [place.get(p.time, i) for i, p in enumerate(self._index) if p.is_key]
+        key_frames = [place.get(p.time, i) for i, p in enumerate(self._index) if p.is_key and p.is_shown]
         return VideoInfo(
-            num_frames=len(self._index),
+            num_frames=sum(p.is_shown for p in self._index),
             height=self._context.height,
             width=self._context.width,
             fps=float(self._stream.average_rate or 0),
@@ -185,7 +192,7 @@ class _PyAVVideo:
         keys = [i for i, packet in enumerate(self._index) if packet.is_key]
         spans: list[tuple[int, int]] = []
         for position, packet in enumerate(self._index):
-            if packet.time not in wanted:
+            if packet.time not in wanted or not packet.is_shown:
                 continue
             # a key frame shown later than the wanted frame does not start its group (open groups of pictures)
             first = max((k for k in keys if k <= position and self._index[k].time <= packet.time), default=0)
@@ -229,6 +236,7 @@ class _Packet(NamedTuple):
     time: Any  # int, or None where the container has no times
     decode_time: Any
     is_key: bool
+    is_shown: bool  # False: only others refer to it (an edit list cut it away)
 
 
 def _wanted(frames: Sequence[Any], wanted: Mapping[int, int]) -> Iterator[tuple[int, Any]]:
