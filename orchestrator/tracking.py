@@ -24,7 +24,7 @@ from datetime import datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: it reads them then
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own retries would last 246 s
@@ -87,17 +87,26 @@ def check_tracking(tracking_uri: str) -> None:
             socket.create_connection((parts.hostname or "", port), timeout=3).close()
         MlflowClient(tracking_uri).search_experiments(max_results=1)
     except (OSError, ValueError, MlflowException) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"MLflow at {redacted(tracking_uri)}: {reason}; start the server, correct "
+            f"MLflow at {redacted(tracking_uri)}: {_reason(error, tracking_uri)}; start the server, correct "
             "MLFLOW_TRACKING_URI (and its user, password or token), or unset it to use the local mlflow.db"
         ) from None
 
 
 def redacted(uri: str) -> str:
     """The URI without a password that it may hold."""
+    return _without_password(uri, uri)
+
+
+def _without_password(text: str, uri: str) -> str:
     password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return text.replace(password, "***").replace(unquote(password), "***") if password else text
+
+
+def _reason(error: Exception, uri: str) -> str:
+    """An error in one line, without the password that the address in it may hold."""
+    text = _without_password(str(error), uri) or type(error).__name__
+    return textwrap.shorten(text, 200)
 
 
 class Tracker:
@@ -451,9 +460,8 @@ class Mirror:
 
     def _back_off(self, error: Exception) -> None:
         if not self._delay_s:
-            reason = textwrap.shorten(str(error) or type(error).__name__, 200)
             message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
-            _logger.warning(message, redacted(self._uri), reason)
+            _logger.warning(message, redacted(self._uri), _reason(error, self._uri))
         self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)
 
     def _recovered(self) -> None:

@@ -18,6 +18,7 @@ class MlflowServer:
     """An MLflow server over a SQLite database and an artifact folder, or an ``s3://`` location."""
 
     def __init__(self, folder: Path, artifacts: str | None = None) -> None:
+        self.folder = folder
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestrator import sync
+from orchestrator import ls, report, show, sync
 from orchestrator.records import StudyRecord
-from orchestrator.storage import LocalStore
+from orchestrator.storage import LocalStore, open_store
 from orchestrator.tracking import Mirror, Tracker, check_tracking
 from tests.mlflow_server import MlflowServer
-from tests.s3_server import FaultyProxy, S3Server, faulty_proxy
+from tests.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from tests.study_fixtures import finish, new_record, propose, run_trial, train_epochs
 from vitaclip.errors import InputError
 
@@ -242,3 +245,59 @@ def test_training_never_waits_and_sync_delivers_later(
     assert len(runs) == 4
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.2), (2, 0.6)]
+
+
+def test_no_secret_is_written_anywhere(
+    server: MlflowServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Store on S3, MLflow with a password in its address, both also failing; then everything is searched."""
+    caplog.set_level(logging.DEBUG, "orchestrator")
+    monkeypatch.chdir(tmp_path)
+    with s3_server() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=s3.endpoint_url, region_name="us-east-1")
+        client.create_bucket(Bucket="secrets")
+        monkeypatch.setenv("VITACLIP_STORE", "s3://secrets/store")
+        uri = server.uri.replace("http://", "http://user:planted%21password@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        record = new_record(open_store("s3://secrets/store"), name="secrets")
+        for number in range(3):
+            run_trial(record, number, tmp_path / "c", 0.2, 0.6)
+        assert sync.main(["secrets"]) == 0
+        assert report.main(["secrets"]) == 0
+        assert show.main(["secrets", "--json"]) == 0
+        with faulty_proxy(s3, share=1.0, faults=("access_denied",)) as (failing, _):
+            monkeypatch.setenv("S3_ENDPOINT_URL", failing.endpoint_url)
+            assert ls.main([]) == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:planted%21password@127.0.0.1:9")
+        assert sync.main(["secrets"]) == 2
+        with faulty_proxy(S3Server(server.uri, "", ""), share=1.0, faults=("cut_upload",)) as (away, _):
+            mirror = Mirror(away.endpoint_url.replace("http://", "http://user:planted%21password@"), record)
+            mirror.start()
+            assert not mirror.close(timeout_s=2)
+        objects = client.list_objects_v2(Bucket="secrets")["Contents"]
+        stored = [client.get_object(Bucket="secrets", Key=item["Key"])["Body"].read() for item in objects]
+    written = [
+        path.read_bytes() for root in (tmp_path, server.folder) for path in root.rglob("*") if path.is_file()
+    ]
+    shown = "".join(capfd.readouterr()) + caplog.text
+    assert "fails" in shown
+    assert len(stored) > 10
+    for secret in (s3.secret_key, "planted%21password", "planted!password"):
+        assert secret not in shown
+        assert not any(secret.encode() in content for content in stored + written)
+        assert not any(secret in command_line for command_line in command_lines())
+
+
+def command_lines() -> list[str]:
+    """Of all processes of this machine."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_text(errors="replace"))
+    return lines
