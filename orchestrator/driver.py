@@ -26,13 +26,18 @@ from orchestrator.worker import Job
 _ERROR_LINES = 3
 
 
-def run_study(study: Study, store_uri: str, mirror: Mirror, progress: Progress) -> dict[int, str]:
+def run_study(
+    study: Study, store_uri: str, mirror: Mirror, progress: Progress, check: Callable[[], None] = lambda: None
+) -> dict[int, str]:
     """Trains and scores until nothing is left. Ray must be running.
+
+    Args:
+        check: called again and again; what it raises ends the run.
 
     Returns:
         trials that trained but could not be scored, with the reason; the next start tries them again.
     """
-    driver = _Driver(study, store_uri, mirror, progress)
+    driver = _Driver(study, store_uri, mirror, progress, check)
     for number in study.unscored:
         driver.score(number)
     driver.train()
@@ -51,11 +56,14 @@ class _NotSaved:
 class _Driver(_NotSaved, Callback):
     """Hears from Tune what happens to trials, and passes it on."""
 
-    def __init__(self, study: Study, store_uri: str, mirror: Mirror, progress: Progress) -> None:
+    def __init__(
+        self, study: Study, store_uri: str, mirror: Mirror, progress: Progress, check: Callable[[], None]
+    ) -> None:
         self._study = study
         self._store_uri = store_uri
         self._mirror = mirror
         self._progress = progress
+        self._check = check
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
 
@@ -88,6 +96,8 @@ class _Driver(_NotSaved, Callback):
             self.scorer.add(number)
 
     def collect_scores(self, timeout_s: float = 0) -> None:
+        """Finishes trials whose benchmarks are in."""
+        self._check()
         for number in self.scorer.poll(timeout_s):
             self._finish(number)
 

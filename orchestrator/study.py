@@ -19,6 +19,7 @@ from orchestrator.records import StudyRecord, TrialRecord, TrialResult, best_epo
 from orchestrator.sampler import PointOutcome, Proposer
 from orchestrator.schedulers import History, bar, falls_short
 from orchestrator.search_space import apply
+from orchestrator.storage import KeyExistsError
 from vitaclip.errors import InputError
 
 Wait = Literal["wait"]
@@ -83,7 +84,10 @@ class Study:
     def finish(self, number: int) -> TrialResult:
         """Writes the result of a trial whose benchmarks are scored (or that failed)."""
         result = self._result(self._trials[number], self.outcomes[number])
-        self.record.write_result(result)
+        try:
+            self.record.write_result(result)
+        except KeyExistsError:
+            result = self.record.result(number) or result
         self.results[number] = result
         return result
 
@@ -121,7 +125,10 @@ class Study:
             ),
             proposed_at=datetime.now(UTC),
         )
-        self.record.write_trial(trial)
+        try:
+            self.record.write_trial(trial)
+        except KeyExistsError:  # by a driver that lost its lease a moment ago: the same proposal
+            trial = self.record.trial(number)
         self._trials[number] = trial
         return trial
 

@@ -54,6 +54,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
     from orchestrator.cluster import check_local_resources, ray_session
     from orchestrator.driver import run_study
+    from orchestrator.lease import Lease
     from orchestrator.preflight import preflight, provenance
     from orchestrator.progress import Progress
     from orchestrator.records import StudyRecord
@@ -65,16 +66,17 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
         check_local_resources(config.resources)
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
-    record.create_or_check(config, provenance(config))
-    with ray_session(settings.ray_address, config.resources):
-        study = Study(config, record)
-        mirror = Mirror(settings.tracking_uri, record)
-        mirror.start()
-        try:
-            with Progress(config, console, len(study.results)) as progress:
-                errors = run_study(study, settings.store_uri, mirror, progress)
-        finally:
-            delivered = mirror.close(_CLOSE_TIMEOUT_S)
+    with Lease(record.store, config.name) as lease:
+        record.create_or_check(config, provenance(config))
+        with ray_session(settings.ray_address, config.resources):
+            study = Study(config, record)
+            mirror = Mirror(settings.tracking_uri, record)
+            mirror.start()
+            try:
+                with Progress(config, console, len(study.results)) as progress:
+                    errors = run_study(study, settings.store_uri, mirror, progress, lease.check)
+            finally:
+                delivered = mirror.close(_CLOSE_TIMEOUT_S)
     return _conclude(study, settings, errors, delivered, console)
 
 

@@ -102,6 +102,7 @@ class Simulation:
     config: StudyConfig
     rng: random.Random
     crash: bool = True
+    num_drivers: int = 1  # two: the lease is lost and the old driver does not know it yet
     store: MemoryStore = field(default_factory=MemoryStore)
     num_crashes: int = 0
 
@@ -111,11 +112,22 @@ class Simulation:
             budget = self.rng.randrange(1, 25) if self.crash else math.inf
             self.store.writes_left = budget
             try:
-                Driver(self).run()
+                self.run_drivers()
                 return self.results()
             except CrashError:
                 self.num_crashes += 1
                 self.check_readable()
+
+    def run_drivers(self) -> None:
+        drivers = [Driver(self)]
+        while drivers:
+            if len(drivers) < self.num_drivers and self.rng.random() < 0.05:
+                drivers.append(Driver(self))
+            driver = self.rng.choice(drivers)
+            if driver.finished:
+                drivers.remove(driver)
+            else:
+                driver.step()
 
     def results(self) -> list[dict[str, Any]]:
         """What must not depend on the interleaving."""
@@ -144,24 +156,27 @@ class Driver:
         self.training: list[TrialRecord] = []
         self.scoring = list(self.study.unscored)
         self.ended: list[int] = []
+        self.exhausted = False
 
-    def run(self) -> None:
-        exhausted = False
-        while not (exhausted and not self.training and not self.scoring):
-            can_start = not exhausted and len(self.training) < self.slots
-            events = [self.start] * can_start + [self.epoch] * 2 * bool(self.training)
-            events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
-            exhausted = self.rng.choice(events)() == "exhausted" or exhausted
+    @property
+    def finished(self) -> bool:
+        return self.exhausted and not self.training and not self.scoring
 
-    def start(self) -> str | None:
+    def step(self) -> None:
+        """One thing happens."""
+        can_start = not self.exhausted and len(self.training) < self.slots
+        events = [self.start] * can_start + [self.epoch] * 2 * bool(self.training)
+        events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
+        self.rng.choice(events)()
+
+    def start(self) -> None:
         trial = self.study.next_trial()
         if trial is None:
-            return "exhausted"
-        if trial == "wait":
+            self.exhausted = True
+        elif trial == "wait":
             assert self.training, "waits although nothing is running"
         else:
             self.training.append(trial)
-        return None
 
     def epoch(self) -> None:
         trial = self.rng.choice(self.training)
@@ -237,9 +252,10 @@ def undisturbed(search: dict[str, Any], seed: int) -> list[dict[str, Any]]:
 
 
 def disturbed(search: dict[str, Any], seed: int, interleaving: int) -> list[dict[str, Any]]:
-    """The same study on up to four slots, with crashes."""
+    """The same study on up to four slots, with crashes and sometimes a second driver."""
     rng = random.Random(interleaving)
-    return Simulation(config_of(search, seed, slots=rng.randint(1, 4)), rng).run()
+    config = config_of(search, seed, slots=rng.randint(1, 4))
+    return Simulation(config, rng, num_drivers=rng.randint(1, 2)).run()
 
 
 def main(num_interleavings: int) -> int:
