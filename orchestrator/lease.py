@@ -22,6 +22,7 @@ from vitaclip.errors import InputError, VitaClipError
 
 BEAT_S = 5.0
 DEAD_AFTER_S = 30.0
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 _logger = logging.getLogger(__name__)
 
 
@@ -124,7 +125,7 @@ class Lease:
 def _host() -> str:
     """This machine, and this container on it: process numbers mean nothing outside of their namespace."""
     with suppress(OSError):
-        return f"{socket.gethostname()} {Path("/proc/self/ns/pid").readlink()}"
+        return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()}"
     return socket.gethostname()
 
 
