@@ -104,8 +104,12 @@ def _without_password(text: str, uri: str) -> str:
 
 
 def _reason(error: Exception, uri: str) -> str:
-    """An error in one line, without the password that the address in it may hold."""
-    text = _without_password(str(error), uri) or type(error).__name__
+    """What lies at the bottom of an error, in one line, without the password that the address in it may hold."""
+    root: BaseException = error
+    while root.__context__ is not None:
+        root = root.__context__
+    cause = root if isinstance(root, OSError) else error  # "Connection refused", not urllib3's account of it
+    text = _without_password(str(cause), uri) or type(cause).__name__
     return textwrap.shorten(text, 200)
 
 
