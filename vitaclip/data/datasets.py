@@ -69,6 +69,34 @@ def load_dataset(name: str, split: str) -> Manifest:
     return _read_list_dataset(name, split, root)
 
 
+def available_splits(name: str) -> tuple[str, ...]:
+    """The splits that a dataset's folder has annotations for; of those that overlap, the published ones.
+
+    Raises InputError if there is none.
+    """
+    root = dataset_root(name)
+    if name in FORMATS:
+        numbered = [
+            split for split in FORMATS[name].splits if split[-1].isdigit() and split not in _ZERO_SHOT
+        ]
+        candidates = numbered or [split for split in FORMATS[name].splits if split not in _ZERO_SHOT]
+        official = tuple(split for split in candidates if FORMATS[name].read(root, split) is not None)
+        if official:
+            return official
+    splits = tuple(_list_files(root))
+    if not splits:
+        raise InputError(
+            f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will do"
+        )
+    return splits
+
+
+def _list_files(root: Path) -> list[str]:
+    """The splits given as list files. Class lists are none, nor are the files of published data sets."""
+    lists = (path for path in root.iterdir() if path.suffix in (".csv", ".txt"))
+    return sorted({path.stem for path in lists if not path.stem.endswith("classes")})
+
+
 def dataset_root(name: str) -> Path:
     """The folder where a dataset lives. Raises InputError when no setting names one that exists."""
     variable = f"VITACLIP_DATA_{name.upper().replace('-', '_')}"
@@ -159,7 +187,7 @@ def _read_list_dataset(name: str, split: str, root: Path) -> Manifest:
 
     A published data set needs no file of class names.
     """
-    found = sorted({path.stem for path in root.glob("*.[ct][sx][vt]") if not path.stem.endswith("classes")})
+    found = _list_files(root)
     splits = sorted({*found, *(FORMATS[name].splits if name in FORMATS else ())})
     if split not in found:
         raise InputError(

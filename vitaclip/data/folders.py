@@ -31,6 +31,11 @@ class Folder(Protocol):
     def put(self, partial: Path, name: str) -> None: ...
 
 
+def open_folder(uri: str) -> Folder:
+    """A local folder, or ``s3://bucket/prefix`` (pyarrow's S3 client; credentials from the environment)."""
+    return LocalFolder(Path(uri))
+
+
 class LocalFolder:
     """A folder on a local disk. Unfinished files lie in ``.partial``, which every run empties at its start."""
 

@@ -1,0 +1,104 @@
+"""Looks at every file of a data set: does it exist, open, and decode its first and its last frame?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vitaclip.data.decode import open_video, read_frames
+from vitaclip.errors import DataError
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was found at one path. ``error`` is None if the file is good; the rest is then known."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    error: str | None
+    num_frames: int = 0
+    fps: float = 0.0
+    height: int = 0
+    width: int = 0
+    codec: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps if self.fps else 0.0
+
+
+def check_files(
+    paths: Iterable[str],
+    ledger: Path,
+    *,
+    num_threads: int,
+    on_done: Callable[[FileReport], None] = lambda _: None,
+) -> list[FileReport]:
+    """Checks files and writes each result to ``ledger``, one JSON line per file, as it is known.
+
+    A file whose size and time of change stand in the ledger already is not looked at again.
+    """
+    known = {report.path: report for report in read_ledger(ledger)}
+    reports = []
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with ledger.open("a", encoding="utf-8") as lines, ThreadPoolExecutor(num_threads) as pool:
+        lines.write("\n")  # ends a line that a killed run left half-written
+        futures = [pool.submit(_check_unless_known, path, known.get(path)) for path in paths]
+        try:
+            for future in futures:
+                report = future.result()
+                if report != known.get(report.path):
+                    lines.write(json.dumps(asdict(report)) + "\n")
+                    lines.flush()
+                on_done(report)
+                reports.append(report)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return reports
+
+
+def read_ledger(ledger: Path) -> Iterator[FileReport]:
+    """The reports in a ledger; later ones of a path are newer. Lines that a killed run left are skipped."""
+    if not ledger.is_file():
+        return
+    with ledger.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                yield FileReport(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+
+
+def _check_unless_known(path: str, known: FileReport | None) -> FileReport:
+    size_bytes, mtime_ns = _identity(path)
+    if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
+        return known
+    return check_file(path)
+
+
+def check_file(path: str) -> FileReport:
+    """Opens one file and decodes its first and last frame."""
+    size_bytes, mtime_ns = _identity(path)
+    try:
+        with open_video(path) as video:
+            info = video.info
+            frames = read_frames(video, np.unique([0, info.num_frames - 1]).tolist())
+    except DataError as error:
+        return FileReport(path, size_bytes, mtime_ns, str(error))
+    height, width = frames.shape[1:3]
+    return FileReport(path, size_bytes, mtime_ns, None, info.num_frames, info.fps, height, width, info.codec)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Size and time of change; (0, 0) for a missing file."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
