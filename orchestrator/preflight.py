@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -30,7 +31,7 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
     check_tracking(settings.tracking_uri)
     check_backbone(config.train.backbone)
     _check_depths(config)
-    for dataset, split in _splits(config):
+    for dataset, split in dataset_splits(config):
         if not load_dataset(dataset, split).clips:
             raise InputError(f"dataset {dataset}, split {split}: found no clip; check the annotation file")
 
@@ -40,17 +41,17 @@ def provenance(config: StudyConfig) -> dict[str, Scalar]:
     root = Path(__file__).resolve().parent.parent
     lock = root / "requirements.lock"
     return {
-        "git_commit": _git(root, "rev-parse", "HEAD"),
+        "git_commit": _git(root, "rev-parse", "HEAD") or os.environ.get("VITACLIP_GIT_COMMIT") or None,
         "git_dirty": bool(_git(root, "status", "--porcelain")),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
-        **{f"dataset.{name}.{split}": _digest(name, split) for name, split in _splits(config)},
+        **{f"dataset.{name}.{split}": dataset_digest(name, split) for name, split in dataset_splits(config)},
     }
 
 
-def _digest(dataset: str, split: str) -> str:
+def dataset_digest(dataset: str, split: str) -> str:
     """Of the classes and of the clips' file names and labels: the same wherever the dataset lies."""
     manifest = load_dataset(dataset, split)
     clips = [(Path(clip.path).name, clip.label) for clip in manifest.clips]
@@ -65,10 +66,13 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _splits(config: StudyConfig) -> list[tuple[str, str]]:
+def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
+    """Each (dataset, split) that the study trains, validates or is scored on."""
     space = config.search_space
     datasets = edge_values(space["data.dataset"]) if "data.dataset" in space else [config.train.data.dataset]
     trained = [(str(dataset), split) for dataset in datasets for split in ("train", "val")]
+    if config.train.data.development is not None:
+        trained += [(str(dataset), config.train.data.development) for dataset in datasets]
     return trained + [(b.dataset, split) for b in config.benchmarks for split in b.splits]
 
 

@@ -28,8 +28,8 @@ from optuna.samplers import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from orchestrator.config import CategoricalDistribution, Distribution, IntDistribution, Scalar, StudyConfig
-from orchestrator.search_space import Params, suggest_params
+from orchestrator.config import Scalar, StudyConfig
+from orchestrator.search_space import Params, grid, suggest_params
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -112,18 +112,3 @@ def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
             return GridSampler(grid(config.search_space), seed=config.search.seed)
         case "random":
             return RandomSampler(seed=seed)
-
-
-def grid(space: Mapping[str, Distribution]) -> dict[str, list[Scalar]]:
-    """Every value of each parameter; floats need a step to have finitely many."""
-    return {key: _grid_values(distribution) for key, distribution in space.items()}
-
-
-def _grid_values(distribution: Distribution) -> list[Scalar]:
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, int(distribution.high) + 1, distribution.step))
-    assert distribution.step is not None, "checked by search_space.resolve"
-    count = int((distribution.high - distribution.low) / distribution.step + 1e-9)
-    return [distribution.low + index * distribution.step for index in range(count + 1)]

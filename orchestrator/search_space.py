@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
@@ -34,7 +35,7 @@ def resolve(config: StudyConfig) -> StudyConfig:
     config = config.model_copy(update={"search_space": space})
     _check_conditions(space)
     if config.search.sampler.name == "grid":
-        _check_grid(space)
+        _check_grid(config)
     for key, distribution in space.items():
         _check_key(key)
         _check_range(key, distribution)
@@ -167,10 +168,33 @@ def _check_conditions(space: SearchSpace) -> None:
         ) from None
 
 
-def _check_grid(space: SearchSpace) -> None:
-    for key, distribution in space.items():
+def _check_grid(config: StudyConfig) -> None:
+    for key, distribution in config.search_space.items():
         if isinstance(distribution, FloatDistribution) and distribution.step is None:
             raise InputError(f"search_space.{key}: a grid needs a step, or categorical choices")
+        if distribution.when:
+            raise InputError(f"search_space.{key}.when: a grid knows no conditions; take another sampler")
+    num_points = math.prod(map(len, grid(config.search_space).values()))
+    if config.search.num_trials > num_points * config.search.num_repeats:
+        raise InputError(
+            f"search.num_trials: found {config.search.num_trials}, the grid has {num_points} points "
+            f"(times {config.search.num_repeats} repeats)"
+        )
+
+
+def grid(space: SearchSpace) -> dict[str, list[Scalar]]:
+    """Every value of each parameter; floats need a step to have finitely many."""
+    return {key: _grid_values(distribution) for key, distribution in space.items()}
+
+
+def _grid_values(distribution: Distribution) -> list[Scalar]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, int(distribution.high) + 1, distribution.step))
+    step = distribution.step or 1.0
+    count = int((distribution.high - distribution.low) / step + 1e-9)
+    return [distribution.low + index * step for index in range(count + 1)]
 
 
 def _check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:

@@ -86,6 +86,15 @@ def test_a_grid_needs_finitely_many_values() -> None:
         resolve(config)
 
 
+def test_a_grid_has_an_end() -> None:
+    config = study_config(
+        search_space={"prompts.depth": int_range(0, 4, step=2)},
+        search={"num_trials": 4, "sampler": {"name": "grid"}},
+    )
+    with pytest.raises(InputError, match="found 4, the grid has 3 points"):
+        resolve(config)
+
+
 def test_field_names_are_the_leaves() -> None:
     names = set(field_names())
     assert {"epochs", "prompts.depth", "data.augment.horizontal_flip"} <= names

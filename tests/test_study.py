@@ -132,6 +132,26 @@ def test_repeats_share_a_point_and_differ_in_seed() -> None:
     assert [trial.train.seed for trial in trials] == [0, 1, 2]
 
 
+def test_a_grid_proposes_every_point_once_and_goes_on_after_a_restart() -> None:
+    config = study_config(
+        search_space={
+            "prompts.depth": {"type": "int", "low": 0, "high": 2},
+            "prompts.local": {"type": "categorical", "choices": [True, False]},
+        },
+        search={"num_trials": 6, "lag": 8, "sampler": {"name": "grid"}},
+        benchmarks=[],
+    )
+    record = SimulatedRecord(MemoryStore(), config.name)
+    record.create_or_check(config, PROVENANCE)
+    points = [Study(config, record).next_trial() for _ in range(1)]
+    for _ in range(5):
+        study = Study(config, record)
+        for trial in record.trials():
+            assert study.next_trial() == trial
+        points.append(study.next_trial())
+    assert len({str(point.params) for point in points}) == 6  # type: ignore[union-attr]
+
+
 def test_first_points_are_tried_first_and_completed_by_the_sampler() -> None:
     manual = Manual(first_points=[{"prompts.depth": 4, "optimizer.lr": 1e-3}, {"prompts.depth": 1}])
     first, second = manual.next(), manual.next()

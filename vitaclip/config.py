@@ -88,6 +88,9 @@ class DataConfig(Config):
     dataset: str = Field(
         "quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>"
     )
+    development: str | None = Field(
+        None, description="a split of classes never trained on; scored zero-shot after every epoch"
+    )
     num_frames: PositiveInt = 8
     sampling: Literal["dense", "uniform"] = Field(
         "dense", description="fixed stride, or one frame per segment (TSN)"

@@ -66,7 +66,8 @@ def fit(
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
     Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``lr`` (of its last
-    step), ``data/broken``, ``time/epoch_s``, ``time/clips_per_s``. With ``epochs: 0`` nothing is trained and the
+    step), ``data/broken``, ``time/epoch_s``, ``time/clips_per_s``, and with ``data.development`` set
+    ``development/top1`` and ``development/top5``, zero-shot. With ``epochs: 0`` nothing is trained and the
     untrained model is validated once, as epoch 0.
 
     Args:
@@ -100,6 +101,7 @@ class _Run:
     config: TrainConfig
     train: Manifest
     val: Manifest
+    development: Manifest | None
     model: VitaCLIP
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
@@ -158,6 +160,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
     train, val = load_dataset(config.data.dataset, "train"), load_dataset(config.data.dataset, "val")
     if train.classes != val.classes:
         raise InputError(f"dataset {config.data.dataset}: its train and val splits have different classes")
+    development = _load_development(config, train)
     _, world_size = rank_and_world_size()
     if config.batch_size % world_size:
         raise InputError(
@@ -166,10 +169,22 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
     model = build_model(config, train.classes).to(default_device())
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(model.logit_scale.device.type) if config.precision == "fp16" else None
-    run = _Run(config, train, val, model, optimizer, scaler, Progress())
+    run = _Run(config, train, val, development, model, optimizer, scaler, Progress())
     if resume_from is not None:
         _restore(run, resume_from)
     return run
+
+
+def _load_development(config: TrainConfig, train: Manifest) -> Manifest | None:
+    if config.data.development is None:
+        return None
+    development = load_dataset(config.data.dataset, config.data.development)
+    if shared := set(development.classes) & set(train.classes):
+        raise InputError(
+            f"data.development: split '{config.data.development}' of {config.data.dataset} shares classes with "
+            f"training ({', '.join(sorted(shared)[:3])}); allowed are splits of other classes"
+        )
+    return development
 
 
 def _restore(run: _Run, folder: Path) -> None:
@@ -219,4 +234,9 @@ def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
 def _validate(run: _Run) -> EpochMetrics:
     run_candidate = candidate(run.model, run.val.classes, "supervised")
     score = evaluate([run_candidate], run.val, run.config.data, run.config.validation)[0]
-    return {"val/top1": score.top1, "val/top5": score.top5, "val/loss": score.loss}
+    metrics = {"val/top1": score.top1, "val/top5": score.top5, "val/loss": score.loss}
+    if run.development is not None:
+        unseen = candidate(run.model, run.development.classes, "zero_shot")
+        score = evaluate([unseen], run.development, run.config.data, run.config.validation)[0]
+        metrics |= {"development/top1": score.top1, "development/top5": score.top5}
+    return metrics
