@@ -259,7 +259,7 @@ def test_bad_annotations_are_named(root):
     with pytest.raises(InputError, match=r"train.csv, line 2: cannot be read .*allowed columns"):
         load_dataset("kinetics400", "train")
     write(root / "train.csv", HEADER + "high jump,a,0,10,train,0\n")
-    with pytest.raises(InputError, match="none of the 1 listed videos is in"):
+    with pytest.raises(InputError, match="none of the 1 listed videos is there"):
         load_dataset("kinetics400", "train")
     write(root / "train.json", '{"id": 1}')
     with pytest.raises(InputError, match=r"train.json: cannot be read .*'id' and 'template'"):

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from vitaclip.config import AugmentConfig, DataConfig, EvalConfig, TrainConfig
 from vitaclip.data.check import FileReport, check_files
-from vitaclip.data.datasets import available_splits, load_dataset
-from vitaclip.data.folders import open_folder
+from vitaclip.data.datasets import available_splits, dataset_root, load_dataset, root_variable
+from vitaclip.data.folders import open_folder, read_remote
 from vitaclip.data.loader import eval_batches, train_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.data.prepare import PrepareParameters, prepare
@@ -154,7 +154,7 @@ def _prepare(args: argparse.Namespace) -> None:
             f"prepare: found --short-side {args.short_side}, --group-size {args.group_size}, --crf {args.crf}; "
             "allowed: at least 16, at least 1, and 0..51"
         )
-    splits = _load_splits(args.dataset, args.split)
+    splits = _load_source(args.dataset, args.split)
     parameters = PrepareParameters(args.short_side, args.crf, args.group_size)
     num_videos = len({clip.path for manifest in splits.values() for clip in manifest.clips})
     with _progress("preparing", num_videos) as advance:
@@ -163,11 +163,10 @@ def _prepare(args: argparse.Namespace) -> None:
         )
     num_new = sum(result.is_new and result.error is None for result in results)
     broken = [result.error for result in results if result.error is not None]
-    variable = f"VITACLIP_DATA_{args.dataset.upper().replace('-', '_')}"
     print(
         f"{num_new} videos prepared, {len(results) - num_new - len(broken)} were ready, {len(broken)} broken"
     )
-    print(f"train on them with {variable}={args.out}")
+    print(f"train on them with {root_variable(args.dataset)}={args.out}")
     if broken:
         raise DataError(
             f"{args.dataset}: {len(broken)} of {len(results)} videos are broken:{_listed(broken)}"
@@ -217,7 +216,14 @@ def _write_picture(strips_THWC: dict[str, np.ndarray], title: str, path: Path) -
 
 
 def _load_splits(dataset: str, splits: Sequence[str] | None) -> dict[str, Manifest]:
-    return {split: load_dataset(dataset, split) for split in splits or available_splits(dataset)}
+    root = dataset_root(dataset)
+    return {split: load_dataset(dataset, split) for split in splits or available_splits(dataset, root)}
+
+
+def _load_source(dataset: str, splits: Sequence[str] | None) -> dict[str, Manifest]:
+    """What is to be prepared: here, or in an object store."""
+    uri = os.environ.get(root_variable(dataset), "")
+    return read_remote(dataset, splits, uri) if uri.startswith("s3://") else _load_splits(dataset, splits)
 
 
 def _listed(reasons: Sequence[str]) -> str:

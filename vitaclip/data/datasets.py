@@ -20,6 +20,7 @@ from vitaclip.data.formats import (
     read_kinetics,
     read_ssv2,
     read_ucf101,
+    video_paths,
 )
 from vitaclip.data.manifest import Clip, Manifest, numbered_lines, read_class_list, read_list
 from vitaclip.errors import InputError, suggest
@@ -61,20 +62,24 @@ def load_dataset(name: str, split: str) -> Manifest:
     that cannot be read.
     """
     root = dataset_root(name)
+    return read_dataset(name, split, root, lambda: VideoFiles(video_paths(root)))
+
+
+def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
+    """``load_dataset`` of annotations in ``root``; ``files`` finds the videos, where a format needs that."""
     if name in FORMATS and split in FORMATS[name].splits:
         rows = FORMATS[name].read(root, "val" if split in _ZERO_SHOT else split)
         if rows is not None:
-            manifest = _manifest(name, split, rows, root)
+            manifest = _manifest(name, split, rows, files())
             return manifest if split not in _ZERO_SHOT else keep_classes(manifest, zero_shot_classes(split))
     return _read_list_dataset(name, split, root)
 
 
-def available_splits(name: str) -> tuple[str, ...]:
+def available_splits(name: str, root: Path) -> tuple[str, ...]:
     """The splits that a dataset's folder has annotations for; of those that overlap, the published ones.
 
     Raises InputError if there is none.
     """
-    root = dataset_root(name)
     if name in FORMATS:
         numbered = [
             split for split in FORMATS[name].splits if split[-1].isdigit() and split not in _ZERO_SHOT
@@ -99,15 +104,22 @@ def _list_files(root: Path) -> list[str]:
 
 def dataset_root(name: str) -> Path:
     """The folder where a dataset lives. Raises InputError when no setting names one that exists."""
-    variable = f"VITACLIP_DATA_{name.upper().replace('-', '_')}"
+    variable = root_variable(name)
     found = os.environ.get(variable)
     if name == QUICKSTART:
         return _quickstart_root(Path(found) if found else QUICKSTART_ROOT)
     if not found:
         raise InputError(f"dataset {name!r}: {variable} is not set; set it to the dataset's folder")
+    if found.startswith("s3://"):
+        raise InputError(f"dataset {name!r}: {variable} is {found}; only 'data prepare' reads from S3")
     if not Path(found).is_dir():
         raise InputError(f"dataset {name!r}: {variable} is {found}, which is not a folder")
     return Path(found)
+
+
+def root_variable(name: str) -> str:
+    """The environment variable that says where a dataset lives."""
+    return f"VITACLIP_DATA_{name.upper().replace('-', '_')}"
 
 
 def _quickstart_root(root: Path) -> Path:
@@ -119,21 +131,19 @@ def _quickstart_root(root: Path) -> Path:
     return root
 
 
-def _manifest(name: str, split: str, rows: Sequence[Row], root: Path) -> Manifest:
+def _manifest(name: str, split: str, rows: Sequence[Row], files: VideoFiles) -> Manifest:
     """Finds each row's label and file. Videos without a file are listed, and a warning counts them."""
     raw_classes = read_class_list(CLASS_LISTS / f"{name}.txt")
-    labels, files = class_labels(raw_classes), VideoFiles(root)
+    labels = class_labels(raw_classes)
     clips, missing = [], []
     for row in rows:
         label, path = _label(row, labels, name), files.find(row.video)
         if path is None:
             missing.append(row.video)
         else:
-            clips.append(Clip(os.path.abspath(path), label))  # noqa: PTH100 (keeps links, and is fast)
+            clips.append(Clip(path, label))
     if not clips:
-        raise InputError(
-            f"dataset {name!r}, split {split!r}: none of the {len(rows)} listed videos is in {root}"
-        )
+        raise InputError(f"dataset {name!r}, split {split!r}: none of the {len(rows)} listed videos is there")
     if missing:
         _logger.warning("%s %s: %d of %d listed videos are missing", name, split, len(missing), len(rows))
     classes = tuple(map(clean_class_name, raw_classes))

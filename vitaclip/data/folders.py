@@ -1,16 +1,23 @@
-"""Output folders, here or in an object store: files appear whole or not at all."""
+"""Folders here or in an object store, for ``data prepare``: what is written appears whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
+import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from vitaclip.errors import InputError
+from vitaclip.data.datasets import available_splits, read_dataset
+from vitaclip.data.formats import VideoFiles, is_video
+from vitaclip.data.manifest import Clip, Manifest
+from vitaclip.errors import DataError, InputError
 
 
 class Folder(Protocol):
@@ -32,8 +39,8 @@ class Folder(Protocol):
 
 
 def open_folder(uri: str) -> Folder:
-    """A local folder, or ``s3://bucket/prefix`` (pyarrow's S3 client; credentials from the environment)."""
-    return LocalFolder(Path(uri))
+    """A local folder, or ``s3://bucket/prefix``: server and credentials from the environment."""
+    return S3Folder(uri) if uri.startswith("s3://") else LocalFolder(Path(uri))
 
 
 class LocalFolder:
@@ -84,3 +91,112 @@ class LocalFolder:
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(target)
+
+
+class S3Folder:
+    """A prefix in a bucket. Objects appear whole, so nothing unfinished is ever visible.
+
+    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's; credentials are found as AWS's tools find them.
+    """
+
+    def __init__(self, uri: str) -> None:
+        from pyarrow import fs  # here: only object stores need it
+
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise InputError(f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix")
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._root = f"{bucket}/{prefix}".rstrip("/")
+        self._files = fs.S3FileSystem(endpoint_override=os.environ.get("S3_ENDPOINT_URL"))
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def size(self, name: str) -> int | None:
+        stat = self.stat(name)
+        return None if stat is None else stat[0]
+
+    def stat(self, name: str) -> list[int] | None:
+        """Size and time of change (ns); None if there is no such object."""
+        info = self._files.get_file_info(f"{self._root}/{name}")
+        return [info.size, info.mtime_ns] if info.is_file else None
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._files.open_output_stream(f"{self._root}/{name}") as stream:
+            stream.write(content)
+
+    @contextlib.contextmanager
+    def partial(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, "partial")
+
+    def put(self, partial: Path, name: str) -> None:
+        self.write(name, partial.read_bytes())
+
+    def names(self) -> list[str]:
+        """Every object below the prefix."""
+        from pyarrow import fs
+
+        found = self._files.get_file_info(fs.FileSelector(self._root, recursive=True))
+        return [info.path.removeprefix(f"{self._root}/") for info in found if info.is_file]
+
+
+def read_remote(dataset: str, splits: Sequence[str] | None, uri: str) -> dict[str, Manifest]:
+    """The manifests of a data set in an object store; their clips' paths start with ``s3://``."""
+    folder = S3Folder(uri)
+    with tempfile.TemporaryDirectory() as annotations:
+        local = Path(annotations)
+        names = folder.names()
+        videos = VideoFiles(f"{local}/{name}" for name in names if is_video(name))
+        for name in names:
+            if not is_video(name):
+                (local / name).parent.mkdir(parents=True, exist_ok=True)
+                (local / name).write_bytes(folder.read(name) or b"")
+        wanted = splits or available_splits(dataset, local)
+        manifests = {split: read_dataset(dataset, split, local, lambda: videos) for split in wanted}
+    return {split: _moved(manifest, annotations, folder.uri) for split, manifest in manifests.items()}
+
+
+def _moved(manifest: Manifest, root: str, new_root: str) -> Manifest:
+    clips = (Clip(clip.path.replace(root, new_root, 1), clip.label) for clip in manifest.clips)
+    return replace(manifest, clips=tuple(clips))
+
+
+def file_stat(path: str) -> list[int] | None:
+    """Size and time of change (ns) of a file here or in an object store; None if it is not there."""
+    if path.startswith("s3://"):
+        parent, _, name = path.rpartition("/")
+        return _bucket(parent).stat(name)
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+@functools.lru_cache(maxsize=1024)
+def _bucket(uri: str) -> S3Folder:
+    return S3Folder(uri)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[Path]:
+    """The file itself, or a temporary copy of one in an object store. Raises DataError if it is not there."""
+    if not path.startswith("s3://"):
+        yield Path(path)
+        return
+    parent, _, name = path.rpartition("/")
+    content = _bucket(parent).read(name)
+    if content is None:
+        raise DataError(f"{path}: cannot be opened: no such object")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, name)
+        copy.write_bytes(content)
+        yield copy

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -122,11 +122,11 @@ def _template(template: str) -> str:
 
 
 class VideoFiles:
-    """The video files under a folder, found by name whatever folder and container they ended up in."""
+    """Video files, found by name whatever folder and container they ended up in."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, paths: Iterable[str]) -> None:
         self._paths: dict[str, list[str]] = {}
-        for path in _walk(root):
+        for path in paths:
             self._paths.setdefault(PurePosixPath(path).stem, []).append(path)
 
     def find(self, video: str) -> str | None:
@@ -141,10 +141,16 @@ class VideoFiles:
         )
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for folder, _, files in os.walk(root, followlinks=True):
+def is_video(name: str) -> bool:
+    """Whether a file's name ends as a video's does."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 (there may be a million)
+
+
+def video_paths(root: Path) -> Iterator[str]:
+    """The absolute path of every video file below a folder; links are followed."""
+    for folder, _, files in os.walk(root.absolute(), followlinks=True):
         for name in files:
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:  # noqa: PTH122 (a million files)
+            if is_video(name):
                 yield os.path.join(folder, name)  # noqa: PTH118
 
 

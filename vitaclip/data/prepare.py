@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from vitaclip.data.decode import Frames, decode_frames, scaled_size, video_info
-from vitaclip.data.folders import Folder
+from vitaclip.data.folders import Folder, file_stat, local_copy
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.errors import DataError
 
@@ -111,16 +111,18 @@ def _in_threads(
 
 
 def _prepare_video(path: str, output: Folder, name: str, parameters: PrepareParameters) -> Prepared:
-    record = _read_record(output, name)
     made_with = {"format": FORMAT, **asdict(parameters)}
+    record = _read_record(output, name)
+    if record.get("parameters") == made_with and _is_current(record, path, output, name):
+        return Prepared(path, name, is_new=False, error=record["error"])
+    source, made, error = {"path": path, "stat": file_stat(path)}, {}, None
     try:
-        if record.get("parameters") == made_with and _is_current(record, path, output, name):
-            return Prepared(path, name, is_new=False, error=record["error"])
-        made = _encode_verified(path, output, name, parameters)
-        error = None
+        with local_copy(path) as local:
+            source["sha256"] = _sha256(local)
+            made = _encode_verified(str(local), output, name, parameters)
     except DataError as failure:
-        made, error = {}, str(failure)
-    record = {"source": _identity(path), "parameters": made_with, "error": error, **made}
+        error = str(failure).replace(str(local), path)
+    record = {"source": source, "parameters": made_with, "error": error, **made}
     output.write(f"{name}.json", json.dumps(record, indent=1).encode())
     return Prepared(path, name, is_new=True, error=error)
 
@@ -135,24 +137,26 @@ def _read_record(output: Folder, name: str) -> dict[str, Any]:
 
 def _is_current(record: Mapping[str, Any], path: str, output: Folder, name: str) -> bool:
     """Whether an earlier run's result still stands: same source, and the prepared file is what was written."""
-    source = record.get("source", {})
-    if not Path(path).is_file():
-        return False
-    stat = Path(path).stat()
-    same = (source.get("size_bytes"), source.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
-    if not same and source.get("sha256") != _identity(path)["sha256"]:
+    if not _is_same(record.get("source", {}), path):
         return False
     return record.get("error") is not None or output.size(name) == record.get("size_bytes")
 
 
-def _identity(path: str) -> dict[str, Any]:
-    file = Path(path)
-    if not file.is_file():
-        return {"path": path}
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    stat = file.stat()
-    return {"path": path, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+def _is_same(source: Mapping[str, Any], path: str) -> bool:
+    """Whether a source is what it was: by size and time of change or, where these differ, by its hash."""
+    stat = file_stat(path)
+    if stat is None or source.get("stat") == stat:
+        return stat is not None
+    with local_copy(path) as local:
+        return bool(source.get("sha256") == _sha256(local))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
 def _encode_verified(path: str, output: Folder, name: str, parameters: PrepareParameters) -> dict[str, Any]:
