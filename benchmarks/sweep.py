@@ -30,11 +30,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from orchestrator.cluster import num_cpus, ray_session
 from orchestrator.config import StudyConfig
 from orchestrator.driver import run_study
+from orchestrator.mirror import Mirror
 from orchestrator.records import StudyRecord, TrialRecord, TrialResult
 from orchestrator.search_space import apply
 from orchestrator.storage import open_store
 from orchestrator.study import Study
-from orchestrator.tracking import Mirror
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import EpochEnd, fit

@@ -16,10 +16,10 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.scoring import Scorer
 from orchestrator.study import Study
-from orchestrator.tracking import Mirror
 from orchestrator.trial import FAILURE, run_trial
 from orchestrator.worker import Job
 

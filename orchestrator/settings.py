@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -22,3 +23,9 @@ class Settings(BaseSettings):
         """The store's address as any process of this machine understands it: local folders are absolute."""
         store = open_store(self.store)
         return str(Path(store.root)) if isinstance(store, LocalStore) else store.uri
+
+
+def without_password(text: str, uri: str | None = None) -> str:
+    """The text without the password that ``uri`` (default: the text is a URI itself) may hold."""
+    password = urlsplit(uri or text).password
+    return text.replace(password, "***").replace(unquote(password), "***") if password else text

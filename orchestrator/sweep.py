@@ -55,13 +55,13 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     from orchestrator.cluster import check_local_resources, ray_session
     from orchestrator.driver import run_study
     from orchestrator.lease import Lease
+    from orchestrator.mirror import Mirror
     from orchestrator.preflight import preflight, provenance
     from orchestrator.progress import Progress
     from orchestrator.records import StudyRecord
     from orchestrator.storage import open_store
     from orchestrator.study import Study
-    from orchestrator.tracking import Mirror
-
+    
     if settings.ray_address is None:
         check_local_resources(config.resources)
     preflight(config, settings)
@@ -83,8 +83,8 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
 def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     """Prints what a sweep would do and where it would write."""
     from orchestrator.records import StudyRecord
+    from orchestrator.settings import without_password
     from orchestrator.storage import open_store
-    from orchestrator.tracking import redacted
 
     record = StudyRecord(open_store(settings.store_uri), config.name)
     finished = len(record.results()) if record.exists() else 0
@@ -103,7 +103,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "writes": f"up to {search.num_trials * max(train.epochs, 1)} checkpoints (the newest and the best of each "
         f"trial stay), {search.num_trials * len(config.benchmarks)} benchmark scores, {search.num_trials} results",
         "store": f"{settings.store_uri}/{config.name}",
-        "MLflow": redacted(settings.tracking_uri),
+        "MLflow": without_password(settings.tracking_uri),
         "Ray": settings.ray_address or "started on this machine for the time of the sweep",
     }
     for name, text in lines.items():
@@ -128,7 +128,7 @@ def _conclude(
     study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
 ) -> int:
     from orchestrator.progress import trials_table
-    from orchestrator.tracking import redacted
+    from orchestrator.settings import without_password
 
     results = list(study.results.values())
     console.print(trials_table(study.config, results))
@@ -143,7 +143,7 @@ def _conclude(
             f"MLflow lacks the latest results; run: python -m orchestrator.sync {study.config.name}"
         )
     console.print(f"results: {settings.store_uri}/{study.config.name}", markup=False, soft_wrap=True)
-    uri = redacted(settings.tracking_uri)
+    uri = without_password(settings.tracking_uri)
     if uri.startswith("http"):
         console.print(f"compare them: {uri} (experiment {study.config.name})", markup=False, soft_wrap=True)
     else:

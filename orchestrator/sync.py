@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from orchestrator import command
-from orchestrator.settings import Settings
-from orchestrator.tracking import Tracker, check_tracking, redacted
+from orchestrator.settings import Settings, without_password
+from orchestrator.tracking import Tracker, check_tracking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,10 @@ def _sync(options: argparse.Namespace, console: Console) -> None:
         tracker = Tracker(uri, record)
         tracker.reconcile()
         tracker.stop()
-        console.print(f"{name}: {len(record.trials())} trials are in MLflow at {redacted(uri)}", markup=False)
+        console.print(
+            f"{name}: {len(record.trials())} trials are in MLflow at {without_password(uri)}",
+            markup=False,
+        )
 
 
 if __name__ == "__main__":

@@ -2,29 +2,24 @@
 
 Nothing here is a second truth. :meth:`Tracker.reconcile` looks at what MLflow has and adds what it lacks, so
 it may be repeated after any failure and each trial and epoch still appears exactly once. While a study runs,
-:class:`Mirror` does so from one background thread: a tracking server that is down delays MLflow's view and
+:mod:`orchestrator.mirror` does so from one background thread: a tracking server that is down delays MLflow's view and
 never the training.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import os
-import queue
 import socket
 import tempfile
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: it reads them then
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own retries would last 246 s
@@ -32,7 +27,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -49,17 +43,18 @@ from mlflow.models import Model
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from orchestrator import video_classifier
+from orchestrator.artifacts import confusion_figure, installed_packages, per_class_csv
 from orchestrator.config import Scalar
 from orchestrator.progress import best_first
 from orchestrator.records import (
     BASELINE,
     BenchmarkScore,
-    SplitScore,
     StudyRecord,
     TrialRecord,
     TrialResult,
     flatten,
 )
+from orchestrator.settings import without_password
 from vitaclip.checkpoint import OPTIMIZER_FILE
 from vitaclip.errors import InputError
 
@@ -68,12 +63,9 @@ logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Mirror says once what is wrong
-_logger = logging.getLogger(__name__)
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
 MODEL_TAG = "vitaclip.model_id"
-_MAX_WAITING = 10_000
-_FIRST_DELAY_S, _LAST_DELAY_S = 1.0, 30.0  # between two attempts while MLflow fails
 _PARENT = "study"  # the parent run's value of TRIAL_TAG
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
@@ -88,28 +80,18 @@ def check_tracking(tracking_uri: str) -> None:
         MlflowClient(tracking_uri).search_experiments(max_results=1)
     except (OSError, ValueError, MlflowException) as error:
         raise InputError(
-            f"MLflow at {redacted(tracking_uri)}: {_reason(error, tracking_uri)}; start the server, correct "
+            f"MLflow at {without_password(tracking_uri)}: {reason(error, tracking_uri)}; start the server, correct "
             "MLFLOW_TRACKING_URI (and its user, password or token), or unset it to use the local mlflow.db"
         ) from None
 
 
-def redacted(uri: str) -> str:
-    """The URI without a password that it may hold."""
-    return _without_password(uri, uri)
-
-
-def _without_password(text: str, uri: str) -> str:
-    password = urlsplit(uri).password
-    return text.replace(password, "***").replace(unquote(password), "***") if password else text
-
-
-def _reason(error: Exception, uri: str) -> str:
+def reason(error: Exception, uri: str) -> str:
     """What lies at the bottom of an error, in one line, without the password that the address in it may hold."""
     root: BaseException = error
     while root.__context__ is not None:
         root = root.__context__
     cause = root if isinstance(root, OSError) else error  # "Connection refused", not urllib3's account of it
-    text = _without_password(str(cause), uri) or type(cause).__name__
+    text = without_password(str(cause), uri) or type(cause).__name__
     return textwrap.shorten(text, 200)
 
 
@@ -259,7 +241,7 @@ class Tracker:
             "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
         }
         params = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
-        files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": _installed_packages()}
+        files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": installed_packages()}
         self._open_run(_PARENT, config.name, info.created_at, tags, params, files)
 
     def _trial_run(self, number: int) -> Run:
@@ -397,112 +379,6 @@ class Tracker:
         self.client.set_terminated(run.info.run_id, status, end_time=_milliseconds(at) if at else None)
 
 
-class Mirror:
-    """Keeps MLflow up with a running study, from one background thread.
-
-    No call here waits for MLflow. While it fails, nothing is kept but the record, in which each epoch and
-    result was written before it was announced here; once MLflow answers again, it is brought up to that.
-    """
-
-    def __init__(self, tracking_uri: str, record: StudyRecord) -> None:
-        self._uri = tracking_uri
-        self._record = record
-        self._waiting: queue.Queue[Callable[[Tracker], None]] = queue.Queue(_MAX_WAITING)
-        self._closing = threading.Event()
-        self._abandoned = threading.Event()
-        self._delivered = False
-        self._delay_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
-
-    def start(self) -> None:
-        """Starts with everything that the record holds."""
-        self._thread.start()
-
-    def notify(self, trial_number: int) -> None:
-        """Announces a finished epoch, whose checkpoint is in the store."""
-        self._announce(lambda tracker: tracker.log_epochs(trial_number))
-
-    def trial_finished(self, result: TrialResult) -> None:
-        """Announces a finished trial, whose result is in the store."""
-        self._announce(lambda tracker: tracker.log_result(result))
-
-    def close(self, timeout_s: float) -> bool:
-        """Delivers what waits and ends the runs; False if MLflow did not take it all within ``timeout_s``.
-
-        What is missing then is delivered by the study's next start, or by ``python -m orchestrator.sync``.
-        """
-        self._closing.set()
-        self._announce(lambda _: None)  # wakes the thread
-        self._thread.join(timeout_s)
-        self._abandoned.set()
-        return self._delivered
-
-    def _announce(self, event: Callable[[Tracker], None]) -> None:
-        with contextlib.suppress(queue.Full):  # the thread is failing, and will start again from the record
-            self._waiting.put_nowait(event)
-
-    def _run(self) -> None:
-        while not (self._delivered or self._abandoned.wait(self._delay_s)):
-            try:
-                self._deliver()
-            except Exception as error:  # whatever MLflow does, training goes on
-                self._back_off(error)
-
-    def _deliver(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait()
-        tracker = Tracker(self._uri, self._record)
-        tracker.reconcile()
-        self._recovered()
-        with tracker.system_metrics():
-            while not (self._closing.is_set() and self._waiting.empty()):
-                self._waiting.get()(tracker)
-        tracker.reconcile()
-        tracker.stop()
-        self._delivered = True
-
-    def _back_off(self, error: Exception) -> None:
-        if not self._delay_s:
-            message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
-            _logger.warning(message, redacted(self._uri), _reason(error, self._uri))
-        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)
-
-    def _recovered(self) -> None:
-        if self._delay_s:
-            _logger.warning("MLflow at %s answers again and has everything.", redacted(self._uri))
-        self._delay_s = 0.0
-
-
-def per_class_csv(split: SplitScore) -> str:
-    """``class,num_clips,top1`` rows."""
-    totals = split.confusion.sum(axis=1)
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(["class", "num_clips", "top1"])
-    accuracy = split.per_class_top1
-    rows.writerows(
-        [name, int(total), accuracy.get(name, "")] for name, total in zip(split.classes, totals, strict=True)
-    )
-    return text.getvalue()
-
-
-def confusion_figure(split: SplitScore) -> Figure:
-    """The confusion matrix, each row as shares of its true class."""
-    counts = split.confusion
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    size = max(4.0, min(20.0, 0.3 * len(split.classes) + 2))
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    ticks = range(len(split.classes))
-    if len(split.classes) <= 60:
-        axes.set_xticks(ticks, split.classes, rotation=90, fontsize=7)
-        axes.set_yticks(ticks, split.classes, fontsize=7)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{split.split}: top-1 {split.top1:.3f}")
-    return figure
-
-
 def _final_metrics(result: TrialResult) -> dict[str, float]:
     best = {f"best/{key}": value for key, value in result.metrics.items()}
     return {**best, **result.benchmarks, **{f"time/{key}": value for key, value in result.durations.items()}}
@@ -511,10 +387,6 @@ def _final_metrics(result: TrialResult) -> dict[str, float]:
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     """MLflow keeps text: strings as they are, all else as JSON spells it."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-
-
-def _installed_packages() -> dict[str, str]:
-    return dict(sorted((one.metadata["Name"], one.version) for one in distributions()))
 
 
 def _tags(values: Mapping[str, Scalar]) -> dict[str, str]:

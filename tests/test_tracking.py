@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestrator import ls, report, show, sync
+from orchestrator.mirror import Mirror
 from orchestrator.records import StudyRecord
 from orchestrator.storage import LocalStore, open_store
-from orchestrator.tracking import Mirror, Tracker, check_tracking
+from orchestrator.tracking import Tracker, check_tracking
 from tests.mlflow_server import MlflowServer
 from tests.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from tests.study_fixtures import finish, new_record, propose, run_trial, train_epochs
@@ -186,8 +187,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> I
 @pytest.fixture
 def failing(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultyProxy]]:
     """The server's address through a proxy, and the proxy."""
-    monkeypatch.setattr("orchestrator.tracking._FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr("orchestrator.tracking._LAST_DELAY_S", 0.5)
+    monkeypatch.setattr("orchestrator.mirror._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("orchestrator.mirror._LAST_DELAY_S", 0.5)
     with faulty_proxy(S3Server(server.uri, "", ""), faults=("lost_answer",)) as (direct, proxy):
         yield direct.endpoint_url, proxy
 
@@ -226,7 +227,7 @@ def test_training_never_waits_and_sync_delivers_later(
     record = new_record(LocalStore(tmp_path / "store"), name="away")
     uri, proxy = failing
     proxy.share, proxy.faults = 1.0, ("cut_upload",)
-    monkeypatch.setattr("orchestrator.tracking._MAX_WAITING", 3)
+    monkeypatch.setattr("orchestrator.mirror._MAX_WAITING", 3)
     mirror = Mirror(uri, record)
     started = time.monotonic()
     mirror.start()
