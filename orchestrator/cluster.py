@@ -16,6 +16,7 @@ import psutil
 # Read by Ray when it is imported. No reports home; none of Tune's own files, tables and signal handlers.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a job's settings reach its driver, which hands them on: no conflict
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -34,6 +35,8 @@ import ray  # noqa: E402
 from orchestrator.config import ResourcesConfig  # noqa: E402
 from vitaclip.errors import InputError  # noqa: E402
 
+# Settings that workers share with the driver; credentials are their node's own.
+_FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
 _FOLDER_PREFIX = "vitaclip-"
 _OWNER_FILE = "owner.json"
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -52,8 +55,7 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
             yield
     else:
         with _remote_ray(address):
-            found = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            check_capacity(found, resources, f"the cluster at {address}")
+            check_capacity(_cluster_capacity(), resources, f"the cluster at {address}")
             yield
 
 
@@ -71,6 +73,13 @@ def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: s
                 f"resources: {trials} trials at once need {need * trials:g} {kind}s ({need:g} each), "
                 f"{place} has {have:g}; lower max_concurrent_trials, num_workers or the needs of a worker"
             )
+
+
+def _cluster_capacity() -> dict[str, float]:
+    """What the cluster has, or, if it grows by itself, what it may have."""
+    now = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    limit = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {kind: max(now.get(kind, 0), limit.get(kind, 0)) for kind in now.keys() | limit.keys()}
 
 
 def check_local_resources(resources: ResourcesConfig) -> None:
@@ -132,7 +141,7 @@ def _use_temporary_folder(path: str | None) -> None:
 
 @contextmanager
 def _remote_ray(address: str) -> Iterator[None]:
-    variables = {name: value for name, value in os.environ.items() if name.startswith("VITACLIP_")}
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
     variables |= {name: os.environ[name] for name in _ENVIRONMENT} | {"RAY_ADDRESS": address}
     try:
         ray.init(

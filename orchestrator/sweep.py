@@ -7,6 +7,7 @@ Run it again after Ctrl-C or a crash: it goes on from the study's record and rep
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _PIPE_WIDTH = 140  # characters, where no terminal says
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends this process ends it like Ctrl-C
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         config = resolve(load_study(options.file, options.overlay, options.set))
@@ -56,19 +58,24 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     from orchestrator.driver import run_study
     from orchestrator.lease import Lease
     from orchestrator.mirror import Mirror
+    from orchestrator.nodes import check_nodes, check_settings
     from orchestrator.preflight import preflight, provenance
     from orchestrator.progress import Progress
     from orchestrator.records import StudyRecord
     from orchestrator.storage import open_store
     from orchestrator.study import Study
-    
+
     if settings.ray_address is None:
         check_local_resources(config.resources)
+    else:
+        check_settings(settings)
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
     with Lease(record.store, config.name) as lease:
         record.create_or_check(config, provenance(config))
         with ray_session(settings.ray_address, config.resources):
+            if settings.ray_address is not None:
+                check_nodes(config, settings.store_uri)
             study = Study(config, record)
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()

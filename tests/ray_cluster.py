@@ -1,0 +1,93 @@
+"""A real Ray cluster on loopback addresses, started with plain ``ray start`` and token authentication."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.s3_server import free_port
+
+RAY = Path(sys.executable).parent / "ray"
+_START_TIMEOUT_S = 120
+
+
+class RayCluster:
+    """Nodes at 127.0.0.2 (the head), 127.0.0.3, ...; a context manager that ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.token = secrets.token_hex(16)
+        self.port, self.dashboard_port = free_port(), free_port()
+        self._nodes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def address(self) -> str:
+        """For ``ray.init`` and ``RAY_ADDRESS``."""
+        return f"127.0.0.2:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a client that has the token; nothing is read from or written to the user's home."""
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(self.folder)}
+        return {**os.environ, **own, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
+
+    def start_node(self, *options: str, environment: Mapping[str, str] | None = None) -> int:
+        """Starts the head, then further nodes; returns once the node takes jobs. The node's position in the list."""
+        number = len(self._nodes) + 2
+        agent_port = free_port()
+        place = ("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(agent_port))
+        head = ("--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port))
+        role = (*head, "--temp-dir", str(self.folder / "r")) if number == 2 else ("--address", self.address)
+        common = ("--block", "--disable-usage-stats", "--object-store-memory", str(100 * 2**20))
+        with (self.folder / f"node-{number}.log").open("w") as log:
+            node = subprocess.Popen(
+                [RAY, "start", *role, *place, *common, *options],
+                env=self.environment | dict(environment or {}),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._nodes.append(node)
+        self._wait_for_agent(node, f"http://127.0.0.{number}:{agent_port}/api/local_raylet_healthz")
+        return number - 2
+
+    def run(self, *arguments: str | Path, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+        """``ray job ...`` as a client; never raises on failure."""
+        command, *rest = (str(argument) for argument in arguments)
+        dashboard = f"http://127.0.0.1:{self.dashboard_port}"
+        return subprocess.run(
+            [RAY, "job", command, "--address", dashboard, *rest],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def __enter__(self) -> RayCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in reversed(self._nodes):
+            node.terminate()
+        for node in self._nodes:
+            try:
+                node.wait(40)
+            except subprocess.TimeoutExpired:
+                os.killpg(node.pid, 9)
+
+    def _wait_for_agent(self, node: subprocess.Popen[bytes], url: str) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and node.poll() is None:
+            try:
+                urllib.request.urlopen(url, timeout=2).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise TimeoutError("".join(path.read_text() for path in self.folder.glob("node-*.log")))
