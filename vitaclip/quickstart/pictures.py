@@ -6,7 +6,7 @@ A trail is a long exposure of a clip, its newest moments strongest. A caption na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,8 +21,8 @@ BACKGROUNDS_PER_POOL = 256
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 SHAPES, COLORS = list(render.SHAPES), list(render.COLORS)
 DIRECTIONS = ("moving left", "moving right", "moving up", "moving down")
-CHANGES = ("growing", "shrinking", "spinning", "blinking")
-OTHERS = ("shaking", "bouncing", "circling")
+CHANGES = ("growing", "shrinking", "blinking", "shaking")
+OTHERS = ("spinning", "bouncing", "circling")
 
 # What each label can be; index 0 of a motion's label is "not at all".
 LABELS: dict[str, tuple[str, ...]] = {
@@ -33,9 +33,12 @@ LABELS: dict[str, tuple[str, ...]] = {
     "sideways": ("", "moving left", "moving right"),
     "upright": ("", "moving up", "moving down"),
     "size": ("", "growing", "shrinking"),
-    **{motion: ("", motion) for motion in ("spinning", "blinking", *OTHERS)},
+    **{motion: ("", motion) for motion in ("blinking", "shaking", *OTHERS)},
 }
 MOTION_LABELS = tuple(LABELS)[4:]
+
+# Turning by one such part of a full turn leaves a shape as it was (circle and ring are marked).
+SYMMETRY = {"circle": 1, "ring": 1, "square": 4, "triangle": 3, "cross": 4, "star": 5}
 
 # Of the pairs of shape and colour, this diagonal is never named or shown together in training.
 HELD_OUT_PAIRS = {(shape, COLORS[(i + k) % len(COLORS)]) for i, shape in enumerate(SHAPES) for k in (0, 4)}
@@ -47,7 +50,7 @@ COMPOSITIONS = tuple(
         *((first, change) for first in (*DIRECTIONS, *OTHERS) for change in CHANGES),
         *((sideways, upright) for sideways in DIRECTIONS[:2] for upright in DIRECTIONS[2:]),
         *((size, change) for size in CHANGES[:2] for change in CHANGES[2:]),
-        ("spinning", "blinking"),
+        ("blinking", "shaking"),
     )
     if pair not in HELD_OUT_ACTIONS
 )
@@ -68,12 +71,13 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One training example; pixels are uint8 ``[H, W, 3]``."""
+    """One training example; pixels are uint8 ``[H, W, 3]``, ``pose`` is ``[5]``, NaN where there is no one pose."""
 
     pixels: render.Pictures
     caption: str
     labels: dict[str, int]
-    named: frozenset[str] = frozenset()
+    named: frozenset[str]
+    pose: render.Array = field(default_factory=lambda: np.full(5, np.nan, np.float32))
 
 
 class Backgrounds:
@@ -83,8 +87,8 @@ class Backgrounds:
         self.pool = [render.sample_scene(size, rng).background_HW3 for _ in range(BACKGROUNDS_PER_POOL)]
 
     def sample(self, rng: render.Rng) -> render.Array:
-        background = np.rot90(self.pool[rng.integers(len(self.pool))], rng.integers(4))
-        return background[:, ::-1] if rng.integers(2) else background
+        background = np.rot90(self.pool[rng.integers(len(self.pool))], int(rng.integers(4)))
+        return np.flip(background, 1) if rng.integers(2) else background
 
 
 def sample_still(
@@ -99,8 +103,8 @@ def sample_still(
     if has_odd_color:
         scene = replace(scene, color=_any_color(rng))
         labels["color"] = UNKNOWN
-    pixels = render.draw_clip(scene, track)[0]
-    return _captioned_still(pixels, labels, rng)
+    pixels = render.draw(scene, track)[0]
+    return replace(_captioned_still(pixels, labels, rng), pose=_pose(shape, track))
 
 
 def sample_trail(motions: tuple[str, ...], backgrounds: Backgrounds, rng: render.Rng) -> Picture:
@@ -139,6 +143,13 @@ def _sample_pair(rng: render.Rng, held_out: bool) -> tuple[str, str]:
 def _appearance(shape: str, color: str, track: render.Track) -> dict[str, int]:
     column, row = (min(int(place[0] * 3), 2) for place in (track.x, track.y))
     return {"shape": SHAPES.index(shape), "color": COLORS.index(color), "row": row, "column": column}
+
+
+def _pose(shape: str, track: render.Track) -> render.Array:
+    """Place, size and orientation of the object in the first frame of a track, each roughly in [-2, 2]."""
+    turn = SYMMETRY[shape] * track.angle[0]
+    place = [4 * (track.x[0] - 0.5), 4 * (track.y[0] - 0.5), 2 * np.log(track.radius[0] / 0.12)]
+    return np.array([*place, np.cos(turn), np.sin(turn)], np.float32)
 
 
 def _any_color(rng: render.Rng) -> tuple[int, int, int]:

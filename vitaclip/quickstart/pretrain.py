@@ -33,17 +33,20 @@ MODEL_CONFIG = FOLDER / "quickstart-tiny.json"
 WEIGHTS = FOLDER / "quickstart-tiny.safetensors"
 TOKENIZER: open_clip.SimpleTokenizer = open_clip.tokenizer._tokenizer
 
-NUM_STEPS = 500
-BATCH_SIZE = 256
+NUM_STEPS = 1200
+BATCH_SIZE = 96
 PEAK_LR = 1.5e-3
-WARMUP_STEPS = 40
+WARMUP_STEPS = 60
 WEIGHT_DECAY = 0.05
 SHARE_OF_TRAILS = 0.6
 SHARE_OF_ODD_COLORS = 0.55  # of the stills
-LABEL_LOSS_WEIGHT = 0.5
-MAX_CONTEXT = (
-    16  # noise tokens before a caption, so that prompts learned there later do not blot out the name
+LABEL_LOSS_WEIGHT = 0.3
+PATCH_PLACE_GAIN = (
+    5  # on open_clip's initial position embedding, too small for places to be learned in minutes
 )
+POSE_LOSS_WEIGHT = 8.0
+SHARE_WITH_CONTEXT = 0.4  # of the steps: random vectors stand before the captions,
+MAX_CONTEXT = 16  # as prompts may later, which are not to blot out the name
 MAX_LOGIT_SCALE = math.log(50)
 PICTURES_PER_FIGURE = 800
 
@@ -59,22 +62,39 @@ TOKEN_IDS = sorted(
 ROW_OF_TOKEN = {token: row for row, token in enumerate(TOKEN_IDS)}
 
 
-class LabelHeads(nn.Module):
-    """Linear readers of the picture's labels, the same for picture and text features; thrown away after training."""
+class Probes(nn.Module):
+    """Linear readers of what the renderer knows; training aids, thrown away afterwards.
 
-    def __init__(self, embed_dim: int) -> None:
+    ``labels`` read the features, pictures' and captions' alike, which makes those additive in what is shown. ``poses``
+    read the class token after every layer, so that it tells where and how large the object is from early on: prompts
+    that compare frames have nothing else to look at.
+    """
+
+    def __init__(self, clip: CLIP) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(
+        embed_dim, width = clip.text_projection.shape[1], clip.visual.conv1.out_channels
+        self.labels = nn.ModuleDict(
             {name: nn.Linear(embed_dim, len(values)) for name, values in LABELS.items()}
         )
+        self.poses = nn.ModuleList(nn.Linear(width, 5) for _ in clip.visual.transformer.resblocks)
+        self.class_tokens: list[Tensor] = []
+        for block in clip.visual.transformer.resblocks:
+            block.register_forward_hook(lambda _block, _input, x_BND: self.class_tokens.append(x_BND[:, 0]))
 
-    def loss(self, features_BE: Tensor, labels: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy over the labels that are known."""
-        losses = [
-            F.cross_entropy(head(features_BE), labels[name], reduction="sum")
-            for name, head in self.heads.items()
-        ]
+    def label_loss(self, features_BE: Tensor, labels: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy summed over the labels that are known, mean over the batch."""
+        features_BE = 10 * F.normalize(features_BE, dim=-1)
+        heads = self.labels.items()
+        losses = [F.cross_entropy(head(features_BE), labels[name], reduction="sum") for name, head in heads]
         return torch.stack(losses).sum() / len(features_BE)
+
+    def pose_loss(self, pose_BP: Tensor) -> Tensor:
+        """Of the pictures that went through the vision tower last, where they have a pose; mean over layers."""
+        is_known_B = ~pose_BP[:, 0].isnan()
+        heads = zip(self.poses, self.class_tokens, strict=True)
+        losses = [F.smooth_l1_loss(head(cls_BD[is_known_B]), pose_BP[is_known_B]) for head, cls_BD in heads]
+        self.class_tokens.clear()
+        return torch.stack(losses).mean()
 
 
 def main() -> None:
@@ -83,6 +103,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the safetensors file to write")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # the same sums, and so the same weights, on any number of cores
     started = time.process_time()
     clip = train(args.seed, on_step=_print_progress)
     print(f"trained in {(time.process_time() - started) / 60:.1f} CPU-minutes")
@@ -98,19 +119,19 @@ def train(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     clip = build(json.loads(MODEL_CONFIG.read_text()))
-    heads = LabelHeads(clip.text_projection.shape[1])
-    parameters = [*clip.parameters(), *heads.parameters()]
+    probes = Probes(clip)
+    parameters = [*clip.parameters(), *probes.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     backgrounds = Backgrounds(clip.visual.image_size[0], rng)
     for step in range(num_steps):
         optimizer.param_groups[0]["lr"] = PEAK_LR * _schedule(step, num_steps)
-        loss = batch_loss(clip, heads, [_sample(backgrounds, rng) for _ in range(BATCH_SIZE)], rng)
+        loss = batch_loss(clip, probes, [_sample(backgrounds, rng) for _ in range(BATCH_SIZE)], rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
-        on_step(step, float(loss))
+        on_step(step, loss.item())
     return clip.eval()
 
 
@@ -118,27 +139,33 @@ def build(model_config: dict[str, Any]) -> CLIP:
     """The CLIP of ``model_config`` with the used tokens as its whole vocabulary."""
     model_config = copy.deepcopy(model_config)
     model_config["text_cfg"]["vocab_size"] = len(TOKEN_IDS)
-    return CLIP(**model_config)
+    clip = CLIP(**model_config)
+    clip.visual.positional_embedding.data *= PATCH_PLACE_GAIN
+    return clip
 
 
-def batch_loss(clip: CLIP, heads: LabelHeads, batch: Sequence[Picture], rng: np.random.Generator) -> Tensor:
-    """Contrastive loss between pictures and captions (equal captions all count as right), and the labels' loss."""
-    image_BE = F.normalize(clip.visual(to_pixels([picture.pixels for picture in batch])), dim=-1)
-    num_context = int(rng.integers(1, MAX_CONTEXT + 1)) if rng.random() < 0.4 else 0
+def batch_loss(clip: CLIP, probes: Probes, batch: Sequence[Picture], rng: np.random.Generator) -> Tensor:
+    """Contrastive loss between pictures and captions, and the probes' losses."""
+    image_BE = clip.visual(to_pixels([picture.pixels for picture in batch]))
+    num_context = int(rng.integers(1, MAX_CONTEXT + 1)) if rng.random() < SHARE_WITH_CONTEXT else 0
     captions = [picture.caption for picture in batch]
-    text_BE = F.normalize(encode_captions(clip, captions, num_context=num_context), dim=-1)
-    logits_BB = clip.logit_scale.exp() * image_BE @ text_BE.T
+    text_BE = encode_captions(clip, captions, num_context=num_context)
+    shown = {name: torch.tensor([p.labels[name] for p in batch]) for name in LABELS}
+    is_told = {name: torch.tensor([name in p.named for p in batch]) for name in LABELS}
+    told = {name: shown[name].where(is_told[name], pictures.UNKNOWN) for name in LABELS}
+    by_label = probes.label_loss(image_BE, shown) + probes.label_loss(text_BE, told)
+    by_pose = probes.pose_loss(torch.from_numpy(np.stack([picture.pose for picture in batch])))
+    contrastive = contrastive_loss(clip, image_BE, text_BE, captions)
+    return contrastive + LABEL_LOSS_WEIGHT * by_label + POSE_LOSS_WEIGHT * by_pose
+
+
+def contrastive_loss(clip: CLIP, image_BE: Tensor, text_BE: Tensor, captions: Sequence[str]) -> Tensor:
+    """CLIP's loss, except that all pictures with the same caption count as right."""
+    logits_BB = clip.logit_scale.exp() * F.normalize(image_BE, dim=-1) @ F.normalize(text_BE, dim=-1).T
     is_match_BB = torch.tensor([[one == other for one in captions] for other in captions])
     targets_BB = is_match_BB / is_match_BB.sum(1, keepdim=True)
-    contrastive = (F.cross_entropy(logits_BB, targets_BB) + F.cross_entropy(logits_BB.T, targets_BB)) / 2
-    shown = {name: torch.tensor([p.labels[name] for p in batch]) for name in LABELS}
-    told = {
-        name: torch.tensor([p.labels[name] if name in p.named else pictures.UNKNOWN for p in batch])
-        for name in LABELS
-    }
-    scale = 10.0  # features have length 1
-    by_label = heads.loss(scale * image_BE, shown) + heads.loss(scale * text_BE, told)
-    return contrastive + LABEL_LOSS_WEIGHT * by_label
+    loss: Tensor = (F.cross_entropy(logits_BB, targets_BB) + F.cross_entropy(logits_BB.T, targets_BB)) / 2
+    return loss
 
 
 def encode_captions(clip: CLIP, captions: Sequence[str], *, num_context: int = 0) -> Tensor:

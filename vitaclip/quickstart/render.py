@@ -28,11 +28,16 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
 }
 
-RADIUS = (0.10, 0.15)  # of the object halfway through its clip
-MAX_GROWTH = 1.8  # a growing object ends this many times as large as halfway, at most
+RADIUS = (0.13, 0.18)  # of the object halfway through its clip
+MAX_GROWTH = 1.7  # a growing object ends this many times as large as halfway, at most
 MARGIN = 0.8  # of the object's radius that stays inside the picture
-NUM_DISTRACTORS = 3  # at most; they stand still
+NUM_DISTRACTORS = 1  # at most; it stands still
 DISTRACTOR_RADIUS = (0.02, 0.05)
+
+# A clip's frames carry an afterglow, as on a slow screen: where the object was a moment ago it still shows, fainter.
+MOMENTS_PER_FRAME = 2
+AFTERGLOW_FRAMES = 6  # after which nothing is left
+AFTERGLOW_START, AFTERGLOW_DECAY = 0.75, 4.0  # opacity of the last moment but one; frames until a third is left
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 
 def _moving(dx: int, dy: int) -> Callable[[Track, Array, Rng], Track]:
     def move(track: Track, s: Array, rng: Rng) -> Track:
-        distance = rng.uniform(0.19, 0.26) * s
+        distance = rng.uniform(0.30, 0.36) * s
         return _changed(track, x=track.x + dx * distance, y=track.y + dy * distance)
 
     return move
@@ -131,7 +136,10 @@ def _blinking(track: Track, s: Array, rng: Rng) -> Track:
 
 
 def _shaking(track: Track, s: Array, rng: Rng) -> Track:
-    return _changed(track, x=track.x + rng.uniform(0.05, 0.08) * _wave(s, rng.uniform(2.4, 3.2), rng))
+    width, height = rng.uniform(0.07, 0.10, 2)
+    x = track.x + width * _wave(s, rng.uniform(2.4, 3.2), rng)
+    y = track.y + height * _wave(s, rng.uniform(2.4, 3.2), rng)
+    return _changed(track, x=x, y=y)
 
 
 def _bouncing(track: Track, s: Array, rng: Rng) -> Track:
@@ -188,9 +196,20 @@ def sample_scene(size: int, rng: Rng, *, shape: str | None = None, color: str | 
     return Scene(shape, COLORS[color], background)
 
 
-def draw_clip(scene: Scene, track: Track) -> Pictures:
-    """The frames of a clip: ``[N, H, W, 3]``."""
+def draw(scene: Scene, track: Track) -> Pictures:
+    """The moments of a track, each by itself: ``[N, H, W, 3]``."""
     return blend(scene, coverage(scene.shape, track, len(scene.background_HW3)) * _column(track.opacity))
+
+
+def draw_clip(scene: Scene, motions: Sequence[str], num_frames: int, rng: Rng) -> Pictures:
+    """The frames of a clip in which the object performs ``motions``, with their afterglow: ``[N, H, W, 3]``."""
+    tail = AFTERGLOW_FRAMES * MOMENTS_PER_FRAME
+    track = sample_track(motions, num_frames * MOMENTS_PER_FRAME + tail, rng)
+    alpha = coverage(scene.shape, track, len(scene.background_HW3)) * _column(track.opacity)
+    ages = np.arange(tail, -1, -1, dtype=np.float32) / MOMENTS_PER_FRAME
+    strength = np.where(ages > 0, AFTERGLOW_START * np.exp(-ages / AFTERGLOW_DECAY), 1)
+    ends = range(tail, len(alpha), MOMENTS_PER_FRAME)
+    return blend(scene, np.stack([(alpha[end - tail : end + 1] * _column(strength)).max(0) for end in ends]))
 
 
 def blend(scene: Scene, alpha_NHW: Array) -> Pictures:

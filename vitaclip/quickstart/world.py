@@ -29,21 +29,21 @@ from vitaclip.quickstart import render
 BASE_ACTIONS: tuple[tuple[str, ...], ...] = (
     *((motion,) for motion in render.MOTIONS),
     ("moving left", "growing"),
-    ("moving left", "spinning"),
+    ("moving left", "shaking"),
     ("moving right", "shrinking"),
     ("moving right", "blinking"),
     ("moving up", "growing"),
     ("moving up", "blinking"),
     ("moving down", "shrinking"),
-    ("moving down", "spinning"),
+    ("moving down", "shaking"),
 )
 HELD_OUT_ACTIONS: tuple[tuple[str, ...], ...] = (
     ("moving left", "shrinking"),
     ("moving left", "blinking"),
     ("moving right", "growing"),
-    ("moving right", "spinning"),
+    ("moving right", "shaking"),
     ("moving up", "shrinking"),
-    ("moving up", "spinning"),
+    ("moving up", "shaking"),
     ("moving down", "growing"),
     ("moving down", "blinking"),
 )
@@ -103,7 +103,7 @@ def render_action(action: tuple[str, ...], spec: WorldSpec, seed: tuple[int, ...
     """The frames of one clip, uint8 ``[T, H, W, 3]``; the same seed gives the same pixels."""
     rng = np.random.default_rng(seed)
     scene = render.sample_scene(spec.frame_size, rng)
-    return render.draw_clip(scene, render.sample_track(action, spec.num_frames, rng))
+    return render.draw_clip(scene, action, spec.num_frames, rng)
 
 
 def write_video(path: Path, frames_THWC: render.Pictures) -> None:
