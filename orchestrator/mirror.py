@@ -83,7 +83,7 @@ class Mirror:
         self._delivered = True
 
     def _back_off(self, error: Exception) -> None:
-        if not self._delay_s:
+        if not self._delay_s and not self._abandoned.is_set():
             message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
             _logger.warning(message, without_password(self._uri), reason(error, self._uri))
         self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)

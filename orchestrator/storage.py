@@ -6,15 +6,14 @@ writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -232,7 +231,7 @@ class LocalStore(Store):
         )
         return sorted(path.relative_to(self.root).as_posix() for path in paths)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _staged(self, key: str) -> Iterator[Path]:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +244,7 @@ class LocalStore(Store):
         finally:
             staged.unlink(missing_ok=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _naming(self, key: str) -> Iterator[None]:
         try:
             yield
@@ -303,6 +302,8 @@ class S3Store(Store):
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404"):
                 raise MissingKeyError(f"{self.uri}: there is no {key}") from None
+            if code in ("PreconditionFailed", "412"):
+                raise KeyExistsError(f"{self.uri}: {key} exists already") from None
             raise StoreError(f"{self.uri}: {key}: {error}{_S3_ADVICE.get(code, '')}") from None
         except (BotoCoreError, Boto3Error) as error:
             raise StoreError(f"{self.uri}: {key}: {error}") from None
@@ -315,20 +316,21 @@ class S3Store(Store):
         body = {"Body": data, "ChecksumAlgorithm": "SHA256", "IfNoneMatch": "*"}
         try:
             self._call(key, lambda: self._client.put_object(**self._object(key), **body))
-        except StoreError as error:
-            if "PreconditionFailed" in str(error):
-                return False
-            raise
+        except KeyExistsError:
+            return False
         return True
 
     def _get(self, key: str) -> bytes:
-        # The transfer manager, unlike get_object, also retries a body that breaks off.
-        buffer = io.BytesIO()
-        self._call(
-            key,
-            lambda: self._client.download_fileobj(**self._object(key), Fileobj=buffer, Config=self._transfer),
-        )
-        return buffer.getvalue()
+        return self._call(key, lambda: self._read_object(key))
+
+    def _read_object(self, key: str) -> bytes:
+        """botocore retries requests, but not a body that breaks off."""
+        from botocore.exceptions import FlexibleChecksumError, IncompleteReadError, ResponseStreamingError
+
+        for _ in range(self._max_attempts - 1):
+            with contextlib.suppress(FlexibleChecksumError, IncompleteReadError, ResponseStreamingError):
+                return bytes(self._client.get_object(**self._object(key))["Body"].read())
+        return bytes(self._client.get_object(**self._object(key))["Body"].read())
 
     def _upload_file(self, path: Path, key: str) -> None:
         extra = {"ChecksumAlgorithm": "SHA256"}
