@@ -21,8 +21,8 @@ def run(
     arguments: Sequence[str] | None,
 ) -> int:
     """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         action(options, Console())
     except VitaClipError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)

@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--mode", choices=["zero_shot", "supervised"], help="with --split; default: zero_shot"
     )
-    parser.add_argument("--views", default="1x1", help="temporal x spatial, such as 4x3 (default: 1x1)")
+    parser.add_argument(
+        "--views", type=EvalConfig.parse, default="1x1", help="temporal x spatial, such as 4x3 (default: 1x1)"
+    )
     parser.add_argument("--template", nargs="+", default=[], help="sentences in which {} is the class name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return command.run(parser, _evaluate, arguments)
@@ -100,17 +102,8 @@ def _benchmark(dataset: str, options: argparse.Namespace) -> BenchmarkConfig:
     if protocol is None or options.split:
         split = options.split[0] if len(options.split) == 1 else tuple(options.split)
         protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
-    changes = {"views": _views(options.views), "templates": tuple(options.template)}
+    changes = {"views": options.views, "templates": tuple(options.template)}
     return BenchmarkConfig.model_validate(dict(protocol) | changes)
-
-
-def _views(text: str) -> EvalConfig:
-    temporal, _, spatial = text.partition("x")
-    if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
-        raise InputError(
-            f"--views: found {text!r}, allowed is TEMPORALxSPATIAL with 1 or 3 spatial, such as 4x3"
-        )
-    return EvalConfig.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
 
 
 def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vitaclip.config import BackboneConfig, EvalConfig
+from vitaclip.data.commands import add_commands
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError, VitaClipError
 from vitaclip.predict import VideoPrediction, predict
@@ -18,8 +19,8 @@ from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
-    args = _parser().parse_args(arguments)
     try:
+        args = _parser().parse_args(arguments)
         args.run(args)
     except VitaClipError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -28,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vitaclip", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m vitaclip", description="Predict, convert, look after data."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_predict(commands)
     _add_import(commands)
     _add_export(commands)
+    add_commands(commands)
     return parser
 
 
@@ -43,7 +47,9 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--classes", help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)"
     )
-    parser.add_argument("--views", default="1x1", help="temporal x spatial views, such as 4x3 (default: 1x1)")
+    parser.add_argument(
+        "--views", type=EvalConfig.parse, default="1x1", help="temporal x spatial, such as 4x3"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_predict)
 
@@ -53,7 +59,7 @@ def _predict(args: argparse.Namespace) -> None:
         args.checkpoint,
         args.videos,
         _class_names(args.classes) if args.classes else None,
-        views=_views(args.views),
+        views=args.views,
     )
     if args.json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
@@ -77,15 +83,6 @@ def _class_names(text: str) -> tuple[str, ...]:
     if not names:
         raise InputError("--classes: found no names; give a file with a name per line, or names: a,b,c")
     return names
-
-
-def _views(text: str) -> EvalConfig:
-    temporal, _, spatial = text.partition("x")
-    if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
-        raise InputError(
-            f"--views: found '{text}', allowed is TEMPORALxSPATIAL with 1 or 3 spatial views, such as 4x3"
-        )
-    return EvalConfig.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
 
 
 def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

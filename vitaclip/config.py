@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from vitaclip.errors import InputError
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
 LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -115,6 +117,16 @@ class EvalConfig(Config):
     num_temporal_views: PositiveInt = 1
     num_spatial_views: Literal[1, 3] = 1
     batch_size: PositiveInt = 32
+
+    @classmethod
+    def parse(cls, text: str) -> EvalConfig:
+        """``"4x3"``: four temporal views times three spatial ones. Raises InputError."""
+        temporal, _, spatial = text.partition("x")
+        if not (temporal.isdigit() and int(temporal) and spatial in ("1", "3")):
+            raise InputError(
+                f"views: found {text!r}, allowed is TEMPORALxSPATIAL with 1 or 3 spatial views, such as 4x3"
+            )
+        return cls.model_validate({"num_temporal_views": int(temporal), "num_spatial_views": int(spatial)})
 
 
 class OptimizerConfig(Config):
