@@ -159,14 +159,13 @@ def _whole_file(path: Path, indices: list[int]) -> Frames:
     """Decodes every frame and converts the wanted ones, as the released code does."""
     with av.open(str(path)) as container:
         frames = sorted(container.decode(video=0), key=lambda frame: frame.pts)
-    return np.stack([scale(frames[index].to_rgb().to_ndarray(), SHORT_SIDE) for index in indices])
+    return scale(np.stack([frames[index].to_rgb().to_ndarray() for index in indices]), SHORT_SIDE)
 
 
 def _decord_seeks(path: Path, indices: list[int]) -> Frames:
     import decord  # here: it has no wheel for some platforms
 
-    frames = decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy()
-    return np.stack([scale(frame, SHORT_SIDE) for frame in frames])
+    return scale(decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy(), SHORT_SIDE)
 
 
 def _measure(videos: list[list[Way]], sampling: Sampling, num_draws: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ Decoder = Literal["auto", "decord", "pyav"]
 
 MAX_HELD_FRAMES = 2  # DivX files in AVI announce a frame or two more than they hold: the last frame stands in
 SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "vp9")  # decoders that can be told packet by packet what to skip
+CHUNK = 8  # frames that are scaled together
 MAX_KEPT_BYTES = 64 << 20  # packets of larger files are read a second time instead of being held in memory
 
 
@@ -76,11 +77,12 @@ def decode_frames(
 
 
 def read_frames(video: Video, indices: Sequence[int], short_side: int | None = None) -> Frames:
-    """``decode_frames`` of an open video. Holds one unscaled frame at a time."""
+    """``decode_frames`` of an open video. Holds ``CHUNK`` unscaled frames at a time."""
     unique, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
     if unique[0] < 0 or unique[-1] >= video.info.num_frames:
         raise IndexError(f"frames {unique[0]}..{unique[-1]} of a video of {video.info.num_frames} frames")
-    frames = np.stack([scale(frame, short_side) for _, frame in video.frames(unique.tolist())])
+    chunks = _in_chunks(video.frames(unique.tolist()))
+    frames = np.concatenate([scale(chunk, short_side) for chunk in chunks])
     return (
         frames if len(places) == len(unique) and (places == np.arange(len(places))).all() else frames[places]
     )
@@ -100,14 +102,21 @@ def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, i
     return round(height * ratio), round(width * ratio)
 
 
-def scale(frame: Frames, short_side: int | None) -> Frames:
-    """Scales one frame [H, W, 3] down to a short side (antialiased bilinear)."""
-    size = scaled_size(frame.shape[0], frame.shape[1], short_side)
-    if size == frame.shape[:2]:
-        return frame
-    image_1CHW = torch.from_numpy(frame).permute(2, 0, 1)[None]  # the batch dimension makes it twice as fast
-    scaled: Frames = tv.resize(image_1CHW, list(size), antialias=True)[0].permute(1, 2, 0).numpy()
+def scale(frames_NHWC: Frames, short_side: int | None) -> Frames:
+    """Scales frames down to a short side (antialiased bilinear)."""
+    height, width = frames_NHWC.shape[1:3]
+    size = scaled_size(height, width, short_side)
+    if size == (height, width):
+        return frames_NHWC
+    images_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
+    scaled: Frames = tv.resize(images_NCHW, list(size), antialias=True).permute(0, 2, 3, 1).numpy()
     return scaled
+
+
+def _in_chunks(frames: Iterator[tuple[int, Frames]]) -> Iterator[Frames]:
+    """Stacks a few frames at a time: scaling them together is twice as fast as one by one."""
+    while chunk := [frame for _, frame in itertools.islice(frames, CHUNK)]:
+        yield np.stack(chunk)
 
 
 # PyAV
