@@ -266,9 +266,8 @@ def test_no_secret_is_written_anywhere(
         monkeypatch.setenv("VITACLIP_STORE", "s3://secrets/store")
         uri = server.uri.replace("http://", "http://user:planted%21password@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        record = new_record(open_store("s3://secrets/store"), name="secrets")
-        for number in range(3):
-            run_trial(record, number, tmp_path / "c", 0.2, 0.6)
+        record = new_record(open_store("s3://secrets/store"), name="secrets", search={"num_trials": 1})
+        run_trial(record, 0, tmp_path / "c", 0.2)
         assert sync.main(["secrets"]) == 0
         assert report.main(["secrets"]) == 0
         assert show.main(["secrets", "--json"]) == 0
@@ -288,7 +287,7 @@ def test_no_secret_is_written_anywhere(
     ]
     shown = "".join(capfd.readouterr()) + caplog.text
     assert "fails" in shown
-    assert len(stored) > 10
+    assert len(stored) == 6
     for secret in (s3.secret_key, "planted%21password", "planted!password"):
         assert secret not in shown
         assert not any(secret.encode() in content for content in stored + written)
