@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,12 +52,11 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
     """
     if address is None:
         reap_leftovers()
-        with _local_ray(resources):
-            yield
-    else:
-        with _remote_ray(address):
+    with _local_ray(resources) if address is None else _remote_ray(address):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
+        if address is not None:
             check_capacity(_cluster_capacity(), resources, f"the cluster at {address}")
-            yield
+        yield
 
 
 def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: str) -> None:

@@ -132,6 +132,11 @@ class ResourcesConfig(Config):
     gpus_per_worker: float = Field(0, ge=0)
     max_concurrent_trials: PositiveInt = 2
     max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
+    epoch_timeout_s: float = Field(
+        6 * 3600,
+        gt=0,
+        description="a worker that ends no epoch for so long is hung: it is ended and restarted",
+    )
 
 
 class StudyConfig(Config):

@@ -16,6 +16,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from orchestrator.metrics import Metrics
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.scoring import Scorer
@@ -62,7 +63,7 @@ class _Driver(_NotSaved, Callback):
         self._study = study
         self._store_uri = store_uri
         self._mirror = mirror
-        self._progress = progress
+        self._observers = (progress, Metrics(study, lambda: mirror.num_waiting))
         self._check = check
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
@@ -108,7 +109,8 @@ class _Driver(_NotSaved, Callback):
     ) -> None:
         if FAILURE not in result:
             number = _number(trial)
-            self._progress.epoch_ended(number, result)
+            for observer in self._observers:
+                observer.epoch_ended(number, result)
             self._mirror.notify(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -122,12 +124,14 @@ class _Driver(_NotSaved, Callback):
 
     def _training_ended(self, number: int, error: str | None) -> None:
         outcome = self._study.training_ended(number, error)
-        self._progress.training_ended(number, outcome.state)
+        for observer in self._observers:
+            observer.training_ended(number, outcome.state)
         self.score(number)
 
     def _finish(self, number: int) -> None:
         result = self._study.finish(number)
-        self._progress.finished(result)
+        for observer in self._observers:
+            observer.finished(result)
         self._mirror.trial_finished(result)
 
     def _next_config(self) -> dict[str, Any] | str | None:
@@ -136,7 +140,8 @@ class _Driver(_NotSaved, Callback):
             return None
         if trial is None:
             return str(Searcher.FINISHED)
-        self._progress.started(trial)
+        for observer in self._observers:
+            observer.started(trial)
         return {"job": asdict(self._job(trial.number))}
 
     def _job(self, number: int) -> Job:
@@ -149,6 +154,7 @@ class _Driver(_NotSaved, Callback):
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
             max_failures=resources.max_failures,
+            epoch_timeout_s=resources.epoch_timeout_s,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, cast
 
 import optuna
@@ -176,9 +177,12 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
 
 
 def _trade_offs(data: StudyData) -> list[tuple[str, str]]:
-    """The objective against each zero-shot benchmark."""
+    """Objectives against each other, and the first one against each zero-shot benchmark."""
+    objectives = [
+        objective.metric for objective in data.info.config.search.objectives if objective.mode == "max"
+    ]
     names = [f"{b.name}/top1" for b in data.info.config.benchmarks if b.mode == "zero_shot"]
-    return [(data.metric, name) for name in names]
+    return [*combinations(objectives, 2), *((data.metric, name) for name in names)]
 
 
 def _gain_pairs(data: StudyData) -> dict[str, tuple[BenchmarkScore, BenchmarkScore]]:

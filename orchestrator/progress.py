@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from types import TracebackType
 from typing import Self
 
@@ -42,7 +43,7 @@ class Progress:
         self._running: dict[int, _Running] = {}
         self._scoring: set[int] = set()
         self._last_line = 0.0
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -103,7 +104,8 @@ class Progress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._last_line = time.monotonic()
 
-    def _render(self) -> Group:
+    def render(self) -> Group:
+        """The lines of the running trials, and the study's."""
         lines = [self._line(running) for _, running in sorted(self._running.items())]
         waiting = f", benchmarks of {len(self._scoring)} under way" if self._scoring else ""
         total = f"{self._config.name}: {self._num_finished}/{self._num_trials} trials finished{waiting}"
@@ -128,6 +130,7 @@ def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
     benchmarks = [benchmark.name for benchmark in config.benchmarks]
     table = Table(title=f"{config.name}: {len(results)} trials, best first")
     parameters = [key.rpartition(".")[2] for key in config.search_space]
+    front = pareto_set(config, results) if len(objectives) > 1 else None
     for header in ("trial", *parameters, *objectives, *benchmarks, "state", "minutes"):
         table.add_column(header, justify="left" if header == "state" else "right", overflow="fold")
     for result in best_first(config, results):
@@ -136,10 +139,57 @@ def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
             *(_cell(result.params.get(key, "-")) for key in config.search_space),
             *(map(_fraction, result.values or [None] * len(objectives))),
             *(_fraction(result.benchmarks.get(f"{name}/top1")) for name in benchmarks),
-            result.state,
+            result.state + (", on the Pareto front" if front and result.number in front else ""),
             f"{sum(result.durations.values()) / 60:.1f}",
         )
     return table
+
+
+def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+    """Points that were run with several seeds: mean and standard deviation of each objective, best first."""
+    groups: dict[int, list[TrialResult]] = {}
+    for result in best_first(config, results):
+        if result.state == "complete":
+            groups.setdefault(result.number // config.search.num_repeats, []).append(result)
+    table = Table(title=f"{config.name}: {len(groups)} points, mean and standard deviation over seeds")
+    parameters = [key.rpartition(".")[2] for key in config.search_space]
+    for header in (
+        "point",
+        *parameters,
+        *(objective.metric for objective in config.search.objectives),
+        "seeds",
+    ):
+        table.add_column(header, justify="right")
+    sign = -1 if config.search.objectives[0].mode == "max" else 1
+    for point, group in sorted(
+        groups.items(), key=lambda item: sign * fmean(r.values[0] for r in item[1] if r.values)
+    ):
+        columns = zip(*(result.values or () for result in group), strict=True)
+        table.add_row(
+            str(point),
+            *(_cell(group[0].params.get(key, "-")) for key in config.search_space),
+            *(_mean_and_spread(values) for values in columns),
+            str(len(group)),
+        )
+    return table
+
+
+def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:
+    """Numbers of the complete trials that no other one beats in every objective."""
+    signs = [1 if objective.mode == "max" else -1 for objective in config.search.objectives]
+    points = {
+        result.number: tuple(sign * value for sign, value in zip(signs, result.values, strict=True))
+        for result in results
+        if result.state == "complete" and result.values
+    }
+    return {
+        number
+        for number, point in points.items()
+        if not any(
+            other != point and all(a >= b for a, b in zip(other, point, strict=True))
+            for other in points.values()
+        )
+    }
 
 
 def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
@@ -158,6 +208,10 @@ def format_params(params: Mapping[str, Scalar]) -> str:
 
 def _cell(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
 
 
 def _fraction(value: float | None) -> str:

@@ -134,11 +134,13 @@ def space_table(config: StudyConfig) -> Table:
 def _conclude(
     study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
 ) -> int:
-    from orchestrator.progress import trials_table
+    from orchestrator.progress import points_table, trials_table
     from orchestrator.settings import without_password
 
     results = list(study.results.values())
     console.print(trials_table(study.config, results))
+    if study.config.search.num_repeats > 1:
+        console.print(points_table(study.config, results))
     if study.stop_reason:
         console.print(f"stopped early: {study.stop_reason}", markup=False)
     for number, error in errors.items():

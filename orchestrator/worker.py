@@ -6,8 +6,13 @@ whole checkpoint there, and publishes one after every epoch *before* that epoch 
 
 from __future__ import annotations
 
+import faulthandler
+import logging
+import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +25,8 @@ from vitaclip.distributed import rank_and_world_size
 from vitaclip.train import EpochEnd, fit
 
 Report = Callable[[dict[str, float]], None]
+MIN_FREE_BYTES = 100 * 2**20
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Job:
     cpus_per_worker: int
     gpus_per_worker: float
     max_failures: int
+    epoch_timeout_s: float
 
 
 class _FellShortError(Exception):
@@ -56,10 +64,11 @@ def train_worker(job: Job, report: Report) -> None:
         if rank_and_world_size()[0] == 0:
             _publish(record, trial.number, end)
         report(end.metrics)
+        _arm(job.epoch_timeout_s)
         if falls_short(end.history, trial.bar, record.objective):
             raise _FellShortError
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _time_limit(job.epoch_timeout_s):
         resume_from = _fetch_newest(record, trial, Path(folder))
         try:
             fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch)
@@ -68,9 +77,35 @@ def train_worker(job: Job, report: Report) -> None:
 
 
 def _publish(record: StudyRecord, number: int, end: EpochEnd) -> None:
+    _wait_for_space()
     with tempfile.TemporaryDirectory() as folder:
         end.save(Path(folder))
         record.publish_checkpoint(number, Path(folder), end.history)
+
+
+def _wait_for_space() -> None:
+    """A full disk ends no trial: it goes on when there is room for its checkpoint, or at the time limit."""
+    folder = tempfile.gettempdir()
+    while (free := shutil.disk_usage(folder).free) < MIN_FREE_BYTES:
+        _logger.warning("%s: %d bytes free, waiting for %d", folder, free, MIN_FREE_BYTES)
+        time.sleep(1)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Ends this process, with its stacks in the log, if nothing is heard of it for so long.
+
+    Only the process's end helps against a decoder or a collective that hangs in native code.
+    """
+    _arm(seconds)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _arm(seconds: float) -> None:
+    faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 def _fetch_newest(record: StudyRecord, trial: TrialRecord, folder: Path) -> Path | None:

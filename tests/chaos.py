@@ -1,0 +1,404 @@
+"""The fault matrix: ``make chaos``, or ``python -m tests.chaos [FAULT ...]``.
+
+Every fault strikes the same seeded sweep (real Ray, real videos, real servers) once a trial has a checkpoint.
+Afterwards each trial must have ended once, with the metrics of the fault-free run bit for bit, and neither a
+process nor a temporary file may be left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import psutil
+from mlflow import MlflowClient
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.storage import Store, open_store
+from tests.conftest import MOTIONS, write_square
+from tests.mlflow_server import MlflowServer
+from tests.s3_server import FaultyProxy, faulty_proxy, s3_server
+
+ROOT = Path(__file__).resolve().parents[1]
+PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "60"))
+STUDY = """\
+name: chaos
+question: Does it end the same?
+hypothesis: It does.
+train:
+  backbone: {name: quickstart-tiny, pretrained: quickstart}
+  prompts: {num_global: 2}
+  text: {num_context: 2}
+  data: {dataset: motions, num_frames: 4, stride: 2, max_broken: 0.2, augment: {rand_augment: m3-n1}}
+  epochs: 4
+  batch_size: 8
+  num_threads: 1
+search_space:
+  prompts.depth: {type: int, low: 1, high: num_layers}
+  optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}
+search: {num_trials: 3, lag: 3, sampler: {name: tpe, num_startup_trials: 2}}
+benchmarks: [{dataset: motions, split: val, mode: supervised}]
+"""
+
+
+class Sweep:
+    """One study in a folder of its own, and the processes that run it."""
+
+    proxy: FaultyProxy
+    mlflow: MlflowServer
+
+    def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.temporary = Path(tempfile.mkdtemp(dir="/tmp", prefix="c"))  # short: it holds Ray's sockets
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
+            "VITACLIP_DATA_MOTIONS": str(folder / "motions"),
+            "VITACLIP_FRAME_CACHE": str(folder / "cache"),
+            "VITACLIP_STORE": str(folder / "store"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        }
+        self.command = [sys.executable, "-m", "orchestrator.sweep", "study.yaml", "--traceback"]
+        for setting in settings:
+            self.command += ["--set", setting]
+        write_motions(folder / "motions")
+        (folder / "study.yaml").write_text(STUDY)
+
+    def start(self) -> None:
+        log = (self.folder / "log.txt").open("a")
+        self.process = subprocess.Popen(
+            self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, text=True
+        )
+
+    def finish(self) -> None:
+        """Waits for the end, starting the command again if the fault ended the driver."""
+        if self.process.wait(400) not in (0, 1):
+            self.start()
+            self.process.wait(400)
+        if self.process.returncode != 0:
+            raise AssertionError(
+                f"exit code {self.process.returncode}:\n{(self.folder / 'log.txt').read_text()}"
+            )
+
+    @property
+    def store(self) -> Store:
+        os.environ.update(
+            {key: value for key, value in self.environment.items() if key[:3] in ("S3_", "AWS")}
+        )
+        return open_store(self.environment["VITACLIP_STORE"])
+
+    def wait_until_training(self, *, hangs: bool) -> None:
+        """Until some trial has a checkpoint, or, if none can, until one is on record."""
+        mark = "trial.json" if hangs else "manifest.json"
+        deadline = time.monotonic() + 200
+        while not any(key.endswith(mark) for key in self.store.list("chaos/trials")):
+            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Ray processes of this sweep whose title holds ``name``."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+        assert found, f"no process called {name}"
+        return found
+
+    def results(self) -> list[dict[str, Any]]:
+        """What every fault must leave alone."""
+        keys = [key for key in self.store.list("chaos/trials") if key.endswith("/result.json")]
+        return [untimed(self.store.read_json(key)) for key in keys]
+
+    def run_names(self) -> list[str]:
+        """Runs in MLflow."""
+        client = MlflowClient(self.environment["MLFLOW_TRACKING_URI"])
+        experiment = client.get_experiment_by_name("chaos")
+        return sorted(run.info.run_name for run in client.search_runs([experiment.experiment_id]))
+
+    def leftovers(self) -> list[str]:
+        """Temporary files and processes that should be gone."""
+        files = [str(path) for path in self.temporary.iterdir()]
+        commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+        return files + [command for command in commands if str(self.temporary) in command]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TMPDIR", "").startswith(str(self.temporary)):
+                    process.kill()
+            except psutil.Error:
+                continue
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def write_motions(root: Path) -> None:
+    """48 training and 16 validation clips of a moving square."""
+    root.mkdir()
+    (root / "classes.txt").write_text("\n".join(MOTIONS))
+    rng = np.random.default_rng(0)
+    for split, num_clips in (("train", 48), ("val", 16)):
+        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
+        for name, motion in rows:
+            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
+        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
+
+
+def untimed(value: Any) -> Any:
+    """Without the clock's fields."""
+    if isinstance(value, dict):
+        timed = ("time/", "proposed_at", "finished_at", "durations")
+        return {key: untimed(item) for key, item in value.items() if not key.startswith(timed)}
+    return [untimed(item) for item in value] if isinstance(value, list) else value
+
+
+Action = Callable[[Sweep], None]
+Preparation = Callable[[Sweep, ExitStack], None]
+
+
+def first_difference(found: Any, wanted: Any, place: str = "") -> str:
+    """Where two results differ, and how; an empty text if they are equal."""
+    if found == wanted:
+        return ""
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        pairs = [(key, found.get(key), wanted.get(key)) for key in sorted(found.keys() | wanted.keys())]
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(found, wanted, strict=True))]
+    inner = (first_difference(a, b, f"{place}.{key}") for key, a, b in pairs)
+    return next(filter(None, inner), f"{place}: {found!r} instead of {wanted!r}")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to which sweep, and what its results must be."""
+
+    name: str
+    strike: Action = lambda sweep: None
+    prepare: Preparation = lambda sweep, stack: None
+    settings: tuple[str, ...] = ()
+    baseline: str = "none"  # the fault-free run to be equal to
+    expected: Callable[[list[dict[str, Any]]], bool] | None = None  # instead of being equal to one
+
+
+def send(name: str, number: int) -> Action:
+    """A signal to one of the sweep's Ray processes."""
+    return lambda sweep: sweep.workers(name)[0].send_signal(number)
+
+
+def end_driver(number: int) -> Action:
+    """A signal to the sweep itself, which ends by it."""
+
+    def strike(sweep: Sweep) -> None:
+        sweep.process.send_signal(number)
+        sweep.process.wait(120)
+
+    return strike
+
+
+def suspend(sweep: Sweep) -> None:
+    """SIGSTOP of a trial's actor, and SIGCONT."""
+    process = sweep.workers(TRIAL_ACTOR)[0]
+    process.suspend()
+    time.sleep(PAUSE_S)
+    process.resume()
+
+
+def on_s3(sweep: Sweep, stack: ExitStack) -> None:
+    """Moves the store to an S3 server behind a proxy that can fail."""
+    server = stack.enter_context(s3_server())
+    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
+    client = boto3.client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="bucket")
+    behind, sweep.proxy = stack.enter_context(faulty_proxy(server))
+    sweep.environment |= behind.environment() | {"VITACLIP_STORE": "s3://bucket/prefix"}
+
+
+def fail_store(share: float, *faults: str) -> Action:
+    """Has a share of all requests to the store fail for a while."""
+
+    def strike(sweep: Sweep) -> None:
+        sweep.proxy.faults, sweep.proxy.share = faults, share
+        time.sleep(PAUSE_S)
+        sweep.proxy.share = 0.0
+
+    return strike
+
+
+def on_mlflow_server(sweep: Sweep, stack: ExitStack) -> None:
+    """Moves tracking to a server."""
+    folder = sweep.folder / "server"
+    folder.mkdir()
+    sweep.mlflow = MlflowServer(folder)
+    sweep.mlflow.start()
+    stack.callback(lambda: sweep.mlflow.kill())
+    sweep.environment["MLFLOW_TRACKING_URI"] = sweep.mlflow.uri
+
+
+def restart_mlflow(sweep: Sweep) -> None:
+    """Kills the tracking server and starts it again after a while."""
+    sweep.mlflow.kill()
+    time.sleep(PAUSE_S)
+    sweep.mlflow.start()
+
+
+def on_small_disk(sweep: Sweep, stack: ExitStack) -> None:
+    """Gives temporary files a disk of their own (needs root)."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", sweep.temporary], check=True)
+    stack.callback(lambda: subprocess.run(["umount", "-l", sweep.temporary], check=True))
+
+
+def fill_disk(sweep: Sweep) -> None:
+    """Takes the last byte of it for a while."""
+    filler = sweep.temporary / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(2**20))
+            file.flush()
+    time.sleep(PAUSE_S / 3)
+    filler.unlink()
+
+
+def damage_video(sweep: Sweep, stack: ExitStack) -> None:
+    """Makes one training video unreadable."""
+    (sweep.folder / "motions" / "train_5.mp4").write_bytes(b"not a video" * 100)
+
+
+def hang_video(sweep: Sweep, stack: ExitStack) -> None:
+    """Makes reading one training video last for ever: a pipe that nobody writes to."""
+    video = sweep.folder / "motions" / "train_5.mp4"
+    video.rename(video.with_suffix(".good"))
+    os.mkfifo(video)
+
+
+def mend_video(sweep: Sweep) -> None:
+    """Puts the video back once the first workers hang."""
+    time.sleep(PAUSE_S / 2)
+    video = sweep.folder / "motions" / "train_5.mp4"
+    video.with_suffix(".good").replace(video)
+
+
+def fails_first_trial_only(results: list[dict[str, Any]]) -> bool:
+    """NaN: failed with its reason; the others go on."""
+    first, *others = results
+    failed = first["state"] == "failed" and "NonFiniteLossError" in first["reason"]
+    return failed and all(result["state"] == "complete" for result in others)
+
+
+def counts_broken_clips(results: list[dict[str, Any]]) -> bool:
+    """Every trial met the broken clip and says so."""
+    return all(r["state"] == "complete" and r["history"][0]["data/broken"] >= 1 for r in results)
+
+
+TRIAL_ACTOR = "ray::ImplicitFunc"
+TWO_WORKERS = ("resources.num_workers=2", "resources.max_concurrent_trials=1", "search.num_trials=2")
+FIRST_DIVERGES = (
+    "search_space.optimizer.lr.high=1e30",
+    "search.first_points=[{optimizer.lr: 1e30},{optimizer.lr: 2e-3},{optimizer.lr: 3e-3}]",
+)
+FAULTS = [
+    Fault("none"),
+    Fault("none, again"),
+    Fault("SIGKILL trial actor", send(TRIAL_ACTOR, signal.SIGKILL)),
+    Fault("SIGTERM trial actor", send(TRIAL_ACTOR, signal.SIGTERM)),
+    Fault("SIGSTOP trial actor", suspend),
+    Fault("SIGKILL driver", end_driver(signal.SIGKILL)),
+    Fault("SIGTERM driver", end_driver(signal.SIGTERM)),
+    Fault("Ctrl-C", end_driver(signal.SIGINT)),
+    Fault("store down", fail_store(1.0, "slow_down"), on_s3),
+    Fault(
+        "store fails 30%", fail_store(0.3, "slow_down", "cut_upload", "lost_answer", "truncated_body"), on_s3
+    ),
+    Fault("MLflow down", restart_mlflow, on_mlflow_server),
+    Fault("disk full", fill_disk, on_small_disk),
+    Fault("NaN loss", settings=FIRST_DIVERGES, expected=fails_first_trial_only),
+    Fault("broken video", prepare=damage_video, expected=counts_broken_clips),
+    Fault(
+        "hung decode", mend_video, hang_video, ("resources.epoch_timeout_s=20", "resources.max_failures=9")
+    ),
+    Fault("none, 2 workers", settings=TWO_WORKERS),
+    Fault(
+        "SIGKILL 1 worker of 2",
+        send("RayTrainWorker", signal.SIGKILL),
+        settings=TWO_WORKERS,
+        baseline="none, 2 workers",
+    ),
+]
+
+
+@dataclass
+class Matrix:
+    """Runs faults and keeps what came of them."""
+
+    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, fault: Fault) -> str:
+        """``ok``, or what is wrong."""
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            sweep = Sweep(Path(folder), fault.settings)
+            stack.callback(sweep.close)
+            fault.prepare(sweep, stack)
+            started = time.monotonic()
+            sweep.start()
+            sweep.wait_until_training(hangs=fault.strike is mend_video)
+            fault.strike(sweep)
+            sweep.finish()
+            self.seconds[fault.name] = time.monotonic() - started
+            self.results[fault.name] = sweep.results()
+            return self.verdict(fault, sweep)
+
+    def verdict(self, fault: Fault, sweep: Sweep) -> str:
+        found = self.results[fault.name]
+        numbers = [result["number"] for result in found]
+        if numbers != list(range(len(numbers))) or len(numbers) < 2:
+            return f"trials {numbers}"
+        if fault.expected is not None and not fault.expected(found):
+            return f"other results than expected: {[result['state'] for result in found]}"
+        if fault.expected is None and (difference := first_difference(found, self.results[fault.baseline])):
+            return f"other results: {difference}"
+        if sweep.run_names() != ["chaos", *(f"trial {number:04d}" for number in numbers)]:
+            return f"MLflow shows {sweep.run_names()}"
+        return f"left behind: {sweep.leftovers()}" if sweep.leftovers() else "ok"
+
+    def time_lost(self, fault: Fault) -> str:
+        if fault.baseline not in self.seconds:
+            return "-"
+        return f"{self.seconds[fault.name] - self.seconds[fault.baseline]:+.0f} s"
+
+
+def main(names: list[str]) -> int:
+    """Runs the matrix, or the named faults with the baselines they need; 1 if any is not survived."""
+    chosen = [fault for fault in FAULTS if not names or fault.name in names]
+    needed = {fault.baseline for fault in chosen if fault.expected is None} | {fault.name for fault in chosen}
+    matrix, table = Matrix(), Table("fault", "afterwards", "seconds", "time lost", title="fault matrix")
+    failed = 0
+    for fault in FAULTS:
+        if fault.name in needed:
+            verdict = matrix.run(fault)
+            failed += verdict != "ok"
+            print(f"{fault.name}: {verdict} ({matrix.seconds[fault.name]:.0f} s)", flush=True)
+            table.add_row(fault.name, verdict, f"{matrix.seconds[fault.name]:.0f}", matrix.time_lost(fault))
+    Console(width=120).print(table)
+    print(f"pauses of {PAUSE_S:.0f} s are part of the time lost")
+    return min(1, failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
