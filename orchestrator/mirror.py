@@ -34,6 +34,11 @@ class Mirror:
         self._delay_s = 0.0
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
 
+    @property
+    def num_waiting(self) -> int:
+        """Announcements that MLflow has not been told yet."""
+        return self._waiting.qsize()
+
     def start(self) -> None:
         """Starts with everything that the record holds."""
         self._thread.start()

@@ -24,7 +24,7 @@ class RayCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = secrets.token_hex(16)
-        self.port, self.dashboard_port = free_port(), free_port()
+        self.port, self.dashboard_port, self.metrics_port = free_port(), free_port(), free_port()
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -43,8 +43,11 @@ class RayCluster:
         number = len(self._nodes) + 2
         agent_port = free_port()
         place = ("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(agent_port))
-        head = ("--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port))
-        role = (*head, "--temp-dir", str(self.folder / "r")) if number == 2 else ("--address", self.address)
+        head = (
+            *("--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port)),
+            *("--metrics-export-port", str(self.metrics_port), "--temp-dir", str(self.folder / "r")),
+        )
+        role = head if number == 2 else ("--address", self.address)
         common = ("--block", "--disable-usage-stats", "--object-store-memory", str(100 * 2**20))
         with (self.folder / f"node-{number}.log").open("w") as log:
             node = subprocess.Popen(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.lease import Lease
+from orchestrator.metrics import GAUGES
 from orchestrator.records import StudyRecord
 from orchestrator.storage import open_store
 from tests.ray_cluster import RayCluster
@@ -23,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder, RayCluster(Path(folder)) as running:
-        running.start_node("--num-cpus", "2")
+        running.start_node("--num-cpus", "2", environment={"RAY_metrics_report_interval_ms": "500"})
         yield running
 
 
@@ -61,6 +64,7 @@ def test_a_stopped_job_ends_cleanly_and_submitting_again_continues_it(
     code, output = submit(cluster, workplace, "first", "--no-wait")
     assert code == 0, output
     wait_until(lambda: half_trained(workplace), lambda: cluster.run("logs", "first").stdout)
+    wait_until(lambda: published_metrics(cluster) == set(GAUGES), lambda: str(published_metrics(cluster)))
     stopped = cluster.run("stop", "first")
     assert "was stopped" in stopped.stdout + stopped.stderr
     before = results(workplace)
@@ -81,6 +85,13 @@ def test_a_stopped_job_ends_cleanly_and_submitting_again_continues_it(
     assert {number: after[number] for number in before} == before
     found = StudyRecord(store, "motions").results()
     assert [(result.number, result.state) for result in found] == [(n, "complete") for n in range(NUM_TRIALS)]
+
+
+def published_metrics(cluster: RayCluster) -> set[str]:
+    """Names of ours on the node's metrics port."""
+    url = f"http://127.0.0.2:{cluster.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return set(re.findall(r"^ray_vitaclip_(\w+)\{", answer.read().decode(), re.MULTILINE))
 
 
 def check_upload(cluster: RayCluster) -> None:

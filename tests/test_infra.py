@@ -19,6 +19,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from orchestrator.metrics import GAUGES
+
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"
 BIN = Path(sys.executable).parent
@@ -287,3 +289,19 @@ def test_links_of_the_documents_lead_somewhere() -> None:
         if not (path.parent / link).exists()
     ]
     assert broken == []
+
+
+# Monitoring
+
+
+def test_dashboard_is_the_generated_one_and_asks_for_what_a_sweep_publishes() -> None:
+    folder = INFRA / "monitoring"
+    made = subprocess.run(
+        [sys.executable, folder / "make_dashboard.py"], capture_output=True, text=True, check=True
+    )
+    dashboard = (folder / "vitaclip-dashboard.json").read_text()
+    assert made.stdout == dashboard
+    asked = set(re.findall(r"ray_vitaclip_(\w+)", dashboard))
+    assert asked == set(GAUGES)
+    documented = set(re.findall(r"`ray_vitaclip_(\w+)", (folder / "README.md").read_text()))
+    assert documented == set(GAUGES)

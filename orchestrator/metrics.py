@@ -1,0 +1,91 @@
+"""A running study in Prometheus' terms, beside Ray's own metrics of nodes, GPUs and memory.
+
+Ray exports them on every node's metrics port as ``ray_vitaclip_...``. All are set by the driver from what trials
+report after each epoch, with the study's name as their only label: a thousand trials make no more series than one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from ray.util.metrics import Gauge
+
+from orchestrator.records import TrialRecord, TrialResult
+from orchestrator.study import Study
+
+_STATES = ("running", "scoring", "complete", "pruned", "failed")
+GAUGES = {
+    "trials": "trials in each state",
+    "trials_planned": "trials that the study will have",
+    "epochs": "epochs that ended since this driver started",
+    "clips_per_second": "training speed of all running trials together, in their last epochs",
+    "broken_videos": "unreadable videos that running trials have replaced",
+    "objective_best": "best value of the first objective among finished trials",
+    "tracking_waiting": "epochs and results that MLflow has not taken yet",
+}
+
+
+class Metrics:
+    """Hears the same events as the progress display."""
+
+    def __init__(self, study: Study, num_waiting: Callable[[], int]) -> None:
+        self._objective = study.config.search.objectives[0]
+        self._num_waiting = num_waiting
+        self._finished = Counter(result.state for result in study.results.values())
+        self._best = [result.values[0] for result in study.results.values() if result.values]
+        self._running: dict[int, Mapping[str, float]] = {}
+        self._scoring: set[int] = set()
+        self._num_epochs = 0
+        self._gauges = {
+            name: Gauge(
+                f"vitaclip_{name}", text, tag_keys=("study", "state") if name == "trials" else ("study",)
+            )
+            for name, text in GAUGES.items()
+        }
+        for gauge in self._gauges.values():
+            gauge.set_default_tags({"study": study.config.name})
+        self._gauges["trials_planned"].set(study.config.search.num_trials)
+        self._publish()
+
+    def started(self, trial: TrialRecord) -> None:
+        """A trial was handed to Ray."""
+        self._running[trial.number] = {}
+        self._publish()
+
+    def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A trial has reported an epoch."""
+        self._running[number] = metrics
+        self._num_epochs += 1
+        self._publish()
+
+    def training_ended(self, number: int, state: str) -> None:
+        """A trial's training is over; its benchmarks follow unless it failed."""
+        self._running.pop(number, None)
+        if state != "failed":
+            self._scoring.add(number)
+        self._publish()
+
+    def finished(self, result: TrialResult) -> None:
+        """A trial's result is on record."""
+        self._scoring.discard(result.number)
+        self._finished[result.state] += 1
+        if result.values:
+            self._best.append(result.values[0])
+        self._publish()
+
+    def _publish(self) -> None:
+        counts = self._finished | Counter(running=len(self._running), scoring=len(self._scoring))
+        for state in _STATES:
+            self._gauges["trials"].set(counts[state], {"state": state})
+        self._gauges["epochs"].set(self._num_epochs)
+        self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
+        self._gauges["broken_videos"].set(self._sum("data/broken"))
+        self._gauges["tracking_waiting"].set(self._num_waiting())
+        if self._best:
+            best = max(self._best) if self._objective.mode == "max" else min(self._best)
+            self._best = [best]
+            self._gauges["objective_best"].set(best)
+
+    def _sum(self, key: str) -> float:
+        return sum(metrics.get(key, 0.0) for metrics in self._running.values())
