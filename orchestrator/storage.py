@@ -154,17 +154,22 @@ class Store(ABC):
         self._delete_keys([key for key in keys if key not in manifests])
 
     def check(self) -> None:
-        """Writes, reads, lists and deletes a probe. Raises InputError with the reason."""
+        """Writes, rewrites, reads, lists and deletes a probe. Raises InputError with the reason."""
         key = f".probe-{uuid.uuid4().hex}/probe.json"
         try:
-            self.write_json(key, {"probe": True})
-            self.read_json(key)
+            self.write_json(key, 1)
+            kept = not self._create(key, _to_json(2, None)) and self.read_json(key) == 1
             self.delete(key)
         except (OSError, StoreError) as error:
             raise InputError(
                 f"store {self.uri}: cannot be written and read: {error}; set VITACLIP_STORE to a folder or "
                 "s3://bucket/prefix that can"
             ) from None
+        if not kept:
+            raise InputError(
+                f"store {self.uri}: overwrites what must be written once: the server ignores 'If-None-Match' on "
+                "PUT; use a server, or a version of it, that knows conditional writes"
+            )
 
 
 class LocalStore(Store):
@@ -374,6 +379,7 @@ class S3Store(Store):
 
 
 _S3_ADVICE = {
+    "NotImplemented": "; the server must know conditional writes ('If-None-Match' on PUT)",
     "NoSuchBucket": "; create the bucket, or name another in VITACLIP_STORE",
     "403": "; check the credentials (AWS_ACCESS_KEY_ID and its secret, or AWS_PROFILE) and their rights",
     "AccessDenied": "; check the credentials' rights on this bucket",

@@ -205,6 +205,17 @@ def test_wrong_secret_and_missing_bucket_are_input_errors(
     assert "planted-secret" not in str(caught.value)
 
 
+def test_a_server_that_overwrites_results_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(self: S3Store, key: str, data: bytes) -> bool:
+        self._put(key, data)
+        return True
+
+    monkeypatch.setattr(S3Store, "_create", overwrite)
+    with pytest.raises(InputError, match="If-None-Match"):
+        open_store(f"s3://{bucket}").check()
+    assert open_store(f"s3://{bucket}").list("") == []
+
+
 def test_unreachable_server_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     use(S3Server("http://127.0.0.1:9", "key", "secret"), monkeypatch)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
