@@ -51,7 +51,7 @@ def submit(cluster: RayCluster, workplace: Path, name: str, *options: str) -> tu
     return done.returncode, done.stdout + done.stderr
 
 
-def wait_until(condition: Callable[[], object], log: Callable[[], str], timeout_s: float = 120) -> None:
+def wait_until(condition: Callable[[], object], log: Callable[[], str], timeout_s: float = 180) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, log()

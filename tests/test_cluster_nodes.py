@@ -1,0 +1,80 @@
+"""What a cluster's nodes are asked before the first trial, and what a driver refuses to start without."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator import nodes
+from orchestrator.config import ResourcesConfig
+from orchestrator.preflight import dataset_digest
+from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+from vitaclip.data.datasets import load_dataset
+from vitaclip.errors import InputError
+
+
+@pytest.fixture
+def own_copy(
+    motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, nodes.Digests]:
+    """The dataset as the driver sees it, and a folder in which this node has its own copy of it."""
+    digests = {(motion_dataset, "val"): dataset_digest(motion_dataset, "val")}
+    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
+    shutil.copytree(source, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "copy"))
+    return tmp_path / "copy", digests
+
+
+def test_a_node_that_sees_what_the_driver_sees_has_no_problem(
+    own_copy: tuple[Path, nodes.Digests], tmp_path: Path
+) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.write_json("probe.json", {})
+    assert nodes._store_problem(open_store(store.uri), "probe.json") is None
+    assert nodes._data_problem(own_copy[1]) is None
+
+
+def test_a_store_that_is_another_folder_on_the_node_is_named(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "drivers")).write_json("probe.json", {})
+    problem = nodes._store_problem(open_store(str(tmp_path / "nodes")), "probe.json")
+    assert problem is not None
+    assert f"store {tmp_path / 'nodes'}" in problem
+    assert "s3://bucket/prefix" in problem
+
+
+def test_missing_videos_are_counted_and_one_is_named(own_copy: tuple[Path, nodes.Digests]) -> None:
+    folder, digests = own_copy
+    (folder / "val_3.mp4").unlink()
+    problem = nodes._data_problem(digests)
+    assert problem is not None
+    assert "1 of 8 clips looked for are not there" in problem
+    assert "val_3.mp4" in problem
+
+
+def test_another_list_of_clips_is_noticed(own_copy: tuple[Path, nodes.Digests]) -> None:
+    folder, digests = own_copy
+    rows = (folder / "val.csv").read_text().splitlines()
+    (folder / "val.csv").write_text("\n".join(rows[:-1]))
+    assert "lists other classes or clips" in str(nodes._data_problem(digests))
+
+
+def test_only_nodes_that_can_hold_a_worker_are_asked() -> None:
+    resources = ResourcesConfig(cpus_per_worker=2, gpus_per_worker=0.5)
+    assert nodes._may_train({"CPU": 8, "GPU": 1}, resources)
+    assert not nodes._may_train({"CPU": 8}, resources)
+    assert not nodes._may_train({"GPU": 1}, resources)
+
+
+@pytest.mark.parametrize("variable", ["VITACLIP_STORE", "MLFLOW_TRACKING_URI"])
+def test_a_cluster_needs_places_that_outlive_the_job(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITACLIP_STORE", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    nodes.check_settings(Settings())
+    monkeypatch.delenv(variable)
+    with pytest.raises(InputError, match=f"{variable}: not set"):
+        nodes.check_settings(Settings())
