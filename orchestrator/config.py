@@ -97,6 +97,10 @@ class SearchConfig(Config):
         description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told their mean",
     )
     patience: PositiveInt | None = Field(None, description="stop after so many trials without improvement")
+    max_wall_hours: float | None = Field(
+        None, gt=0, description="since the study began; then no trial is started"
+    )
+    max_gpu_hours: float | None = Field(None, gt=0, description="of training; then no trial is started")
     max_first_failures: PositiveInt = Field(3, description="stop if the first so many trials all fail")
 
 

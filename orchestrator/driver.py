@@ -137,6 +137,7 @@ class _Driver(_NotSaved, Callback):
     def _next_config(self) -> dict[str, Any] | str | None:
         trial = self._study.next_trial()
         if trial == "wait":
+            self.collect_scores()  # while a study is paused Tune asks for trials and does nothing else
             return None
         if trial is None:
             return str(Searcher.FINISHED)

@@ -38,7 +38,15 @@ BASELINE = -1  # stands for a trial number where the scored model is the study's
 _Record = TypeVar("_Record", bound=Config)
 
 # What may change between two starts of one study: how long and on what it runs, not what it measures.
-_MAY_CHANGE = ("question", "hypothesis", "resources", "benchmarks", "search.num_trials")
+_MAY_CHANGE = (
+    "question",
+    "hypothesis",
+    "resources",
+    "benchmarks",
+    "search.num_trials",
+    "search.patience",
+    "search.max_",
+)
 
 
 class StudyInfo(Config):
@@ -124,6 +132,14 @@ class BenchmarkScore(Config):
     duration_s: float
 
 
+class Control(Config):
+    """``control.json``: what was changed while the study runs (:mod:`orchestrator.control`)."""
+
+    paused: bool = False
+    num_trials: int | None = Field(None, description="instead of search.num_trials")
+    points: tuple[dict[str, Scalar], ...] = Field((), description="points to try as soon as possible")
+
+
 class StudyRecord:
     """Reads and writes one study's record."""
 
@@ -171,13 +187,28 @@ class StudyRecord:
 
     def _check_same(self, old: StudyConfig, new: StudyConfig) -> None:
         before, now = _identity(old), _identity(new)
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                raise InputError(
-                    f"study {self.name!r} in {self.store.uri} was started with {key} = "
-                    f"{json.dumps(before.get(key))}, found {json.dumps(now.get(key))}; "
-                    "give the new study another name, or restore the value"
-                )
+        differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        if differing:
+            lines = [
+                f"  {key}: {json.dumps(before.get(key))}, found {json.dumps(now.get(key))}"
+                for key in differing
+            ]
+            raise InputError(
+                f"study {self.name!r} in {self.store.uri} was started with other values:\n"
+                + "\n".join(lines)
+                + "\ngive the new study another name (--set name=...), or restore the values"
+            )
+
+    def control(self) -> Control:
+        """What was changed since the start; defaults if nothing was."""
+        try:
+            return self._read("control.json", Control)
+        except MissingKeyError:
+            return Control()
+
+    def write_control(self, control: Control) -> None:
+        """Changes a study that may be running."""
+        self._write("control.json", control)
 
     def write_trial(self, trial: TrialRecord) -> None:
         """Records a proposal, before it starts. Raises KeyExistsError if the number is taken."""

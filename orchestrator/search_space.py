@@ -42,7 +42,7 @@ def resolve(config: StudyConfig) -> StudyConfig:
         for value in edge_values(distribution):
             _check_value(f"search_space.{key}", key, value, config.train)
     for index, point in enumerate(config.search.first_points):
-        _check_point(f"search.first_points.{index}", point, config)
+        check_point(f"search.first_points.{index}", point, config)
     return config
 
 
@@ -197,7 +197,8 @@ def _grid_values(distribution: Distribution) -> list[Scalar]:
     return [distribution.low + index * step for index in range(count + 1)]
 
 
-def _check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
+def check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
+    """Raises InputError unless every value of ``point`` lies in the search space."""
     for key, value in point.items():
         if key not in config.search_space:
             raise InputError(

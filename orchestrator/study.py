@@ -7,22 +7,25 @@ one died.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Literal
 
-from orchestrator.config import StudyConfig
-from orchestrator.records import StudyRecord, TrialRecord, TrialResult, best_epoch
+from orchestrator.config import Scalar, StudyConfig
+from orchestrator.records import Control, StudyRecord, TrialRecord, TrialResult, best_epoch
 from orchestrator.sampler import PointOutcome, Proposer
 from orchestrator.schedulers import History, bar, falls_short
-from orchestrator.search_space import apply
+from orchestrator.search_space import Params, apply
 from orchestrator.storage import KeyExistsError
 from vitaclip.errors import InputError
 
 Wait = Literal["wait"]
+_CONTROL_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Study:
         for number, trial in self._trials.items():
             self._recall(trial, self.results.get(number))
         self._proposer = Proposer(config)
+        self._last_control = Control()
+        self._control_until = -math.inf
 
     @property
     def unscored(self) -> list[int]:
@@ -56,7 +61,9 @@ class Study:
     @property
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
-        return self._stop_reason(self._settled(len(self._trials)))
+        number = len(self._trials)
+        enough = self._control().num_trials or self.config.search.num_trials
+        return None if number >= enough else self._stop_reason(self._settled(number))
 
     def next_trial(self) -> TrialRecord | Wait | None:
         """The trial to run next: an interrupted one, or a new one, which is then on record; None: no more.
@@ -66,10 +73,11 @@ class Study:
         if self._to_resume:
             return self._trials[self._to_resume.popleft()]
         number = len(self._trials)
-        if number >= self.config.search.num_trials:
+        control = self._control()
+        if number >= (control.num_trials or self.config.search.num_trials):
             return None
         settled = self._settled(number)
-        if settled is None:
+        if settled is None or control.paused:
             return "wait"
         return None if self._stop_reason(settled) else self._propose(number, settled)
 
@@ -100,6 +108,13 @@ class Study:
             self._to_resume.append(trial.number)
         else:
             self.outcomes[trial.number] = outcome
+
+    def _control(self) -> Control:
+        """What another terminal asked for, read at most once a second."""
+        if time.monotonic() > self._control_until:
+            self._last_control = self.record.control()
+            self._control_until = time.monotonic() + _CONTROL_INTERVAL_S
+        return self._last_control
 
     def _settled(self, number: int) -> list[Outcome] | None:
         """How the trials that trial ``number`` may depend on ended; None while one of them is running."""
@@ -132,7 +147,7 @@ class Study:
         self._trials[number] = trial
         return trial
 
-    def _ask(self, point: int) -> dict[str, bool | int | float | str | None]:
+    def _ask(self, point: int) -> Params:
         """Point number ``point``, after replaying the proposals before it that this process has not made."""
         search = self.config.search
         while True:
@@ -141,9 +156,16 @@ class Study:
             assert settled is not None, "an earlier trial was proposed before those it depends on had ended"
             self._proposer.tell(point_outcomes(settled, self.config))
             if asked == point:
-                first = search.first_points[point] if point < len(search.first_points) else None
-                return self._proposer.ask(first)
+                return self._proposer.ask(self._given_point(point))
             self._proposer.ask(self._trials[asked * search.num_repeats].params)
+
+    def _given_point(self, point: int) -> Mapping[str, Scalar] | None:
+        """The parameters that someone wants tried next, from the file or from another terminal."""
+        if point < len(self.config.search.first_points):
+            return self.config.search.first_points[point]
+        tried = [trial.params.items() for trial in self._trials.values()]
+        wanted = self._control().points
+        return next((one for one in wanted if not any(one.items() <= items for items in tried)), None)
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
         search = self.config.search
@@ -152,6 +174,17 @@ class Study:
             return f"the first {len(first)} trials failed; the first one: {first[0].reason}"
         if search.patience is not None and _num_since_best(settled or [], self.config) >= search.patience:
             return f"no improvement in {search.patience} trials"
+        return self._spent_budget()
+
+    def _spent_budget(self) -> str | None:
+        search, resources = self.config.search, self.config.resources
+        hours = (datetime.now(UTC) - self.record.info.created_at).total_seconds() / 3600
+        if search.max_wall_hours is not None and hours >= search.max_wall_hours:
+            return f"{hours:.1f} hours since the study began, allowed are {search.max_wall_hours:g}"
+        seconds = sum(m["time/epoch_s"] for outcome in self.outcomes.values() for m in outcome.history)
+        gpu_hours = seconds / 3600 * resources.num_workers * resources.gpus_per_worker
+        if search.max_gpu_hours is not None and gpu_hours >= search.max_gpu_hours:
+            return f"{gpu_hours:.1f} GPU-hours spent, allowed are {search.max_gpu_hours:g}"
         return None
 
     def _result(self, trial: TrialRecord, outcome: Outcome) -> TrialResult:

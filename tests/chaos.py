@@ -86,9 +86,9 @@ class Sweep:
 
     def finish(self) -> None:
         """Waits for the end, starting the command again if the fault ended the driver."""
-        if self.process.wait(400) not in (0, 1):
+        if self.process.wait(900) not in (0, 1):
             self.start()
-            self.process.wait(400)
+            self.process.wait(900)
         if self.process.returncode != 0:
             raise AssertionError(
                 f"exit code {self.process.returncode}:\n{(self.folder / 'log.txt').read_text()}"
@@ -104,7 +104,7 @@ class Sweep:
     def wait_until_training(self, *, hangs: bool) -> None:
         """Until some trial has a checkpoint, or, if none can, until one is on record."""
         mark = "trial.json" if hangs else "manifest.json"
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not any(key.endswith(mark) for key in self.store.list("chaos/trials")):
             assert self.process.poll() is None, (self.folder / "log.txt").read_text()
             assert time.monotonic() < deadline

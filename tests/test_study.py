@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import Objective, SchedulerConfig
-from orchestrator.records import TrialRecord
+from orchestrator.records import Control, TrialRecord
 from orchestrator.sampler import PointOutcome, Proposer
 from orchestrator.schedulers import bar, falls_short
 from orchestrator.search_space import apply
@@ -72,6 +72,33 @@ class Manual:
         state = self.study.training_ended(trial.number, error).state
         self.study.finish(trial.number)
         return state
+
+
+def test_another_terminal_pauses_and_lengthens_a_study_and_adds_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.study._CONTROL_INTERVAL_S", -1.0)
+    manual = Manual(num_trials=2)
+    manual.record.write_control(Control(paused=True))
+    assert manual.study.next_trial() == "wait"
+    manual.record.write_control(Control(num_trials=3, points=({"prompts.depth": 4, "optimizer.lr": 5e-3},)))
+    assert manual.next().params == {"prompts.depth": 4, "optimizer.lr": 5e-3}
+    assert manual.next().params["optimizer.lr"] != 5e-3
+    assert manual.next().number == 2
+    assert manual.study.next_trial() is None
+
+
+def test_budgets_end_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = Manual(max_wall_hours=1e-9)
+    assert wall.study.next_trial() is None
+    assert "hours since the study began" in (wall.study.stop_reason or "")
+    manual = Manual(max_gpu_hours=0.005)
+    resources = manual.config.resources.model_copy(update={"gpus_per_worker": 2.0})
+    manual.study.config = manual.config.model_copy(update={"resources": resources})
+    manual.train(0.1, 0.2, 0.3)  # three epochs of two seconds
+    assert manual.study.stop_reason is None
+    manual.train(0.1, 0.2, 0.3)
+    assert "GPU-hours spent" in (manual.study.stop_reason or "")
 
 
 def test_a_failed_trial_keeps_its_reason_and_the_study_goes_on() -> None:
