@@ -248,6 +248,7 @@ def test_training_never_waits_and_sync_delivers_later(
     assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.2), (2, 0.6)]
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_anywhere(
     server: MlflowServer,
     tmp_path: Path,
