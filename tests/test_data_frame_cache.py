@@ -150,10 +150,10 @@ def test_a_missing_video_is_a_data_error(tmp_path):
             FrameCache(tmp_path, limit).read(str(tmp_path / "gone.mp4"), draw, SIZE, "auto")
 
 
-def read_for_ever(root, videos, seed):
+def read_for_a_while(root, videos, seed):
     frame_cache.WHOLE_VIDEO_BYTES = 0 if seed % 2 else 4 << 20
-    rng, cache = random.Random(seed), FrameCache(root, 5 * 12 * 32 * 40 * 3)
-    while True:
+    rng, cache = random.Random(seed), FrameCache(root, 20 * 12 * 32 * 40 * 3)
+    for _ in range(2000):  # killed long before
         drawn = sorted(rng.choices(range(12), k=4))
         cache.read(str(rng.choice(videos)), lambda length: drawn, SIZE, "auto")  # noqa: B023
 
@@ -162,14 +162,15 @@ def test_readers_killed_at_random_points_leave_no_wrong_frame_and_nothing_to_cle
     rng = random.Random(0)
     root = tmp_path / "cache"
     fork = multiprocessing.get_context("fork")  # quick to start, and the parent has no other threads
-    for round_ in range(5):  # four processes share the cache, and all die: 20 kills
-        seeds = range(4 * round_, 4 * round_ + 4)
-        readers = [fork.Process(target=read_for_ever, args=(root, videos, seed)) for seed in seeds]
+    for round_ in range(10):  # two processes share the cache, and both die: 20 kills
+        seeds = (2 * round_, 2 * round_ + 1)
+        readers = [fork.Process(target=read_for_a_while, args=(root, videos, seed)) for seed in seeds]
         for reader in readers:
             reader.start()
         for reader in readers:
-            time.sleep(rng.uniform(0.02, 0.1))
+            time.sleep(rng.uniform(0.01, 0.06))
             reader.kill()
+        for reader in readers:
             reader.join()
             assert reader.exitcode == -signal.SIGKILL
         check_all_frames(videos, root)
