@@ -18,6 +18,7 @@ from vitaclip.data.commands import add_commands
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import train_batches
 from vitaclip.errors import DataError, InputError
+from vitaclip.train import fit
 
 SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 
@@ -143,14 +144,18 @@ def test_show_refuses_a_broken_clip(root):
 
 
 @pytest.mark.skipif(not SHARED_CLIPS.is_dir(), reason="no real clips beside this checkout (../shared/clips)")
-def test_real_clips_go_through_check_prepare_show_and_a_training_step(tmp_path, monkeypatch, capsys):
+def test_real_clips_go_through_check_prepare_show_and_a_training_step(
+    tmp_path, monkeypatch, capsys, small_backbone
+):
     """One clip of HMDB51, UCF101 and Kinetics each."""
     folder, out = tmp_path / "real", tmp_path / "prepared"
     folder.mkdir()
     names = ["TrumanShow_wave_f_nm_np1_fr_med_26.avi", "v_SoccerJuggling_g23_c01.avi", "R6llTwEh07w.mp4"]
     for name in names:
         shutil.copy(SHARED_CLIPS / name, folder)
-    (folder / "train.txt").write_text("".join(f"{name} {label}\n" for label, name in enumerate(names)))
+    for split in ("train", "val"):
+        rows = "".join(f"{name} {label}\n" for label, name in enumerate(names))
+        (folder / f"{split}.txt").write_text(rows)
     (folder / "classes.txt").write_text("wave\nSoccerJuggling\nriding a segway\n")
     monkeypatch.setenv("VITACLIP_DATA_REAL", str(folder))
     monkeypatch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path / "cache"))
@@ -168,3 +173,13 @@ def test_real_clips_go_through_check_prepare_show_and_a_training_step(tmp_path, 
         (batch,) = train_batches(manifest, config, image_size=224, epoch=0)
         assert batch.video.shape == (3, 3, 8, 224, 224)
         assert batch.num_broken == 0
+        training = TrainConfig(
+            backbone=small_backbone,
+            data=DataConfig(dataset="real", num_frames=4),
+            batch_size=3,
+            epochs=1,
+            num_threads=1,
+        )
+        (metrics,) = fit(training).history
+        assert metrics["data/broken"] == 0
+        assert metrics["train/loss"] > 0

@@ -15,7 +15,7 @@ from vitaclip.data.manifest import Clip, Manifest
 
 SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 NUM_FILES = 200
-TIMEOUT_S = 120
+TIMEOUT_S = 250
 
 
 def damaged(files, rng):

@@ -141,14 +141,28 @@ class _PyAVVideo:
         self._stream = container.streams.video[0]
         self._context = self._stream.codec_context
         self._context.thread_count = 1  # clips are decoded in parallel, not frames
-        packets = [packet for packet in container.demux(self._stream) if packet.size]
-        if not packets:
+        self._kept: list[Any] | None = []
+        self._index = self._read_index()
+        if not self._index:
             raise DataError(f"{path}: holds no frames")
-        self._index = [_Packet(p.pts, p.dts, p.is_keyframe, not p.is_discard) for p in packets]
-        self._kept = packets if sum(packet.size for packet in packets) <= MAX_KEPT_BYTES else None
         self._times = sorted(p.time for p in self._index if p.is_shown) if self._has_times() else None
         self._check_complete()
         self.info = self._describe()
+
+    def _read_index(self) -> list[_Packet]:
+        """Reads all packets, and keeps them unless they are too large together."""
+        index, size_bytes = [], 0
+        for packet in self._demux():
+            index.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
+            size_bytes += packet.size
+            if size_bytes > MAX_KEPT_BYTES:
+                self._kept = None
+            if self._kept is not None:
+                self._kept.append(packet)
+        return index
+
+    def _demux(self) -> Iterator[Any]:
+        return (packet for packet in self._container.demux(self._stream) if packet.size)
 
     def _has_times(self) -> bool:
         """Whether packets carry their frame's display time. AVI stores none: there, decode order serves."""
@@ -231,7 +245,7 @@ class _PyAVVideo:
         if self._kept is not None:
             return iter(self._kept)
         self._container.seek(0)
-        return (packet for packet in self._container.demux(self._stream) if packet.size)
+        return self._demux()
 
     def _to_rgb(self, frame: Any) -> Frames:
         rgb = frame.reformat(
