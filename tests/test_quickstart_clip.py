@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import open_clip
@@ -96,9 +95,9 @@ def test_a_trail_is_strongest_where_the_object_is_last() -> None:
 def test_training_lowers_the_loss_and_repeats_with_the_seed() -> None:
     losses: list[list[float]] = [[], []]
     for run in losses:
-        pretrain.train(0, num_steps=4, on_step=lambda _, loss, run=run: run.append(loss))  # type: ignore[misc]
+        pretrain.train(0, num_steps=6, on_step=lambda _, loss, run=run: run.append(loss))  # type: ignore[misc]
     assert losses[0] == losses[1]
-    assert all(later < earlier for earlier, later in pairwise(losses[0]))
+    assert losses[0][-1] < losses[0][0] - 1
 
 
 def test_learned_context_before_a_name_leaves_its_meaning(clip: CLIP) -> None:
