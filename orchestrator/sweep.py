@@ -23,6 +23,7 @@ from orchestrator.yaml_file import load_study
 from vitaclip.errors import InputError, VitaClipError
 
 if TYPE_CHECKING:
+    from orchestrator.records import TrialResult
     from orchestrator.study import Study
 
 _CLOSE_TIMEOUT_S = 30.0
@@ -94,7 +95,8 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     from orchestrator.storage import open_store
 
     record = StudyRecord(open_store(settings.store_uri), config.name)
-    finished = len(record.results()) if record.exists() else 0
+    results = record.results() if record.exists() else []
+    finished = len(results)
     search, resources, train = config.search, config.resources, config.train
     benchmarks = [f"{b.name} on {', '.join(b.splits)}" for b in config.benchmarks] or ["none"]
     lines = {
@@ -104,6 +106,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "trials": f"{search.num_trials}, {finished} of them finished, {resources.max_concurrent_trials} at once",
         "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
         f"{resources.num_workers} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
+        "time": expected_time(config, results),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(benchmarks),
@@ -118,6 +121,18 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(space_table(config))
     console.print("dry run: nothing was started")
+
+
+def expected_time(config: StudyConfig, results: Sequence[TrialResult]) -> str:
+    """What is left to do in hours, by the mean of the trials that have finished."""
+    durations = [result.durations["train_s"] for result in results if result.state == "complete"]
+    if not durations:
+        return "not known before a first trial is complete"
+    resources = config.resources
+    hours = (config.search.num_trials - len(results)) * sum(durations) / len(durations) / 3600
+    gpu_hours = hours * resources.num_workers * resources.gpus_per_worker
+    wall_hours = hours / resources.max_concurrent_trials
+    return f"about {wall_hours:.2f} hours of training are left, {gpu_hours:.1f} GPU-hours"
 
 
 def space_table(config: StudyConfig) -> Table:

@@ -11,6 +11,7 @@ from rich.console import Console
 from orchestrator.progress import Progress, best_first, pareto_set, points_table, trials_table
 from orchestrator.records import TrialRecord, TrialResult
 from orchestrator.search_space import apply
+from orchestrator.sweep import expected_time
 from tests.study_fixtures import STARTED, history_of, study_config
 
 TWO_OBJECTIVES = [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}]
@@ -45,6 +46,14 @@ def test_trials_stand_best_first_and_failed_ones_last() -> None:
     assert rows == ["3", "0", "2", "1"]
     for part in ("depth", "val/top1", "zero_shot/quickstart", "0.400", "0.250", "failed", "1.5"):
         assert part in table
+
+
+def test_the_time_left_follows_from_finished_trials() -> None:
+    resources = {"max_concurrent_trials": 2, "num_workers": 4, "gpus_per_worker": 1}
+    config = study_config(search={"num_trials": 122}, resources=resources)
+    assert "not known" in expected_time(config, [])
+    text = expected_time(config, [result(0, 0.2), result(1, 0.3)])
+    assert text == "about 1.00 hours of training are left, 8.0 GPU-hours"
 
 
 def test_losses_are_best_when_small() -> None:
