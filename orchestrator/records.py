@@ -19,6 +19,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import InputError
 
+_NUM_READERS = 16  # requests under way at once when a whole study is read
 BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
 
 _Record = TypeVar("_Record", bound=Config)
@@ -232,7 +234,7 @@ class StudyRecord:
 
     def trials(self) -> list[TrialRecord]:
         """Every trial ever proposed, by number."""
-        return [self._read(key, TrialRecord) for key in self._keys("trial.json")]
+        return self._read_all("trial.json", TrialRecord)
 
     def result(self, number: int) -> TrialResult | None:
         """How a trial ended; None if it has not."""
@@ -241,7 +243,7 @@ class StudyRecord:
 
     def results(self) -> list[TrialResult]:
         """Every finished trial, by number."""
-        return [self._read(key, TrialResult) for key in self._keys("result.json")]
+        return self._read_all("result.json", TrialResult)
 
     def publish_checkpoint(self, number: int, folder: Path, history: Sequence[Mapping[str, float]]) -> str:
         """Uploads the checkpoint of ``history``'s last epoch, deletes all but it and the best; its key."""
@@ -321,10 +323,12 @@ class StudyRecord:
     def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
         return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"
 
-    def _keys(self, name: str) -> list[str]:
+    def _read_all(self, name: str, kind: type[_Record]) -> list[_Record]:
+        """The file ``name`` of every trial that has it, by number; many at a time, for each costs a round trip."""
         pattern = re.compile(rf"trials/\d+/{re.escape(name)}")
         keys = (key.removeprefix(f"{self.name}/") for key in self.store.list(f"{self.name}/trials"))
-        return [key for key in keys if pattern.fullmatch(key)]
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            return list(pool.map(lambda key: self._read(key, kind), filter(pattern.fullmatch, keys)))
 
     def _read(self, key: str, kind: type[_Record]) -> _Record:
         try:

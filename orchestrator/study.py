@@ -50,6 +50,7 @@ class Study:
         for number, trial in self._trials.items():
             self._recall(trial, self.results.get(number))
         self._proposer = Proposer(config)
+        self._points: list[PointOutcome] = []  # what the proposer is told, in order
         self._last_control = Control()
         self._control_until = -math.inf
 
@@ -150,14 +151,19 @@ class Study:
     def _ask(self, point: int) -> Params:
         """Point number ``point``, after replaying the proposals before it that this process has not made."""
         search = self.config.search
-        while True:
-            asked = self._proposer.num_asked
-            settled = self._settled(asked * search.num_repeats)
-            assert settled is not None, "an earlier trial was proposed before those it depends on had ended"
-            self._proposer.tell(point_outcomes(settled, self.config))
-            if asked == point:
-                return self._proposer.ask(self._given_point(point))
+        settled = self._settled(point * search.num_repeats)
+        assert settled is not None, "asked for a trial before those it depends on had ended"
+        self._points += point_outcomes(settled[len(self._points) * search.num_repeats :], self.config)
+        while (asked := self._proposer.num_asked) < point:
+            self._proposer.tell(self._points[: self._num_points_before(asked)])
             self._proposer.ask(self._trials[asked * search.num_repeats].params)
+        self._proposer.tell(self._points)
+        return self._proposer.ask(self._given_point(point))
+
+    def _num_points_before(self, point: int) -> int:
+        """How many points had certainly ended when this one was proposed."""
+        search = self.config.search
+        return max(0, point * search.num_repeats - search.lag + 1) // search.num_repeats
 
     def _given_point(self, point: int) -> Mapping[str, Scalar] | None:
         """The parameters that someone wants tried next, from the file or from another terminal."""

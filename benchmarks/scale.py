@@ -1,0 +1,269 @@
+"""What a long study costs its driver: requests to the store, time and memory per trial, and a restart.
+
+    python -m benchmarks.scale                     # 500-trial study; restarts with up to 10,000 finished trials
+
+The training is left out: trials "train" by publishing checkpoints of no tensors. The store is in memory and counts what
+it is asked; on S3 each count is one request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import BenchmarkConfig, StudyConfig
+from orchestrator.records import BenchmarkScore, SplitScore, StudyRecord, TrialRecord, TrialResult
+from orchestrator.search_space import apply
+from orchestrator.storage import MissingKeyError, Store
+from orchestrator.study import Study
+from vitaclip.checkpoint import CheckpointInfo, Progress
+
+NUM_EPOCHS = 10
+ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
+
+
+class CountingStore(Store):
+    """Keys in memory; counts operations as S3 would see them."""
+
+    def __init__(self) -> None:
+        self.uri = "memory"
+        self.content: dict[str, bytes] = {}
+        self.counts: Counter[str] = Counter()
+        self.size_bytes = 0
+
+    def _put(self, key: str, data: bytes) -> None:
+        self.counts["PUT"] += 1
+        self.size_bytes += len(data)
+        self.content[key] = data
+
+    def _create(self, key: str, data: bytes) -> bool:
+        if key in self.content:
+            self.counts["PUT"] += 1
+            return False
+        self._put(key, data)
+        return True
+
+    def _get(self, key: str) -> bytes:
+        self.counts["GET"] += 1
+        if key not in self.content:
+            raise MissingKeyError(key)
+        return self.content[key]
+
+    def _upload_file(self, path: Path, key: str) -> None:
+        self._put(key, path.read_bytes())
+
+    def _download_file(self, key: str, path: Path) -> None:
+        path.write_bytes(self._get(key))
+
+    def _delete_keys(self, keys: list[str]) -> None:
+        self.counts["DELETE"] += len(keys)
+        for key in keys:
+            self.content.pop(key, None)
+
+    def exists(self, key: str) -> bool:
+        self.counts["HEAD"] += 1
+        return key in self.content
+
+    def list(self, prefix: str) -> list[str]:
+        found = sorted(key for key in self.content if key.startswith(f"{prefix}/") or not prefix)
+        self.counts["LIST"] += 1 + len(found) // 1000
+        return found
+
+
+def study_config(num_trials: int, sampler: str) -> StudyConfig:
+    """Four parameters, ten epochs, one benchmark."""
+    return StudyConfig.model_validate(
+        {
+            "name": "scale",
+            "question": "What does a long study cost?",
+            "hypothesis": "The driver's cost per trial does not grow.",
+            "train": {"epochs": NUM_EPOCHS},
+            "search_space": {
+                "prompts.depth": {"type": "int", "low": 0, "high": 12},
+                "prompts.num_global": {"type": "int", "low": 0, "high": 16},
+                "text.num_context": {"type": "int", "low": 1, "high": 32, "log": True},
+                "optimizer.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+            },
+            "search": {"num_trials": num_trials, "lag": 8, "sampler": {"name": sampler}},
+            "benchmarks": [ZERO_SHOT],
+            "resources": {"max_concurrent_trials": 8},
+        }
+    )
+
+
+def history_of(trial: TrialRecord, num_epochs: int = NUM_EPOCHS) -> list[dict[str, float]]:
+    """Metrics that depend on the parameters, so that a sampler has something to learn."""
+    lr, depth = trial.train.optimizer.lr, trial.train.prompts.depth or 0
+    best = 1 / (1 + abs(depth - 8) / 8 + abs(lr - 1e-3) * 300)
+    return [
+        {
+            "epoch": e,
+            "val/top1": best * e / NUM_EPOCHS,
+            "val/top5": 1.0,
+            "train/loss": 1 / e,
+            "time/epoch_s": 60.0,
+        }
+        for e in range(1, num_epochs + 1)
+    ]
+
+
+def run_trial(record: StudyRecord, study: Study, trial: TrialRecord) -> None:
+    """All that touches the store in a trial's life, by worker, scorer and driver."""
+    record.trial(trial.number)
+    record.newest_checkpoint(trial.number)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for tensors in ("learned.safetensors", "optimizer.safetensors"):
+            (folder / tensors).write_bytes(b"")
+        for epoch in range(1, NUM_EPOCHS + 1):
+            history = history_of(trial, epoch)
+            info = CheckpointInfo(
+                config=trial.train,
+                class_names=("left", "right"),
+                backbone_sha256="0" * 64,
+                progress=Progress(epoch=epoch, history=tuple(history)),
+            )
+            (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
+            record.publish_checkpoint(trial.number, folder, history)
+    study.training_ended(trial.number)
+    record.write_score(trial.number, _score(record, trial.number))
+    study.finish(trial.number)
+
+
+def _score(record: StudyRecord, number: int) -> BenchmarkScore:
+    split = SplitScore(
+        split="zero_shot",
+        top1=0.5,
+        top5=1.0,
+        num_broken=0,
+        classes=("left", "right"),
+        clips=(0, 1),
+        labels=(0, 1),
+        ranked=((0, 1), (0, 1)),
+    )
+    return BenchmarkScore(
+        benchmark=BenchmarkConfig.model_validate(ZERO_SHOT),
+        checkpoint=str(record.best_checkpoint(number)),
+        splits=(split,),
+        metrics={"zero_shot/quickstart/top1": 0.5},
+        scored_at=datetime.now(UTC),
+        duration_s=1.0,
+    )
+
+
+def finished_study(num_finished: int, sampler: str) -> tuple[StudyConfig, StudyRecord, CountingStore]:
+    """A record of this many finished trials, written directly."""
+    config, store = study_config(num_finished + 100, sampler), CountingStore()
+    record = StudyRecord(store, config.name)
+    record.create_or_check(config, {})
+    study = Study(
+        study_config(num_finished + 100, "random"), record
+    )  # the points' origin does not matter here
+    now = datetime.now(UTC)
+    for number in range(num_finished):
+        params = study._proposer.ask()
+        train = apply(config.train, params)
+        trial = TrialRecord(number=number, params=params, train=train, proposed_at=now)
+        record.write_trial(trial)
+        history = history_of(trial)
+        record.write_result(
+            TrialResult.model_validate(
+                {
+                    "number": number,
+                    "state": "complete",
+                    "reason": None,
+                    "params": params,
+                    "values": [history[-1]["val/top1"]],
+                    "metrics": history[-1],
+                    "history": history,
+                    "best_epoch": NUM_EPOCHS,
+                    "checkpoint": None,
+                    "benchmarks": {"zero_shot/quickstart/top1": 0.5},
+                    "proposed_at": now,
+                    "finished_at": now,
+                    "durations": {"train_s": 600.0},
+                }
+            )
+        )
+    return config, record, store
+
+
+def measure_run(num_trials: int, console: Console) -> None:
+    """Requests per trial, and the driver's time per trial early and late."""
+    config, store = study_config(num_trials, "tpe"), CountingStore()
+    record = StudyRecord(store, config.name)
+    record.create_or_check(config, {})
+    study = Study(config, record)
+    store.counts.clear()
+    ask_s: list[float] = []
+    for _ in range(num_trials):
+        start = time.perf_counter()
+        trial = study.next_trial()
+        ask_s.append(time.perf_counter() - start)
+        assert isinstance(trial, TrialRecord)
+        run_trial(record, study, trial)
+    per_trial = {name: round(count / num_trials, 1) for name, count in sorted(store.counts.items())}
+    console.print(f"{num_trials} trials of {NUM_EPOCHS} epochs: requests per trial {per_trial}")
+    console.print(f"objects left per trial {len(store.content) / num_trials:.1f}")
+    table = Table("trials before", "one proposal (TPE), ms")
+    for low, high in ((0, 50), (num_trials // 2 - 25, num_trials // 2 + 25), (num_trials - 50, num_trials)):
+        table.add_row(f"{low}-{high}", f"{1000 * sum(ask_s[low:high]) / (high - low):.1f}")
+    console.print(table)
+
+
+def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
+    """A new driver over a record of many finished trials: reading it, and its first and second proposal."""
+    table = Table(
+        "finished",
+        "requests",
+        "read, s",
+        "first proposal, s",
+        "second, s",
+        "driver grows by, MB",
+        title=sampler,
+    )
+    for size in sizes:
+        config, record, store = finished_study(size, sampler)
+        store.counts.clear()
+        tracemalloc.start()
+        clock = [time.perf_counter()]
+        study = Study(config, record)
+        requests = sum(store.counts.values())
+        clock.append(time.perf_counter())
+        for _ in range(2):
+            study.next_trial()
+            clock.append(time.perf_counter())
+        grown = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        spans = [f"{b - a:.2f}" for a, b in itertools.pairwise(clock)]
+        table.add_row(str(size), str(requests), *spans, f"{grown / 2**20:.1f}")
+    console.print(table)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--num-trials", type=int, default=500)
+    parser.add_argument("--finished", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    options = parser.parse_args()
+    console = Console(width=110)
+    measure_run(options.num_trials, console)
+    for sampler in options.samplers:
+        measure_restarts(options.finished, sampler, console)
+    console.print(f"process: {psutil.Process().memory_info().rss / 2**20:.0f} MB resident")
+
+
+if __name__ == "__main__":
+    main()
