@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test check format mlflow clean
+.PHONY: sweep test check chaos format mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
@@ -18,6 +18,9 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.installed  ## the fault matrix: every fault against the same sweep, minutes each
+	$(BIN)/python -m tests.chaos
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

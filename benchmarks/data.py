@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tests.data_videos import leave_real_time
 from vitaclip.data.decode import Frames, decode_frames, scale
 from vitaclip.data.frame_cache import FrameCache
 from vitaclip.data.prepare import PrepareParameters, encode
@@ -128,6 +129,7 @@ def _write(path: Path, frames: Iterable[Frames], codec: str, options: Mapping[st
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
+    leave_real_time()
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]) -> Frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +50,14 @@ def write_video(
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
+    leave_real_time()
     return path
+
+
+def leave_real_time() -> None:
+    """Back to normal scheduling: as root, SVT-AV1 gives its caller SCHED_FIFO 99, which starves all others."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def small_dataset(root: Path, num_clips: int = 12, num_classes: int = 3, num_frames: int = 12) -> Manifest:
