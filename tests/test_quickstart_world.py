@@ -16,10 +16,18 @@ from vitaclip.data.manifest import read_class_list, read_list
 from vitaclip.errors import InputError
 from vitaclip.quickstart import world
 from vitaclip.quickstart.render import MOTIONS, SHAPES, Track, coverage, draw_clip, sample_scene, sample_track
-from vitaclip.quickstart.world import BASE_ACTIONS, HELD_OUT_ACTIONS, WorldSpec, ensure_world, render_action
+from vitaclip.quickstart.world import (
+    BASE_ACTIONS,
+    DEVELOPMENT_ACTIONS,
+    HELD_OUT_ACTIONS,
+    WorldSpec,
+    ensure_world,
+    render_action,
+)
 
-SMALL = WorldSpec(num_train_clips=2, num_val_clips=1, num_zero_shot_clips=1, num_frames=8, frame_size=32)
-LARGER = WorldSpec(num_train_clips=60, num_val_clips=1, num_zero_shot_clips=1, frame_size=64)
+FEW = {"num_val_clips": 1, "num_zero_shot_clips": 1, "num_development_clips": 1}
+SMALL = WorldSpec(num_train_clips=2, num_frames=8, frame_size=32, **FEW)
+LARGER = WorldSpec(num_train_clips=60, frame_size=64, **FEW)
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -43,7 +51,9 @@ def test_same_seed_gives_same_files(small_world: Path, tmp_path: Path) -> None:
 
 def test_clips_differ_within_and_between_splits(small_world: Path) -> None:
     videos = [data for name, data in files_of(small_world).items() if name.endswith(".mp4")]
-    assert len(set(videos)) == len(videos) == 3 * len(BASE_ACTIONS) + len(HELD_OUT_ACTIONS)
+    assert (
+        len(set(videos)) == len(videos) == 3 * len(BASE_ACTIONS) + len(HELD_OUT_ACTIONS + DEVELOPMENT_ACTIONS)
+    )
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
@@ -70,6 +80,7 @@ def test_lists_name_every_clip_and_class(small_world: Path) -> None:
 
 
 def test_held_out_halves_all_occur_alone_and_in_base_compositions() -> None:
+    assert not set(DEVELOPMENT_ACTIONS) & {*BASE_ACTIONS, *HELD_OUT_ACTIONS}
     for half in {half for action in HELD_OUT_ACTIONS for half in action}:
         assert (half,) in BASE_ACTIONS
         assert sum(half in action for action in BASE_ACTIONS if len(action) == 2) == 2

@@ -1,7 +1,8 @@
 """The quickstart's data set: short H.264 clips in which motion alone is the action, rendered at first use.
 
 A world is a folder of mp4 files with the list files that ``vitaclip.data`` reads: ``<split>.csv`` and
-``<split>_classes.txt`` for ``train``, ``val`` (the same classes) and ``zero_shot`` (held-out compositions).
+``<split>_classes.txt`` for ``train``, ``val`` (the same classes), ``zero_shot`` (held-out compositions) and
+``development`` (other compositions, for searches).
 """
 
 from __future__ import annotations
@@ -47,6 +48,17 @@ HELD_OUT_ACTIONS: tuple[tuple[str, ...], ...] = (
     ("moving down", "growing"),
     ("moving down", "blinking"),
 )
+# Joins two changes, never a direction: for choosing between trainings, so that the held-out actions stay unseen.
+DEVELOPMENT_ACTIONS: tuple[tuple[str, ...], ...] = (
+    ("growing", "shaking"),
+    ("growing", "blinking"),
+    ("shrinking", "shaking"),
+    ("shrinking", "blinking"),
+    ("bouncing", "growing"),
+    ("bouncing", "blinking"),
+    ("circling", "shrinking"),
+    ("circling", "blinking"),
+)
 STAMP = "world.json"
 FRAMES_PER_SECOND = 8
 RENDERER_SHA256 = hashlib.sha256(Path(render.__file__).read_bytes()).hexdigest()
@@ -59,6 +71,7 @@ class WorldSpec:
     num_train_clips: int = 40
     num_val_clips: int = 10
     num_zero_shot_clips: int = 25
+    num_development_clips: int = 10
     num_frames: int = 16
     frame_size: int = 80  # pixels
     seed: int = 0
@@ -123,6 +136,7 @@ def _stamp(spec: WorldSpec) -> dict[str, object]:
     actions = {
         "base": list(map(action_name, BASE_ACTIONS)),
         "held_out": list(map(action_name, HELD_OUT_ACTIONS)),
+        "development": list(map(action_name, DEVELOPMENT_ACTIONS)),
     }
     return {"spec": asdict(spec), "actions": actions, "renderer_sha256": RENDERER_SHA256}
 
@@ -168,6 +182,7 @@ def _render_world(root: Path, spec: WorldSpec) -> None:
         "train": (BASE_ACTIONS, spec.num_train_clips),
         "val": (BASE_ACTIONS, spec.num_val_clips),
         "zero_shot": (HELD_OUT_ACTIONS, spec.num_zero_shot_clips),
+        "development": (DEVELOPMENT_ACTIONS, spec.num_development_clips),
     }
     jobs = []
     for number, (split, (actions, num_clips)) in enumerate(splits.items()):
