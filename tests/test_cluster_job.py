@@ -20,6 +20,8 @@ from orchestrator.storage import open_store
 from tests.ray_cluster import RayCluster
 from tests.test_sweep import NUM_TRIALS, STUDY, half_trained, results
 
+pytestmark = pytest.mark.slow  # a real cluster, stopped and resubmitted: minutes on two busy cores
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
