@@ -104,7 +104,7 @@ def evaluate_checkpoints(
         raise InputError(
             "checkpoints scored in one pass must share frames and sampling; score them one by one"
         )
-    candidates = [candidate(model, manifest.classes, mode) for model, _ in models]
+    candidates = [candidate(model.to(default_device()), manifest.classes, mode) for model, _ in models]
     return evaluate(candidates, manifest, data[0], views)
 
 
