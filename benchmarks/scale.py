@@ -13,7 +13,6 @@ import itertools
 import json
 import tempfile
 import time
-import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,7 +235,7 @@ def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
     for size in sizes:
         config, record, store = finished_study(size, sampler)
         store.counts.clear()
-        tracemalloc.start()
+        before = psutil.Process().memory_info().rss
         clock = [time.perf_counter()]
         study = Study(config, record)
         requests = sum(store.counts.values())
@@ -244,8 +243,7 @@ def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
         for _ in range(2):
             study.next_trial()
             clock.append(time.perf_counter())
-        grown = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
+        grown = psutil.Process().memory_info().rss - before
         spans = [f"{b - a:.2f}" for a, b in itertools.pairwise(clock)]
         table.add_row(str(size), str(requests), *spans, f"{grown / 2**20:.1f}")
     console.print(table)

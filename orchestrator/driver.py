@@ -63,7 +63,8 @@ class _Driver(_NotSaved, Callback):
         self._study = study
         self._store_uri = store_uri
         self._mirror = mirror
-        self._observers = (progress, Metrics(study, lambda: mirror.num_waiting))
+        self._metrics = Metrics(study, lambda: mirror.num_waiting)
+        self._observers = (progress, self._metrics)
         self._check = check
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
@@ -99,6 +100,7 @@ class _Driver(_NotSaved, Callback):
     def collect_scores(self, timeout_s: float = 0) -> None:
         """Finishes trials whose benchmarks are in."""
         self._check()
+        self._metrics.refresh()
         for number in self.scorer.poll(timeout_s):
             self._finish(number)
 

@@ -6,6 +6,7 @@ report after each epoch, with the study's name as their only label: a thousand t
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,7 @@ from ray.util.metrics import Gauge
 from orchestrator.records import TrialRecord, TrialResult
 from orchestrator.study import Study
 
+_INTERVAL_S = 1.0
 _STATES = ("running", "scoring", "complete", "pruned", "failed")
 GAUGES = {
     "trials": "trials in each state",
@@ -45,26 +47,23 @@ class Metrics:
         }
         for gauge in self._gauges.values():
             gauge.set_default_tags({"study": study.config.name})
-        self._gauges["trials_planned"].set(study.config.search.num_trials)
-        self._publish()
+        self._num_trials = study.config.search.num_trials
+        self._published = 0.0
 
     def started(self, trial: TrialRecord) -> None:
         """A trial was handed to Ray."""
         self._running[trial.number] = {}
-        self._publish()
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
         """A trial has reported an epoch."""
         self._running[number] = metrics
         self._num_epochs += 1
-        self._publish()
 
     def training_ended(self, number: int, state: str) -> None:
         """A trial's training is over; its benchmarks follow unless it failed."""
         self._running.pop(number, None)
         if state != "failed":
             self._scoring.add(number)
-        self._publish()
 
     def finished(self, result: TrialResult) -> None:
         """A trial's result is on record."""
@@ -72,12 +71,16 @@ class Metrics:
         self._finished[result.state] += 1
         if result.values:
             self._best.append(result.values[0])
-        self._publish()
 
-    def _publish(self) -> None:
+    def refresh(self) -> None:
+        """Publishes everything, at most once a second. Ray forgets a value once it is collected: call it often."""
+        if time.monotonic() - self._published < _INTERVAL_S:
+            return
+        self._published = time.monotonic()
         counts = self._finished | Counter(running=len(self._running), scoring=len(self._scoring))
         for state in _STATES:
             self._gauges["trials"].set(counts[state], {"state": state})
+        self._gauges["trials_planned"].set(self._num_trials)
         self._gauges["epochs"].set(self._num_epochs)
         self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
         self._gauges["broken_videos"].set(self._sum("data/broken"))
