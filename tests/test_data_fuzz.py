@@ -81,19 +81,19 @@ def in_a_process(function, *arguments):
         process.join()
 
 
-def evaluate(manifest, decoder):
-    data = DataConfig(num_frames=4, max_broken=1.0, decoder=decoder)
+def evaluate(manifest, decoder, limit):
+    data = DataConfig(num_frames=4, max_broken=1.0, decoder=decoder, limit=limit)
     batches = list(eval_batches(manifest, data, EvalConfig(), image_size=32))
     return sum(len(batch.labels) for batch in batches), sum(batch.num_broken for batch in batches)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
-def test_each_file_is_decoded_or_counted_broken(manifest, decoder, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("decoder", "limit"), [("auto", NUM_FILES + 1), ("decord", 60)])
+def test_each_file_is_decoded_or_counted_broken(manifest, decoder, limit, monkeypatch, tmp_path):
     monkeypatch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path / "cache"))
-    num_decoded, num_broken = in_a_process(evaluate, manifest, decoder)
-    assert num_decoded + num_broken == NUM_FILES + 1
-    assert num_decoded > 20
-    assert num_broken > 20
+    num_decoded, num_broken = in_a_process(evaluate, manifest, decoder, limit)
+    assert num_decoded + num_broken == limit
+    assert num_decoded > limit / 10
+    assert num_broken > limit / 10
 
 
 def train(manifest):

@@ -59,6 +59,16 @@ class _Sample:
     hit: bool
 
 
+@dataclass(frozen=True)
+class _Stacked:
+    """The samples of a batch, stacked where they were decoded: one tensor between processes, not hundreds."""
+
+    video: Tensor
+    indices: list[int]
+    broken: list[_Broken]
+    num_hits: int
+
+
 def train_batches(
     manifest: Manifest,
     config: TrainConfig,
@@ -210,30 +220,34 @@ def _load(
         dataset,
         batch_sampler=places,
         num_workers=data.num_workers,
-        collate_fn=list,
+        collate_fn=_stack,
         generator=torch.Generator(),  # or iterating would draw from the global one, and disturb the model's
     )
     known: dict[int, str] = {}
-    for samples in loader:
-        broken = {b.index: b.reason for sample in samples for b in sample.broken if b.index not in known}
+    for stacked in loader:
+        broken = {b.index: b.reason for b in stacked.broken if b.index not in known}
         for reason in broken.values():
             _log_once(reason)
         known |= broken
         if len(known) > data.max_broken * num_expected:
             raise DataError(_too_many_broken(manifest, known, data))
-        yield _collate(samples, manifest, num_broken=len(broken))
+        yield Batch(
+            video=stacked.video,
+            labels=torch.tensor([manifest.clips[i].label for i in stacked.indices], dtype=torch.int64),
+            indices=torch.tensor(stacked.indices, dtype=torch.int64),
+            num_broken=len(broken),
+            num_cache_hits=stacked.num_hits,
+            num_cache_misses=len(stacked.indices) - stacked.num_hits,
+        )
 
 
-def _collate(samples: Sequence[_Sample], manifest: Manifest, num_broken: int) -> Batch:
+def _stack(samples: Sequence[_Sample]) -> _Stacked:
     decoded = [(sample.video, sample.index) for sample in samples if sample.video is not None]
-    num_hits = sum(sample.hit for sample in samples)
-    return Batch(
+    return _Stacked(
         video=torch.stack([video for video, _ in decoded]) if decoded else torch.empty(0, dtype=torch.uint8),
-        labels=torch.tensor([manifest.clips[index].label for _, index in decoded], dtype=torch.int64),
-        indices=torch.tensor([index for _, index in decoded], dtype=torch.int64),
-        num_broken=num_broken,
-        num_cache_hits=num_hits,
-        num_cache_misses=len(decoded) - num_hits,
+        indices=[index for _, index in decoded],
+        broken=[broken for sample in samples for broken in sample.broken],
+        num_hits=sum(sample.hit for sample in samples),
     )
 
 
