@@ -28,7 +28,7 @@ def bucket(server, monkeypatch, tmp_path):
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    client = boto3.client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1")
+    client = boto3.session.Session().client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1")
     client.create_bucket(Bucket="videos")
     for i in range(3):
         path = write_video(tmp_path / f"{i}.mp4", moving_frames(20, seed=i))

@@ -73,7 +73,7 @@ def test_a_study_goes_on_with_more_trials_but_not_another_question(record: Study
     record.create_or_check(more, {"git_commit": "def456"})
     assert record.info.config == more
     assert (record.info.created_at, record.info.provenance["git_commit"]) == (created_at, "abc123")
-    with pytest.raises(InputError, match=r"started with train\.epochs = 3, found 4"):
+    with pytest.raises(InputError, match=r"train\.epochs: 3, found 4"):
         record.create_or_check(study_config(train={"epochs": 4}), {})
     space = study_config().model_dump(mode="json")["search_space"]
     space["optimizer.lr"]["high"] = 1.0

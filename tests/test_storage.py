@@ -34,7 +34,9 @@ def server() -> Iterator[S3Server]:
 def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     use(server, monkeypatch)
     name = f"vitaclip-test-{uuid.uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1").create_bucket(Bucket=name)
+    boto3.session.Session().client(
+        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
+    ).create_bucket(Bucket=name)
     return name
 
 

@@ -262,7 +262,7 @@ def test_no_secret_is_written_anywhere(
     with s3_server() as s3:
         for name, value in s3.environment().items():
             monkeypatch.setenv(name, value)
-        client = boto3.client("s3", endpoint_url=s3.endpoint_url, region_name="us-east-1")
+        client = boto3.session.Session().client("s3", endpoint_url=s3.endpoint_url, region_name="us-east-1")
         client.create_bucket(Bucket="secrets")
         monkeypatch.setenv("VITACLIP_STORE", "s3://secrets/store")
         uri = server.uri.replace("http://", "http://user:planted%21password@")

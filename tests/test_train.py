@@ -15,7 +15,7 @@ from torch import distributed
 
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import LEARNED_FILE, OPTIMIZER_FILE, load_model, read_history, read_info
-from vitaclip.config import AugmentConfig, BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.train import EpochEnd, fit
@@ -72,15 +72,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config: TrainCon
     assert read_history(tmp_path / "whole" / "3") == list(whole.history)
 
 
-def test_training_learns_and_its_seed_decides(config: TrainConfig) -> None:
-    plain = config.data.model_copy(
-        update={"augment": AugmentConfig(rand_augment=None, random_resized_crop=None)}
-    )
-    longer = config.model_copy(update={"epochs": 30, "data": plain})
-    histories = [fit(longer).history, fit(longer.model_copy(update={"seed": 1})).history]
-    losses = [[epoch["train/loss"] for epoch in history] for history in histories]
-    assert losses[0] != losses[1]
-    assert losses[0][-1] < 0.5 * losses[0][0], losses[0]
+def test_the_seed_decides(config: TrainConfig) -> None:
+    one, again, other = (fit(config.model_copy(update={"seed": seed})).history for seed in (0, 0, 1))
+    assert without_times(list(one)) == without_times(list(again))
+    assert without_times(list(one)) != without_times(list(other))
 
 
 def test_micro_batches_are_exact(config: TrainConfig) -> None:
