@@ -35,7 +35,7 @@ def cluster() -> Iterator[RayCluster]:
 @pytest.fixture
 def workplace(motion_dataset: str, tmp_path: Path) -> Path:
     """The study's file, and the runtime environment that carries its settings."""
-    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "study.yaml").write_text(STUDY.replace("epochs: 3", "epochs: 30"))  # time to stop it
     environment = yaml.safe_load((ROOT / "infra/job.yaml").read_text())
     environment["env_vars"] |= {
         "VITACLIP_STORE": str(tmp_path / "store"),
