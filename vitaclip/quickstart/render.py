@@ -37,7 +37,8 @@ DISTRACTOR_RADIUS = (0.02, 0.05)
 # A clip's frames carry an afterglow, as on a slow screen: where the object was a moment ago it still shows, fainter.
 MOMENTS_PER_FRAME = 2
 AFTERGLOW_FRAMES = 6  # after which nothing is left
-AFTERGLOW_START, AFTERGLOW_DECAY = 0.75, 4.0  # opacity of the last moment but one; frames until a third is left
+AFTERGLOW_START = 0.75  # opacity of what is only just past
+AFTERGLOW_DECAY = 4.0  # frames until a third of that is left
 
 
 @dataclass(frozen=True)
