@@ -16,8 +16,10 @@ from torch import distributed
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import LEARNED_FILE, OPTIMIZER_FILE, load_model, read_history, read_info
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
+from vitaclip.model.vita_clip import build_model
 from vitaclip.train import EpochEnd, fit
 
 
@@ -208,3 +210,16 @@ def test_mixed_precision_stays_near_full_precision(
     assert history[-1]["train/loss"] != full[-1]["train/loss"]
     resumed = fit(mixed, resume_from=tmp_path / "2").history
     assert without_times(list(resumed)) == without_times(list(history))
+
+
+def test_mixed_precision_is_what_the_hardware_has(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = build_model(config.model_copy(update={"precision": "mixed"}), ["left", "right"])
+    video = torch.randn(1, 3, config.data.num_frames, *mixed.clip.visual.image_size)
+    for features, dtype in (({"bf16": True}, torch.bfloat16), ({}, torch.float32)):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda features=features: features)
+        assert mixed.encode_video(video).dtype == dtype
+    for has_bf16, dtype in ((True, torch.bfloat16), (False, torch.float16)):  # no GPU here to ask
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda has=has_bf16, **_: has)
+        assert mixed_precision(torch.device("cuda")) == dtype

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from vitaclip.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "mixed"]
 LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
@@ -155,7 +155,9 @@ class TrainConfig(Config):
     micro_batch_size: PositiveInt | None = Field(
         None, description="clips per forward pass and worker; None: all at once"
     )
-    precision: Precision = "fp32"
+    precision: Precision = Field(
+        "fp32", description="of matrix products; mixed: bf16 where the hardware has it, else fp16 on a GPU"
+    )
     activation_checkpointing: bool = False
     num_threads: PositiveInt | None = Field(
         None, description="CPU threads per worker; None: PyTorch's default"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 Item = TypeVar("Item")
+_BF16_CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")  # x86 vectors, x86 matrices, ARM
 
 
 def default_device() -> torch.device:
@@ -18,6 +19,14 @@ def default_device() -> torch.device:
         if torch.cuda.is_available()
         else torch.device("cpu")
     )
+
+
+def mixed_precision(device: torch.device) -> torch.dtype | None:
+    """What ``precision: mixed`` means on a device: bf16 where it computes in it, else fp16 on a GPU; None: fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(capabilities.get(name) for name in _BF16_CPU_FEATURES) else None
 
 
 def rank_and_world_size() -> tuple[int, int]:

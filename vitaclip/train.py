@@ -168,7 +168,8 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
         )
     model = build_model(config, train.classes).to(default_device())
     optimizer = build_optimizer(model, config.optimizer)
-    scaler = torch.amp.GradScaler(model.logit_scale.device.type) if config.precision == "fp16" else None
+    needs_scaler = model.autocast_dtype == torch.float16
+    scaler = torch.amp.GradScaler(model.logit_scale.device.type) if needs_scaler else None
     run = _Run(config, train, val, development, model, optimizer, scaler, Progress())
     if resume_from is not None:
         _restore(run, resume_from)

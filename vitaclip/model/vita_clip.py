@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaclip.config import Precision, PromptConfig, TextConfig, TrainConfig
+from vitaclip.distributed import mixed_precision
 from vitaclip.model.backbone import Backbone, load_backbone
 from vitaclip.model.text import TextPrompts, encode_text, group_prompts
 from vitaclip.model.vision import VisionPrompts, encode_video
@@ -91,8 +92,15 @@ class VitaCLIP(nn.Module):
         """The parameters that an optimiser moves, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What matrix products are computed in on the model's device; None: the weights' own type."""
+        if self.precision == "mixed":
+            return mixed_precision(self.logit_scale.device)
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
     def _autocast(self) -> torch.autocast:
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        dtype = self.autocast_dtype
         return torch.autocast(self.logit_scale.device.type, dtype, enabled=dtype is not None)
 
 
