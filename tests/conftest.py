@@ -19,6 +19,14 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frame_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests fill no cache but their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path_factory.mktemp("frames")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def parity_folder() -> Path:
     """Recorded cases of the released model; they lie beside the repository where the project is developed."""

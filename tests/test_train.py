@@ -191,6 +191,16 @@ def test_predict_ones_own_videos(
     assert "broken.mp4" in capsys.readouterr().err
 
 
+def test_metrics_say_how_loading_went(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path / "empty"))
+    first, *later = fit(config).history
+    assert first["time/cache_hit_rate"] == 0
+    assert [epoch["time/cache_hit_rate"] for epoch in later] == [1, 1]
+    assert 0 < first["time/data_wait_s"] < first["time/epoch_s"]
+
+
 def test_bad_input_is_refused(config: TrainConfig) -> None:
     with pytest.raises(InputError, match=r"prompts.depth: found 5, allowed is at most 2"):
         fit(config.model_copy(update={"prompts": config.prompts.model_copy(update={"depth": 5})}))

@@ -7,7 +7,7 @@ The same config gives the same numbers, and a resumed run equals an uninterrupte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from vitaclip.checkpoint import (
 )
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
-from vitaclip.data.loader import steps_per_epoch, train_batches
+from vitaclip.data.loader import Batch, steps_per_epoch, train_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import average_over_workers, default_device, rank_and_world_size
 from vitaclip.errors import CheckpointError, InputError
@@ -66,8 +66,10 @@ def fit(
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
     Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``lr`` (of its last
-    step), ``data/broken``, ``time/epoch_s``, ``time/clips_per_s``, and with ``data.development`` set
-    ``development/top1`` and ``development/top5``, zero-shot. With ``epochs: 0`` nothing is trained and the
+    step), ``data/broken``, and with ``data.development`` set ``development/top1`` and ``development/top5``,
+    zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``, ``time/clips_per_s``, and of
+    this worker ``time/data_wait_s``, how long it waited for batches, and ``time/cache_hit_rate``, the share of
+    clips that came out of the frame cache. With ``epochs: 0`` nothing is trained and the
     untrained model is validated once, as epoch 0.
 
     Args:
@@ -86,9 +88,8 @@ def fit(
     run = _start(config, resume_from)
     while run.progress.epoch < config.epochs or not run.progress.history:
         started = time.perf_counter()
-        if config.epochs:
-            _train_epoch(run)
-        metrics = _validate(run) | run.epoch_metrics(time.perf_counter() - started)
+        loading = _train_epoch(run) if config.epochs else {}
+        metrics = _validate(run) | loading | run.epoch_metrics(time.perf_counter() - started)
         run.finish_epoch(metrics)
         on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
     return FitResult(run.model, run.progress.history)
@@ -199,7 +200,8 @@ def _restore(run: _Run, folder: Path) -> None:
         run.scaler.load_state_dict(info.progress.grad_scaler)
 
 
-def _train_epoch(run: _Run) -> None:
+def _train_epoch(run: _Run) -> EpochMetrics:
+    """Trains to the end of the epoch; returns how loading its clips went."""
     rank, world_size = rank_and_world_size()
     batches = train_batches(
         run.train,
@@ -210,9 +212,34 @@ def _train_epoch(run: _Run) -> None:
         rank=rank,
         world_size=world_size,
     )
-    for batch in batches:
+    loading = _Loading(batches)
+    for batch in loading:
         loss = _step(run, batch.video, batch.labels)
         run.finish_step(loss, batch.num_broken)
+    return loading.metrics()
+
+
+class _Loading:
+    """Batches, and how loading them went."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._wait_s, self._num_clips, self._num_hits = 0.0, 0, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            waits_since = time.perf_counter()
+            batch = next(self._batches, None)
+            self._wait_s += time.perf_counter() - waits_since
+            if batch is None:
+                return
+            self._num_clips += len(batch.labels)
+            self._num_hits += batch.num_cache_hits
+            yield batch
+
+    def metrics(self) -> EpochMetrics:
+        hit_rate = self._num_hits / max(1, self._num_clips)
+        return {"time/data_wait_s": self._wait_s, "time/cache_hit_rate": hit_rate}
 
 
 def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
