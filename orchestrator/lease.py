@@ -68,8 +68,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        self._thread.join()
-        if not self._lost:
+        self._thread.join(self._beat_s)  # a store that is away may hold it for minutes
+        if not (self._lost or self._thread.is_alive()):
             with suppress(StoreError, OSError):  # if it cannot be given back, it runs out
                 self._store.write_json(self._key, self._content(beat=-1))
 

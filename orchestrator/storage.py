@@ -1,4 +1,4 @@
-"""Where records and checkpoints live: a local folder or S3-compatible object storage, behind one class.
+"""Where records and checkpoints live: a local folder or S3-compatible object storage (:mod:`orchestrator.s3_store`).
 
 Keys are relative, with forward slashes. Every single write is atomic. A folder (a checkpoint) is published by
 writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the manifest it does not exist.
@@ -13,19 +13,14 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
-
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vitaclip.errors import InputError, VitaClipError
 
 MANIFEST = "manifest.json"
-_MAX_ATTEMPTS = 10
-_Result = TypeVar("_Result")
 
 
 class StoreError(VitaClipError):
@@ -38,15 +33,6 @@ class MissingKeyError(StoreError):
 
 class KeyExistsError(StoreError):
     """A record that is written once exists already, with other content."""
-
-
-class S3Settings(BaseSettings):
-    """Which S3 server: ``S3_ENDPOINT_URL``, ``S3_ADDRESSING_STYLE``. Credentials and region are AWS's own."""
-
-    model_config = SettingsConfigDict(env_prefix="S3_")
-
-    endpoint_url: str | None = None
-    addressing_style: Literal["auto", "virtual", "path"] = "auto"
 
 
 class Store(ABC):
@@ -85,7 +71,7 @@ class Store(ABC):
 
     def write_json(self, key: str, value: object, *, indent: int | None = 1) -> None:
         """Writes or replaces one JSON value, atomically. NaN and infinity are refused (ValueError)."""
-        self._put(_checked(key), _to_json(value, indent))
+        self._put(checked_key(key), to_json(value, indent))
 
     def create_json(self, key: str, value: object) -> None:
         """Writes a value that is written once.
@@ -95,18 +81,26 @@ class Store(ABC):
         Raises:
             KeyExistsError: another value stands there already; it is left as it is.
         """
-        data = _to_json(value, indent=1)
-        if not self._create(_checked(key), data) and self._get(key) != data:
+        data = to_json(value, indent=1)
+        if not self._create(checked_key(key), data) and self._get(key) != data:
             raise KeyExistsError(f"{self.uri}: {key} exists already and is never rewritten")
 
     def read_json(self, key: str) -> Any:
         """Raises MissingKeyError naming the key, or StoreError where the content is no JSON."""
         try:
-            return json.loads(self._get(_checked(key)))
+            return json.loads(self._get(checked_key(key)))
         except ValueError as error:
             raise StoreError(
                 f"{self.uri}: {key} is not JSON ({error}); delete it or restore it from a copy"
             ) from None
+
+    def write_text(self, key: str, text: str) -> None:
+        """Writes or replaces a text, atomically."""
+        self._put(checked_key(key), text.encode())
+
+    def read_text(self, key: str) -> str:
+        """Raises MissingKeyError naming the key."""
+        return self._get(checked_key(key)).decode()
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         """Publishes the files of ``folder`` under ``prefix``; an earlier folder there is withdrawn first."""
@@ -114,7 +108,7 @@ class Store(ABC):
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         entries = [_manifest_entry(path, path.relative_to(folder).as_posix()) for path in files]
         for path, entry in zip(files, entries, strict=True):
-            self._upload_file(path, f"{_checked(prefix)}/{entry['path']}")
+            self._upload_file(path, f"{checked_key(prefix)}/{entry['path']}")
         self.write_json(f"{prefix}/{MANIFEST}", {"files": entries})
 
     def download_folder(self, prefix: str, folder: Path) -> None:
@@ -125,7 +119,7 @@ class Store(ABC):
             StoreError: a file's size or SHA-256 still differs after a second download.
         """
         for entry in self.read_json(f"{prefix}/{MANIFEST}")["files"]:
-            target = folder / _checked(entry["path"])
+            target = folder / checked_key(entry["path"])
             target.parent.mkdir(parents=True, exist_ok=True)
             self._download_verified(f"{prefix}/{entry['path']}", target, entry)
 
@@ -144,11 +138,11 @@ class Store(ABC):
 
     def read_file(self, key: str, path: Path) -> None:
         """Copies one stored file to ``path`` without a manifest's check. Raises MissingKeyError."""
-        self._download_file(_checked(key), path)
+        self._download_file(checked_key(key), path)
 
     def delete(self, prefix: str) -> None:
         """Deletes the key ``prefix`` and all below, manifests first: no folder looks whole while it goes."""
-        keys = self.list(_checked(prefix)) + ([prefix] if self.exists(prefix) else [])
+        keys = self.list(checked_key(prefix)) + ([prefix] if self.exists(prefix) else [])
         manifests = [key for key in keys if PurePosixPath(key).name == MANIFEST]
         self._delete_keys(manifests)
         self._delete_keys([key for key in keys if key not in manifests])
@@ -158,7 +152,7 @@ class Store(ABC):
         key = f".probe-{uuid.uuid4().hex}/probe.json"
         try:
             self.write_json(key, 1)
-            kept = not self._create(key, _to_json(2, None)) and self.read_json(key) == 1
+            kept = not self._create(key, to_json(2, None)) and self.read_json(key) == 1
             self.delete(key)
         except (OSError, StoreError) as error:
             raise InputError(
@@ -227,10 +221,10 @@ class LocalStore(Store):
             folder = folder.parent
 
     def exists(self, key: str) -> bool:
-        return self._path(_checked(key)).is_file()
+        return self._path(checked_key(key)).is_file()
 
     def list(self, prefix: str) -> list[str]:
-        folder = self._path(_checked(prefix)) if prefix else self.root
+        folder = self._path(checked_key(prefix)) if prefix else self.root
         paths = (
             path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".staged-")
         )
@@ -257,143 +251,14 @@ class LocalStore(Store):
             raise MissingKeyError(f"{self.uri}: there is no {key}") from None
 
 
-class S3Store(Store):
-    """A prefix in a bucket. An object appears when its whole body has arrived and its checksum was right."""
-
-    def __init__(self, bucket: str, prefix: str, *, max_attempts: int = _MAX_ATTEMPTS) -> None:
-        self.bucket = bucket
-        self.prefix = prefix.strip("/")
-        self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
-        self._max_attempts = max_attempts
-
-    @cached_property
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        settings = S3Settings()
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": self._max_attempts},
-            connect_timeout=5,
-            read_timeout=60,
-            s3={"addressing_style": settings.addressing_style},
-        )
-        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
-        return session.client("s3", endpoint_url=settings.endpoint_url, config=config)
-
-    @cached_property
-    def _transfer(self) -> Any:
-        from boto3.s3.transfer import TransferConfig
-
-        return TransferConfig(
-            multipart_threshold=16 * 2**20,
-            multipart_chunksize=16 * 2**20,
-            max_concurrency=4,
-            num_download_attempts=self._max_attempts,
-            preferred_transfer_client="classic",
-        )
-
-    def _object(self, key: str) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}".lstrip("/")}
-
-    def _call(self, key: str, operation: Callable[[], _Result]) -> _Result:
-        """Runs one S3 operation; a failure that outlives the retries names the object and what to do."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            return operation()
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("NoSuchKey", "404"):
-                raise MissingKeyError(f"{self.uri}: there is no {key}") from None
-            if code in ("PreconditionFailed", "412"):
-                raise KeyExistsError(f"{self.uri}: {key} exists already") from None
-            raise StoreError(f"{self.uri}: {key}: {error}{_S3_ADVICE.get(code, '')}") from None
-        except (BotoCoreError, Boto3Error) as error:
-            raise StoreError(f"{self.uri}: {key}: {error}") from None
-
-    def _put(self, key: str, data: bytes) -> None:
-        body = {"Body": data, "ChecksumAlgorithm": "SHA256"}
-        self._call(key, lambda: self._client.put_object(**self._object(key), **body))
-
-    def _create(self, key: str, data: bytes) -> bool:
-        body = {"Body": data, "ChecksumAlgorithm": "SHA256", "IfNoneMatch": "*"}
-        try:
-            self._call(key, lambda: self._client.put_object(**self._object(key), **body))
-        except KeyExistsError:
-            return False
-        return True
-
-    def _get(self, key: str) -> bytes:
-        return self._call(key, lambda: self._read_object(key))
-
-    def _read_object(self, key: str) -> bytes:
-        """botocore retries requests, but not a body that breaks off."""
-        from botocore.exceptions import FlexibleChecksumError, IncompleteReadError, ResponseStreamingError
-
-        for _ in range(self._max_attempts - 1):
-            with contextlib.suppress(FlexibleChecksumError, IncompleteReadError, ResponseStreamingError):
-                return bytes(self._client.get_object(**self._object(key))["Body"].read())
-        return bytes(self._client.get_object(**self._object(key))["Body"].read())
-
-    def _upload_file(self, path: Path, key: str) -> None:
-        extra = {"ChecksumAlgorithm": "SHA256"}
-        target = self._object(key)
-        self._call(
-            key, lambda: self._client.upload_file(str(path), **target, ExtraArgs=extra, Config=self._transfer)
-        )
-
-    def _download_file(self, key: str, path: Path) -> None:
-        source = self._object(key)
-        self._call(
-            key, lambda: self._client.download_file(**source, Filename=str(path), Config=self._transfer)
-        )
-
-    def _delete_keys(self, keys: list[str]) -> None:
-        for key in keys:
-            self._call(key, lambda key=key: self._client.delete_object(**self._object(key)))  # type: ignore[misc]
-
-    def exists(self, key: str) -> bool:
-        try:
-            self._call(key, lambda: self._client.head_object(**self._object(_checked(key))))
-        except MissingKeyError:
-            return False
-        return True
-
-    def list(self, prefix: str) -> list[str]:
-        start = self._object(_checked(prefix) + "/" if prefix else "")
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=start["Key"]
-        )
-        found = self._call(
-            prefix, lambda: [item["Key"] for page in pages for item in page.get("Contents", ())]
-        )
-        return sorted(key.removeprefix(self.prefix).lstrip("/") for key in found)
-
-    def check(self) -> None:
-        if self._max_attempts > 3:  # an unreachable server is reported in seconds
-            S3Store(self.bucket, self.prefix, max_attempts=3).check()
-        else:
-            super().check()
-
-
-_S3_ADVICE = {
-    "NotImplemented": "; the server must know conditional writes ('If-None-Match' on PUT)",
-    "NoSuchBucket": "; create the bucket, or name another in VITACLIP_STORE",
-    "403": "; check the credentials (AWS_ACCESS_KEY_ID and its secret, or AWS_PROFILE) and their rights",
-    "AccessDenied": "; check the credentials' rights on this bucket",
-    "InvalidAccessKeyId": "; check AWS_ACCESS_KEY_ID, or AWS_PROFILE, and S3_ENDPOINT_URL",
-    "SignatureDoesNotMatch": "; check AWS_SECRET_ACCESS_KEY",
-}
-
-
 def open_store(uri: str) -> Store:
     """A store at a local path, a ``file://`` URI or ``s3://bucket/prefix``. Nothing is contacted yet.
 
     Raises:
         InputError: the URI has another scheme, or names no bucket.
     """
+    from orchestrator.s3_store import S3Store  # it is a Store
+
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         if not parts.netloc:
@@ -406,14 +271,16 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(uri))
 
 
-def _checked(key: str) -> str:
+def checked_key(key: str) -> str:
+    """The key, if it stays inside the store. Raises StoreError."""
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "/".join(parts) != key:
         raise StoreError(f"key {key!r}: allowed are relative paths with single slashes and no '..'")
     return key
 
 
-def _to_json(value: object, indent: int | None) -> bytes:
+def to_json(value: object, indent: int | None) -> bytes:
+    """As it is stored. Raises ValueError for NaN and infinity."""
     return (json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 

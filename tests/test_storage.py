@@ -11,11 +11,11 @@ from pathlib import Path
 import boto3
 import pytest
 
+from orchestrator.s3_store import S3Store
 from orchestrator.storage import (
     KeyExistsError,
     LocalStore,
     MissingKeyError,
-    S3Store,
     Store,
     StoreError,
     open_store,
@@ -252,13 +252,42 @@ def test_nothing_is_lost_when_requests_fail(
         assert len(store.list("")) == 10 * 4
 
 
+def test_failures_may_go_on_for_as_long_as_they_like(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore alone stops trying after some hundred requests of which so many fail."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    monkeypatch.setattr("orchestrator.s3_store.random.uniform", lambda *_: 0.001)
+    with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
+        failing,
+        _,
+    ):
+        use(failing, monkeypatch)
+        store = open_store(f"s3://{bucket}")
+        for number in range(60):
+            store.write_json("a.json", number)
+            assert not store.exists("b.json")
+        assert store.read_json("a.json") == 59
+
+
+def test_an_outage_is_outlasted(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty_proxy(server, share=1.0, faults=("slow_down", "cut_upload")) as (failing, proxy):
+        use(failing, monkeypatch)
+        store = open_store(f"s3://{bucket}")
+        threading.Timer(4, lambda: setattr(proxy, "share", 0.0)).start()
+        store.create_json("result.json", 1)
+        assert store.read_json("result.json") == 1
+
+
 @pytest.mark.parametrize(
     ("fault", "message"), [("access_denied", "rights"), ("no_such_bucket", "create the bucket")]
 )
 def test_errors_that_last_say_what_to_do(
-    server: S3Server, bucket: str, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+    server: S3Server, bucket: str, folder: Path, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with faulty_proxy(server, share=1.0, faults=(fault,)) as (failing, _):
         use(failing, monkeypatch)
         with pytest.raises(StoreError, match=message):
             open_store(f"s3://{bucket}").write_json("a.json", 0)
+        with pytest.raises(StoreError, match=message):
+            open_store(f"s3://{bucket}").upload_folder(folder, "f")
