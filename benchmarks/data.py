@@ -3,7 +3,8 @@
 Makes Kinetics-like files (340x256, 10 s, 300 frames, H.264 with a key frame per 250 frames, textured, moving,
 noisy), then decodes 8 frames of them at a short side of 224 in each way, in turns and on one thread. Prints
 clips per second of processor time (medians), so that other programs on the machine disturb little. A second
-table compares the two engines on each kind of file, which is what ``decoder: auto`` rests on.
+table compares the two engines on each kind of file, which is what ``decoder: auto`` rests on; a third one ways
+of encoding, which is where ``data prepare`` has its options from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -49,6 +51,16 @@ CODECS = {  # kind of file: encoder, suffix, options
     "AV1": ("libsvtav1", ".mp4", {"preset": "12", "g": "48"}),
 }
 NUM_CODEC_FRAMES = 100
+FAST = "keyint={0}:min-keyint={0}:scenecut=0:bframes={1}:b-pyramid=none"
+ENCODINGS = {  # libx264 at crf 23: tune, parameters
+    "key frame per 8": ("", "keyint=8:min-keyint=8:scenecut=0"),
+    "per 8, fastdecode": ("fastdecode", "keyint=8:min-keyint=8:scenecut=0"),
+    "per 8, fastdecode, no B-frames": ("fastdecode", FAST.format(8, 0)),
+    "per 8, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(8, 3)),
+    "per 12, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(12, 3)),
+    "per 12, fastdecode, 5 B-frames, no pyramid": ("fastdecode", FAST.format(12, 5)),
+    "per 16, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(16, 3)),
+}
 Read = Callable[[list[int]], Frames]
 
 
@@ -74,12 +86,13 @@ def main() -> None:
         times = {sampling: _measure(videos, sampling, args.draws) for sampling in ("dense", "uniform")}
         _report(videos, times, args.videos * args.draws)
         _report_engines(Path(folder), args.draws)
+        _report_encodings(Path(folder), args.draws)
 
 
 def _make_ways(folder: Path, seed: int) -> list[Way]:
     original, plain, prepared = (folder / f"{seed}-{name}.mp4" for name in ("original", "plain", "prepared"))
     write_scene(original, seed)
-    _plain_reencode(original, plain)
+    _reencode(original, plain, PLAIN)
     encode(str(original), prepared, PrepareParameters())
     cache = FrameCache(folder / "cache", 10 << 30)
 
@@ -91,13 +104,9 @@ def _make_ways(folder: Path, seed: int) -> list[Way]:
     return [
         Way("released code (PyAV, whole file)", lambda i: _whole_file(original, i), size),
         Way("decord get_batch (seeks)", lambda i: _decord_seeks(original, i), size),
-        Way(
-            "plain re-encode, ours",
-            lambda i: decode_frames(plain, i, short_side=SHORT_SIDE),
-            plain.stat().st_size,
-        ),
-        Way("ours, original", lambda i: decode_frames(original, i, short_side=SHORT_SIDE), size),
-        Way("ours, prepared", lambda i: decode_frames(prepared, i, short_side=SHORT_SIDE), prepared_size),
+        Way("plain re-encode, ours", partial(_ours, plain), plain.stat().st_size),
+        Way("ours, original", partial(_ours, original), size),
+        Way("ours, prepared", partial(_ours, prepared), prepared_size),
         Way("ours, warm cache", cached, size + raw),
     ]
 
@@ -148,9 +157,9 @@ def _path(time_step: int, slow: int, fast: int, height: int, width: int) -> tupl
     )
 
 
-def _plain_reencode(source: Path, target: Path) -> None:
+def _reencode(source: Path, target: Path, options: Mapping[str, str]) -> None:
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        stream = writer.add_stream("libx264", rate=FPS, options=PLAIN)
+        stream = writer.add_stream("libx264", rate=FPS, options=dict(options))
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         for frame in reader.decode(video=0):
             writer.mux(stream.encode(frame.reformat(format="yuv420p")))
@@ -220,6 +229,27 @@ def _report_engines(folder: Path, num_draws: int) -> None:
         _write(path, _scene(number, NUM_CODEC_FRAMES), codec, options)
         table.add_row(kind, *_engine_cells(path, num_draws))
     Console(width=110).print(table)
+
+
+def _report_encodings(folder: Path, num_draws: int) -> None:
+    """What key frames, B-frames and x264's ``fastdecode`` do to size and to reading time."""
+    table = Table(title=f"encodings of {NUM_FRAMES} frames; size: relative to a plain re-encode")
+    for column in ("encoding", "size", "dense ms", "spread ms"):
+        table.add_column(column, justify="left" if column == "encoding" else "right")
+    source, plain = folder / "0-original.mp4", folder / "0-plain.mp4"
+    for number, (name, (tune, parameters)) in enumerate(ENCODINGS.items()):
+        path = folder / f"encoding{number}.mp4"
+        options = PLAIN | {"x264-params": parameters} | ({"tune": tune} if tune else {})
+        _reencode(source, path, options)
+        samplings: tuple[Sampling, ...] = ("dense", "uniform")
+        seconds = [_timed(partial(_ours, path), list(_draws(s, num_draws)))[0] for s in samplings]
+        size = path.stat().st_size / plain.stat().st_size
+        table.add_row(name, f"{size:.2f}", *(f"{1000 * s:.1f}" for s in seconds))
+    Console(width=110).print(table)
+
+
+def _ours(path: Path, indices: list[int]) -> Frames:
+    return decode_frames(path, indices, short_side=SHORT_SIDE)
 
 
 def _engine_cells(path: Path, num_draws: int) -> list[str]:

@@ -115,6 +115,7 @@ def build(args: argparse.Namespace) -> VitaCLIP:
         names,
         num_frames=args.frames,
         precision=args.precision,
+        compile_layers=args.compile,
     )
     return model.to(default_device())
 
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of the product; the reference is fp32"
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the product's layers")
     parser.add_argument(
         "--repeats", type=int, default=2, help="alternations; the best time of each side counts"
     )
@@ -149,6 +151,8 @@ def main() -> None:
     }
     timings = {name: Timing() for name in sides}
     losses = {}
+    if args.compile:
+        sides["product"]()  # untimed: the first step compiles
     for _ in range(args.repeats):
         for name, step in sides.items():
             losses[name] = measure(step, model, timings[name])
@@ -165,7 +169,7 @@ def report(
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
     print(f"{args.model}, {args.frames} frames, {args.classes} classes, {args.micro_batches} x {args.batch} clips, "
-          f"{args.precision}; torch {torch.__version__}, {where}")  # fmt: skip
+          f"{args.precision}{', compiled' * args.compile}; torch {torch.__version__}, {where}")  # fmt: skip
     for name, timing in timings.items():
         print(f"  {name:10} best {min(timing.seconds):7.2f} s  all {[round(s, 2) for s in timing.seconds]}  "
               f"peak +{max(timing.peak_bytes) / MIB:6.0f} MiB  loss {losses[name]:.5f}")  # fmt: skip

@@ -129,6 +129,14 @@ def test_activation_checkpointing_changes_nothing(tiny_clip: CLIP) -> None:
     assert_same_step(model, num_clips=2, micro_batch_size=1)
 
 
+@pytest.mark.slow  # compiles C++
+def test_compiled_layers_change_nothing(tiny_clip: CLIP) -> None:
+    model = tiny_model(tiny_clip, PromptConfig(depth=1), TextConfig(num_context=2))
+    model.compile_layers = True
+    assert_same_step(model, num_clips=2, micro_batch_size=1)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> None:
     model = tiny_model(tiny_clip, PromptConfig(), TextConfig())
     video, labels = batch(5)

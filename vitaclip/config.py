@@ -158,7 +158,13 @@ class TrainConfig(Config):
     precision: Precision = Field(
         "fp32", description="of matrix products; mixed: bf16 where the hardware has it, else fp16 on a GPU"
     )
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = Field(
+        False, description="recompute each vision layer in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile each layer: over a minute at first, then faster steps; for long runs",
+    )
     num_threads: PositiveInt | None = Field(
         None, description="CPU threads per worker; None: PyTorch's default"
     )

@@ -5,12 +5,20 @@ Shape legend: B batch, N tokens with a query, S all tokens (keys and values), H 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@cache
+def compiled(layer_forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A tower's layer through ``torch.compile``: compiled once a process, for all layers of all models."""
+    return torch.compile(layer_forward)
 
 
 class KeyValue(NamedTuple):

@@ -9,7 +9,7 @@ Shape legend: C classes (of one group), L tokens, n context vectors, D width, E 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import open_clip
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vitaclip.config import TextConfig
 from vitaclip.errors import InputError
-from vitaclip.model.attention import block_forward
+from vitaclip.model.attention import block_forward, compiled
 
 LAST_TOKEN = slice(-1, None)
 TOKENIZER: open_clip.SimpleTokenizer = open_clip.tokenizer._tokenizer  # CLIP's own BPE, lower-cased
@@ -99,15 +99,20 @@ def group_prompts(names: Sequence[str], context_length: int, num_context: int) -
     ]
 
 
-def encode_text(clip: CLIP, groups: list[TextGroup], prompts: TextPrompts | None) -> Tensor:
+def encode_text(
+    clip: CLIP, groups: list[TextGroup], prompts: TextPrompts | None, *, compile_layers: bool = False
+) -> Tensor:
     """Text features ``[C, E]`` of all classes, not yet normalised; ``prompts=None`` encodes plain names."""
     device = clip.positional_embedding.device
-    features = torch.cat([_encode_group(clip, group.to(device), prompts) for group in groups])
+    layer_forward = compiled(block_forward) if compile_layers else block_forward
+    features = torch.cat([_encode_group(clip, group.to(device), prompts, layer_forward) for group in groups])
     order = torch.cat([group.indices for group in groups]).argsort()
     return features[order.to(device)]
 
 
-def _encode_group(clip: CLIP, group: TextGroup, prompts: TextPrompts | None) -> Tensor:
+def _encode_group(
+    clip: CLIP, group: TextGroup, prompts: TextPrompts | None, layer_forward: Callable[..., Tensor]
+) -> Tensor:
     x_CLD = _assemble(clip, group, prompts) + clip.positional_embedding[: _length(group, prompts)]
     blocks = list(clip.transformer.resblocks)
     deep = list(prompts.deep_context) if prompts else []
@@ -115,7 +120,7 @@ def _encode_group(clip: CLIP, group: TextGroup, prompts: TextPrompts | None) -> 
         if prompts and 1 <= layer <= len(deep):
             x_CLD = _replace_context(x_CLD, group, prompts, deep[layer - 1])
         query = LAST_TOKEN if layer == len(blocks) - 1 else slice(None)
-        x_CLD = block_forward(block, x_CLD, [], query=query, is_causal=query != LAST_TOKEN)
+        x_CLD = layer_forward(block, x_CLD, [], query=query, is_causal=query != LAST_TOKEN)
     features: Tensor = clip.ln_final(x_CLD[:, -1]) @ clip.text_projection
     return features
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitaclip.config import LayerRange, PromptConfig
 from vitaclip.errors import InputError
-from vitaclip.model.attention import FrameAttention, KeyValue, block_forward, prompt_key_value
+from vitaclip.model.attention import FrameAttention, KeyValue, block_forward, compiled, prompt_key_value
 
 CLS_TOKEN = slice(0, 1)
 
@@ -104,7 +104,12 @@ class VisionPrompts(nn.Module):
 
 
 def encode_video(
-    clip: CLIP, prompts: VisionPrompts, video_BCTHW: Tensor, *, activation_checkpointing: bool = False
+    clip: CLIP,
+    prompts: VisionPrompts,
+    video_BCTHW: Tensor,
+    *,
+    activation_checkpointing: bool = False,
+    compile_layers: bool = False,
 ) -> Tensor:
     """Video features ``[B, E]``, not yet normalised: the mean over frames of each frame's projected class token.
 
@@ -122,14 +127,15 @@ def encode_video(
     visual = clip.visual
     x_FND = _embed_frames(visual, prompts, video_BCTHW)
     blocks = list(visual.transformer.resblocks)
+    layer_forward = compiled(_layer_forward) if compile_layers else _layer_forward
     for block, layer in zip(blocks, prompts.layers, strict=True):
         query = (
             CLS_TOKEN if block is blocks[-1] else slice(None)
         )  # of the last layer only the class token is read
         if activation_checkpointing:
-            x_FND = checkpoint(_layer_forward, block, layer, x_FND, query, use_reentrant=False)
+            x_FND = checkpoint(layer_forward, block, layer, x_FND, query, use_reentrant=False)
         else:
-            x_FND = _layer_forward(block, layer, x_FND, query)
+            x_FND = layer_forward(block, layer, x_FND, query)
     features_FE: Tensor = visual.ln_post(x_FND[:, 0]) @ visual.proj
     features_BE: Tensor = features_FE.unflatten(0, (num_clips, num_frames)).mean(dim=1)
     return features_BE

@@ -33,6 +33,7 @@ class VitaCLIP(nn.Module):
         num_frames: int,
         precision: Precision = "fp32",
         activation_checkpointing: bool = False,
+        compile_layers: bool = False,
     ) -> None:
         """Raises InputError if a depth exceeds the backbone's layers or a class name does not fit."""
         super().__init__()
@@ -41,6 +42,7 @@ class VitaCLIP(nn.Module):
         self.class_names = tuple(class_names)
         self.precision = precision
         self.activation_checkpointing = activation_checkpointing
+        self.compile_layers = compile_layers
         self.vision_prompts = VisionPrompts(self.clip.visual, prompts, num_frames)
         self.text_prompts = TextPrompts(self.clip, text, len(class_names)) if text.num_context else None
         self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
@@ -60,6 +62,7 @@ class VitaCLIP(nn.Module):
                 self.vision_prompts,
                 video_BCTHW,
                 activation_checkpointing=self.activation_checkpointing,
+                compile_layers=self.compile_layers,
             )
 
     def normalise_pixels(self, video_BCTHW: Tensor) -> Tensor:
@@ -70,7 +73,9 @@ class VitaCLIP(nn.Module):
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes with their learned context, not normalised."""
         with self._autocast():
-            return encode_text(self.clip, self.class_groups, self.text_prompts)
+            return encode_text(
+                self.clip, self.class_groups, self.text_prompts, compile_layers=self.compile_layers
+            )
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol), not normalised."""
@@ -117,4 +122,5 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
             num_frames=config.data.num_frames,
             precision=config.precision,
             activation_checkpointing=config.activation_checkpointing,
+            compile_layers=config.compile,
         )
