@@ -7,7 +7,6 @@ one wins. The holder's heartbeat is a counter: another host needs no synchronise
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -15,14 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
+from orchestrator.scratch import is_alive, is_local, this_process
 from orchestrator.storage import KeyExistsError, Store, StoreError
 from vitaclip.errors import InputError, VitaClipError
 
 BEAT_S = 5.0
 DEAD_AFTER_S = 30.0
-_PID_NAMESPACE = Path("/proc/self/ns/pid")
 _logger = logging.getLogger(__name__)
 
 
@@ -100,8 +97,8 @@ class Lease:
         holder = self._store.read_json(key)
         if holder["beat"] < 0:
             return
-        if holder["host"] == _host():
-            if _is_alive(holder):
+        if is_local(holder):
+            if is_alive(holder):
                 raise self._refusal(f"process {holder['pid']} on this machine")
             return
         deadline = time.monotonic() + self._dead_after_s
@@ -118,19 +115,4 @@ class Lease:
 
     @staticmethod
     def _content(beat: int) -> dict[str, Any]:
-        process = psutil.Process()
-        return {"host": _host(), "pid": process.pid, "started": process.create_time(), "beat": beat}
-
-
-def _host() -> str:
-    """This machine, and this container on it: process numbers mean nothing outside of their namespace."""
-    with suppress(OSError):
-        return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()}"
-    return socket.gethostname()
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(holder["pid"])
-        return bool(process.create_time() == holder["started"] and process.status() != psutil.STATUS_ZOMBIE)
-    return False
+        return {**this_process(), "beat": beat}

@@ -1,0 +1,95 @@
+"""Temporary files and processes that survive nobody: each folder names its owner, and the next one clears up.
+
+A process that is killed cannot remove what it has made. So whoever makes a scratch folder first removes those
+whose owners on this machine are dead, with the processes that still use them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_PREFIX = "vitaclip-"
+_OWNER_FILE = "owner.json"
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this process's own; all its temporary files, and those of processes it starts, go into it.
+
+    At the end of the block the folder is removed, and processes that still use it are killed.
+    """
+    reap_scratch()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    (folder / _OWNER_FILE).write_text(json.dumps(this_process()))
+    before = os.environ.get("TMPDIR")
+    _use_for_temporary_files(str(folder / "scratch"))
+    try:
+        yield folder
+    finally:
+        _use_for_temporary_files(before)
+        _remove(folder)
+
+
+def reap_scratch() -> None:
+    """Removes the scratch folders of dead processes of this machine, and ends the processes that use them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):  # not yet named, or another process is removing it
+            owner = json.loads((folder / _OWNER_FILE).read_text())
+            if is_local(owner) and not is_alive(owner):
+                _remove(folder)
+
+
+def this_process() -> dict[str, Any]:
+    """Tells this process from every other one, here and elsewhere, in terms of JSON."""
+    process = psutil.Process()
+    return {"host": _host(), "pid": process.pid, "started": process.create_time()}
+
+
+def is_local(process: dict[str, Any]) -> bool:
+    """Whether a process that :func:`this_process` described runs, or ran, where its number means something here."""
+    return bool(process["host"] == _host())
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """Whether a local process still runs."""
+    with suppress(psutil.NoSuchProcess):
+        found = psutil.Process(process["pid"])
+        return bool(found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _host() -> str:
+    """This machine, and this container on it: process numbers mean nothing outside of their namespace."""
+    with suppress(OSError):
+        return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()}"
+    return socket.gethostname()
+
+
+def _use_for_temporary_files(path: str | None) -> None:
+    tempfile.tempdir = path
+    if path is None:
+        os.environ.pop("TMPDIR", None)
+    else:
+        os.environ["TMPDIR"] = path
+        Path(path).mkdir(exist_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Deletes the folder once what names it in its command line or environment is killed."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = [*process.cmdline(), process.environ().get("TMPDIR", "")]
+            if process.pid != os.getpid() and any(str(folder) in word for word in words):
+                process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
