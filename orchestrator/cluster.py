@@ -62,15 +62,11 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
 def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: str) -> None:
     """Raises InputError if the trials could never run at once: they would wait for each other for ever."""
     trials = resources.max_concurrent_trials
-    per_trial = {
-        "CPU": float(resources.num_workers * resources.cpus_per_worker),
-        "GPU": resources.num_workers * resources.gpus_per_worker,
-    }
-    for kind, need in per_trial.items():
-        have = found.get(kind, 0.0)
+    for kind, amount in resources.per_worker.items():
+        need, have = resources.num_workers * amount, found.get(kind, 0.0)
         if need * trials > have:
             raise InputError(
-                f"resources: {trials} trials at once need {need * trials:g} {kind}s ({need:g} each), "
+                f"resources: {trials} trials at once need {need * trials:g} {kind} ({need:g} each), "
                 f"{place} has {have:g}; lower max_concurrent_trials, num_workers or the needs of a worker"
             )
 

@@ -133,7 +133,13 @@ class ResourcesConfig(Config):
 
     num_workers: PositiveInt = 1
     cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: float = Field(0, ge=0)
+    gpus_per_worker: float = Field(0, ge=0, description="whole GPUs, or a share of one, such as 0.25")
+    custom_per_worker: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="the cluster's other resources, such as {'accelerator_type:H100': 0.001}"
+    )
+    placement: Literal["pack", "spread"] = Field(
+        "pack", description="the workers of one trial: on few nodes, near each other, or on many"
+    )
     max_concurrent_trials: PositiveInt = 2
     max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
     epoch_timeout_s: float = Field(
@@ -141,6 +147,11 @@ class ResourcesConfig(Config):
         gt=0,
         description="a worker that ends no epoch for so long is hung: it is ended and restarted",
     )
+
+    @property
+    def per_worker(self) -> dict[str, float]:
+        """What Ray sets aside for one worker, by its names."""
+        return {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.custom_per_worker}
 
 
 class StudyConfig(Config):

@@ -16,6 +16,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from orchestrator.config import ResourcesConfig
 from orchestrator.metrics import Metrics
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
@@ -74,7 +75,7 @@ class _Driver(_NotSaved, Callback):
         resources = self._study.config.resources
         with tempfile.TemporaryDirectory() as folder:
             tune.Tuner(
-                tune.with_resources(run_trial, _actor_resources(self._job(0))),
+                tune.with_resources(run_trial, _actor_resources(resources)),
                 tune_config=tune.TuneConfig(
                     search_alg=_Searcher(self._next_config),
                     num_samples=-1,
@@ -148,16 +149,11 @@ class _Driver(_NotSaved, Callback):
         return {"job": asdict(self._job(trial.number))}
 
     def _job(self, number: int) -> Job:
-        resources = self._study.config.resources
         return Job(
             store_uri=self._store_uri,
             study=self._study.config.name,
             number=number,
-            num_workers=resources.num_workers,
-            cpus_per_worker=resources.cpus_per_worker,
-            gpus_per_worker=resources.gpus_per_worker,
-            max_failures=resources.max_failures,
-            epoch_timeout_s=resources.epoch_timeout_s,
+            resources=self._study.config.resources,
         )
 
 
@@ -180,11 +176,9 @@ class _Searcher(_NotSaved, Searcher):
         """See ``_NotSaved``."""
 
 
-def _actor_resources(job: Job) -> dict[str, float]:
+def _actor_resources(resources: ResourcesConfig) -> dict[str, float]:
     """A one-worker trial trains in its actor; else the actor only watches the worker group."""
-    if job.num_workers > 1:
-        return {"cpu": 0.01}
-    return {"cpu": job.cpus_per_worker, "gpu": job.gpus_per_worker}
+    return resources.per_worker if resources.num_workers == 1 else {"CPU": 0.01}
 
 
 def _number(trial: Trial) -> int:

@@ -16,12 +16,13 @@ from orchestrator.records import TrialRecord, TrialResult
 from orchestrator.study import Study
 
 _INTERVAL_S = 1.0
-_STATES = ("running", "scoring", "complete", "pruned", "failed")
+_STATES = ("waiting", "running", "scoring", "complete", "pruned", "failed")
 GAUGES = {
-    "trials": "trials in each state",
+    "trials": "trials in each state; waiting: not started yet",
     "trials_planned": "trials that the study will have",
     "epochs": "epochs that ended since this driver started",
     "clips_per_second": "training speed of all running trials together, in their last epochs",
+    "data_wait_ratio": "share of their last epochs that running trials waited for decoded video",
     "broken_videos": "unreadable videos that running trials have replaced",
     "objective_best": "best value of the first objective among finished trials",
     "tracking_waiting": "epochs and results that MLflow has not taken yet",
@@ -78,11 +79,14 @@ class Metrics:
             return
         self._published = time.monotonic()
         counts = self._finished | Counter(running=len(self._running), scoring=len(self._scoring))
+        counts["waiting"] = max(0, self._num_trials - sum(counts.values()))
         for state in _STATES:
             self._gauges["trials"].set(counts[state], {"state": state})
         self._gauges["trials_planned"].set(self._num_trials)
         self._gauges["epochs"].set(self._num_epochs)
         self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
+        epochs_s = self._sum("time/epoch_s")
+        self._gauges["data_wait_ratio"].set(self._sum("time/data_wait_s") / epochs_s if epochs_s else 0.0)
         self._gauges["broken_videos"].set(self._sum("data/broken"))
         self._gauges["tracking_waiting"].set(self._num_waiting())
         if self._best:

@@ -80,8 +80,7 @@ def _problems(store_uri: str, probe: str, digests: Digests, resources: Resources
 
 
 def _may_train(has: Mapping[str, float], resources: ResourcesConfig) -> bool:
-    needs = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    return all(has.get(kind, 0) >= need for kind, need in needs.items())
+    return all(has.get(kind, 0) >= need for kind, need in resources.per_worker.items())
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -6,6 +6,7 @@
     <study>/trials/0003/trial.json              written before the trial starts
     <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
+    <study>/trials/0003/log.jsonl               what happened to it (see :mod:`orchestrator.trial_log`)
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
     <study>/baseline/scores/<benchmark>.json    the same benchmark on the frozen CLIP, without prompts
 """
@@ -287,6 +288,17 @@ class StudyRecord:
         with tempfile.TemporaryDirectory() as folder:
             self.store.read_file(f"{key}/{INFO_FILE}", Path(folder) / INFO_FILE)
             return read_info(Path(folder))
+
+    def log(self, number: int) -> str:
+        """A trial's log, one JSON object a line; empty if it was never started."""
+        try:
+            return self.store.read_text(f"{self._trial_key(number)}/log.jsonl")
+        except MissingKeyError:
+            return ""
+
+    def write_log(self, number: int, lines: str) -> None:
+        """Replaces a trial's log."""
+        self.store.write_text(f"{self._trial_key(number)}/log.jsonl", lines)
 
     @property
     def objective(self) -> Objective:

@@ -47,7 +47,11 @@ class Scorer:
         self._missing: dict[int, int] = {}  # trial -> benchmarks to come
         self.errors: dict[int, str] = {}
         self._place = (store_uri, study)
-        self._task = _score.options(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)
+        self._task = _score.options(
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=resources.gpus_per_worker,
+            resources=resources.custom_per_worker,
+        )
 
     @property
     def busy(self) -> bool:

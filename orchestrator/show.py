@@ -19,12 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.show", description=__doc__)
     parser.add_argument("what", metavar="STUDY[/NUMBER]")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--log", action="store_true", help="print a trial's log, one JSON object a line")
     return command.run(parser, _show, arguments)
 
 
 def _show(options: argparse.Namespace, console: Console) -> None:
     if "/" in options.what:
         study, number = command.parse_trial(options.what)
+        if options.log:
+            print(command.open_study(study).log(number), end="")
+            return
         _show_trial(command.open_study(study), number, console, as_json=options.json)
     else:
         _show_study(command.open_study(options.what), console, as_json=options.json)

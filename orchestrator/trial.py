@@ -26,7 +26,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.worker.Job`."""
     job = Job(**config["job"])
     try:
-        if job.num_workers == 1:
+        if job.resources.num_workers == 1:
             train_worker(job, tune.report)
         else:
             _train_on_workers(job)
@@ -35,19 +35,23 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 def _train_on_workers(job: Job) -> None:
+    resources = job.resources
     with tempfile.TemporaryDirectory() as folder:
         TorchTrainer(
             _worker,
             train_loop_config=asdict(job),
             scaling_config=train.ScalingConfig(
-                num_workers=job.num_workers,
-                use_gpu=job.gpus_per_worker > 0,
-                resources_per_worker={"CPU": job.cpus_per_worker, "GPU": job.gpus_per_worker},
+                num_workers=resources.num_workers,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=resources.per_worker,
+                placement_strategy=resources.placement.upper(),
             ),
             run_config=train.RunConfig(
                 name=f"{job.study}-{job.number:04d}",
                 storage_path=folder,  # Ray's own notes only: checkpoints go to the study's store
-                failure_config=train.FailureConfig(max_failures=job.max_failures, controller_failure_limit=2),  # type: ignore[call-arg]
+                failure_config=train.FailureConfig(
+                    max_failures=resources.max_failures, controller_failure_limit=2
+                ),  # type: ignore[call-arg]
                 callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
             ),
         ).fit()

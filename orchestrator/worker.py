@@ -18,9 +18,11 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.config import ResourcesConfig
 from orchestrator.records import StudyRecord, TrialRecord
 from orchestrator.schedulers import falls_short
 from orchestrator.storage import open_store
+from orchestrator.trial_log import TrialLog
 from vitaclip.distributed import rank_and_world_size
 from vitaclip.train import EpochEnd, fit
 
@@ -36,11 +38,7 @@ class Job:
     store_uri: str
     study: str
     number: int
-    num_workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    max_failures: int
-    epoch_timeout_s: float
+    resources: ResourcesConfig
 
 
 class _FellShortError(Exception):
@@ -58,22 +56,29 @@ def train_worker(job: Job, report: Report) -> None:
     """
     record = StudyRecord(open_store(job.store_uri), job.study)
     trial = record.trial(job.number)
-    torch.set_num_threads(job.cpus_per_worker)
+    torch.set_num_threads(job.resources.cpus_per_worker)
+    epoch_timeout_s = job.resources.epoch_timeout_s
 
     def end_epoch(end: EpochEnd) -> None:
         if rank_and_world_size()[0] == 0:
             _publish(record, trial.number, end)
+        log.add("epoch", **end.metrics)
+        log.save()
         report(end.metrics)
-        _arm(job.epoch_timeout_s)
+        _arm(epoch_timeout_s)
         if falls_short(end.history, trial.bar, record.objective):
             raise _FellShortError
 
-    with tempfile.TemporaryDirectory() as folder, _time_limit(job.epoch_timeout_s):
+    with (
+        TrialLog(record, trial.number) as log,
+        tempfile.TemporaryDirectory() as folder,
+        _time_limit(epoch_timeout_s),
+    ):
         resume_from = _fetch_newest(record, trial, Path(folder))
         try:
             fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch)
         except _FellShortError:
-            return
+            log.add("stop", reason="falls short of its bar")
 
 
 def _publish(record: StudyRecord, number: int, end: EpochEnd) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import nodes
+from orchestrator.cluster import check_capacity
 from orchestrator.config import ResourcesConfig
 from orchestrator.preflight import dataset_digest
 from orchestrator.settings import Settings
@@ -66,6 +67,16 @@ def test_only_nodes_that_can_hold_a_worker_are_asked() -> None:
     assert nodes._may_train({"CPU": 8, "GPU": 1}, resources)
     assert not nodes._may_train({"CPU": 8}, resources)
     assert not nodes._may_train({"GPU": 1}, resources)
+    h100 = ResourcesConfig(custom_per_worker={"accelerator_type:H100": 0.001})
+    assert nodes._may_train({"CPU": 8, "accelerator_type:H100": 1}, h100)
+    assert not nodes._may_train({"CPU": 8, "accelerator_type:A100": 1}, h100)
+
+
+def test_a_cluster_without_enough_of_a_custom_resource_is_refused() -> None:
+    resources = ResourcesConfig(num_workers=2, max_concurrent_trials=2, custom_per_worker={"decoder": 1})
+    check_capacity({"CPU": 4, "decoder": 4}, resources, "the cluster")
+    with pytest.raises(InputError, match=r"2 trials at once need 4 decoder \(2 each\), the cluster has 3"):
+        check_capacity({"CPU": 4, "decoder": 3}, resources, "the cluster")
 
 
 @pytest.mark.parametrize("variable", ["VITACLIP_STORE", "MLFLOW_TRACKING_URI"])

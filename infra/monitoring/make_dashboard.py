@@ -22,6 +22,11 @@ PANELS = [  # title, unit, queries with their legends
     ("Best objective", "short", [(f"max by (study) (ray_vitaclip_objective_best{STUDY})", "{{study}}")]),
     ("Clips per second", "short", [(f"sum by (study) (ray_vitaclip_clips_per_second{STUDY})", "{{study}}")]),
     (
+        "Waiting for video",
+        "percentunit",
+        [(f"max by (study) (ray_vitaclip_data_wait_ratio{STUDY})", "{{study}}")],
+    ),
+    (
         "Epochs per hour",
         "short",
         [(f"sum by (study) (rate(ray_vitaclip_epochs{STUDY}[10m])) * 3600", "{{study}}")],

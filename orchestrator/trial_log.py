@@ -1,0 +1,64 @@
+"""One structured log per trial, over all its attempts: ``trials/0003/log.jsonl``, one JSON object a line.
+
+Each line has ``time`` and ``event``: an attempt's start and end, each epoch's metrics, and whatever this project's
+packages warn of meanwhile. The trial's first worker writes it, whole and after every epoch: an object store cannot
+append. The other workers' warnings are in Ray's logs only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from pydantic_core import to_json
+
+from orchestrator.records import StudyRecord
+from orchestrator.storage import StoreError
+from vitaclip.distributed import rank_and_world_size
+
+_PACKAGES = ("vitaclip", "orchestrator")
+
+
+class TrialLog(logging.Handler):
+    """A context manager around one attempt at a trial."""
+
+    def __init__(self, record: StudyRecord, number: int) -> None:
+        super().__init__(logging.WARNING)
+        self._record = record
+        self._number = number
+        self._rank, self._num_workers = rank_and_world_size()
+        self._lines = record.log(number) if self._rank == 0 else ""
+
+    def __enter__(self) -> Self:
+        self.add("start", host=socket.gethostname(), pid=os.getpid(), num_workers=self._num_workers)
+        for package in _PACKAGES:
+            logging.getLogger(package).addHandler(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for package in _PACKAGES:
+            logging.getLogger(package).removeHandler(self)
+        self.add("end", **({} if error is None else {"error": f"{type(error).__name__}: {error}"}))
+        with suppress(StoreError, OSError):  # what ended the attempt matters more
+            self.save()
+
+    def add(self, event: str, **fields: object) -> None:
+        """One line."""
+        line = {"time": datetime.now(UTC), "event": event, **fields}
+        self._lines += to_json(line, inf_nan_mode="strings").decode() + "\n"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for a warning of ours."""
+        self.add(record.levelname.lower(), message=record.getMessage(), logger=record.name)
+
+    def save(self) -> None:
+        """Writes all lines to the store. Raises StoreError."""
+        if self._rank == 0:
+            self._record.write_log(self._number, self._lines)
