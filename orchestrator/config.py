@@ -104,6 +104,10 @@ class SearchConfig(Config):
     max_first_failures: PositiveInt = Field(3, description="stop if the first so many trials all fail")
 
 
+ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
+Template = Annotated[str, Field(pattern=r"\{\}")]
+
+
 class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
@@ -113,8 +117,10 @@ class BenchmarkConfig(Config):
     )
     mode: Literal["zero_shot", "supervised"]
     views: EvalConfig = EvalConfig()
-    templates: tuple[Annotated[str, Field(pattern=r"\{\}")], ...] = Field(
-        (), description="zero_shot: sentences in which {} is the class name, averaged; none: the plain name"
+    templates: ClipTemplates | tuple[Template, ...] = Field(
+        (),
+        description="zero_shot: sentences in which {} is the class name, averaged, or the name of a list of CLIP's; "
+        "none: the plain name",
     )
 
     @property
@@ -142,6 +148,9 @@ class ResourcesConfig(Config):
     )
     max_concurrent_trials: PositiveInt = 2
     max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
+    num_best_checkpoints: PositiveInt = Field(
+        1, description="checkpoints of a trial that stay: of its so many best epochs, and of its last"
+    )
     epoch_timeout_s: float = Field(
         6 * 3600,
         gt=0,

@@ -10,12 +10,13 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.config import BenchmarkConfig
+from orchestrator.config import BenchmarkConfig, ClipTemplates
 from orchestrator.evaluation import PROTOCOLS, load_contestant, score_contestants, score_trials, summarise
 from orchestrator.records import BASELINE, StudyRecord
 from orchestrator.settings import Settings
@@ -38,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--views", type=EvalConfig.parse, default="1x1", help="temporal x spatial, such as 4x3 (default: 1x1)"
     )
-    parser.add_argument("--template", nargs="+", default=[], help="sentences in which {} is the class name")
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=[],
+        metavar="NAME|SENTENCE",
+        help="CLIP's own list for kinetics700 or ucf101, or sentences in which {} is the class name",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return command.run(parser, _evaluate, arguments)
 
@@ -102,8 +109,19 @@ def _benchmark(dataset: str, options: argparse.Namespace) -> BenchmarkConfig:
     if protocol is None or options.split:
         split = options.split[0] if len(options.split) == 1 else tuple(options.split)
         protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
-    changes = {"views": options.views, "templates": tuple(options.template)}
-    return BenchmarkConfig.model_validate(dict(protocol) | changes)
+    return protocol.model_copy(update={"views": options.views, "templates": _templates(options.templates)})
+
+
+def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:
+    for name in get_args(ClipTemplates):
+        if list(words) == [name]:
+            return name  # type: ignore[no-any-return]
+    if all("{}" in word for word in words):
+        return tuple(words)
+    raise InputError(
+        f"--templates: found {' '.join(words)!r}, allowed is {' or '.join(get_args(ClipTemplates))}, "
+        "or sentences with {} for the class name"
+    )
 
 
 def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:

@@ -12,16 +12,19 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from orchestrator.config import BenchmarkConfig
+from orchestrator.config import BenchmarkConfig, ClipTemplates
 from orchestrator.records import BASELINE, BenchmarkScore, SplitScore, StudyRecord
 from orchestrator.statistics import bootstrap_interval, mean_and_std
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
-from vitaclip.data.datasets import load_dataset
+from vitaclip.data.datasets import CLASS_LISTS, load_dataset
+from vitaclip.data.manifest import read_class_list
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
 from vitaclip.evaluate import Candidate, Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
+
+TEMPLATES = CLASS_LISTS.with_name("templates")
 
 # How the published datasets are scored where a command names only the dataset.
 PROTOCOLS = {
@@ -168,8 +171,13 @@ def _candidate(one: Contestant, classes: Sequence[str], benchmark: BenchmarkConf
     if benchmark.mode == "supervised" and not one.only_names:
         return candidate(one.model, classes, "supervised")
     if benchmark.templates:
-        return Candidate(one.model, ensemble_names(one.model, classes, benchmark.templates))
+        return Candidate(one.model, ensemble_names(one.model, classes, sentences(benchmark.templates)))
     return candidate(one.model, classes, "zero_shot")
+
+
+def sentences(templates: ClipTemplates | tuple[str, ...]) -> tuple[str, ...]:
+    """The templates themselves; those of CLIP's paper by the name of the data set it wrote them for."""
+    return read_class_list(TEMPLATES / f"{templates}.txt") if isinstance(templates, str) else templates
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def _list_trials_or_studies(options: argparse.Namespace, console: Console) -> No
 
 def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> None:
     config = record.info.config
-    results = best_first(config, record.results())
+    results = best_first(config, record.with_later_scores(record.results()))
     if as_json:
         command.print_json(
             console, [result.model_dump(mode="json", exclude={"history"}) for result in results]

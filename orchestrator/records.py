@@ -19,7 +19,7 @@ import math
 import re
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,6 +34,7 @@ from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import InputError
+from vitaclip.evaluate import confusion_matrix, per_class_top1
 
 _NUM_READERS = 16  # requests under way at once when a whole study is read
 BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
@@ -112,16 +113,12 @@ class SplitScore(Config):
     @property
     def confusion(self) -> np.ndarray:
         """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        np.add.at(counts, (self.labels, [best[0] for best in self.ranked]), 1)
-        return counts
+        return confusion_matrix(self.labels, [best[0] for best in self.ranked], len(self.classes))
 
     @property
     def per_class_top1(self) -> dict[str, float]:
         """Accuracy of each class that has clips."""
-        counts = self.confusion
-        totals = counts.sum(axis=1)
-        return {name: float(counts[i, i] / totals[i]) for i, name in enumerate(self.classes) if totals[i]}
+        return per_class_top1(self.classes, self.confusion)
 
 
 class BenchmarkScore(Config):
@@ -246,12 +243,23 @@ class StudyRecord:
         """Every finished trial, by number."""
         return self._read_all("result.json", TrialResult)
 
+    def with_later_scores(self, results: Iterable[TrialResult]) -> list[TrialResult]:
+        """The results; where one lacks a benchmark that the study has now, with the scores made since it ended."""
+        wanted = {f"{benchmark.name}/top1" for benchmark in self.info.config.benchmarks}
+        return [
+            result
+            if not result.checkpoint or wanted <= result.benchmarks.keys()
+            else result.model_copy(update={"benchmarks": self.benchmarks(result.number)})
+            for result in results
+        ]
+
     def publish_checkpoint(self, number: int, folder: Path, history: Sequence[Mapping[str, float]]) -> str:
-        """Uploads the checkpoint of ``history``'s last epoch, deletes all but it and the best; its key."""
+        """Uploads the checkpoint of ``history``'s last epoch, deletes all but it and the best ones; its key."""
         last = int(history[-1]["epoch"])
         key = self._checkpoint_key(number, last)
         self.store.upload_folder(folder, key)
-        keep = {last, best_epoch(history, self.objective)}
+        num_best = self.info.config.resources.num_best_checkpoints
+        keep = {last, *best_epochs(history, self.objective)[:num_best]}
         for epoch, other in self.checkpoints(number).items():
             if epoch not in keep:
                 self.store.delete(other)
@@ -365,7 +373,12 @@ def study_names(store: Store) -> list[str]:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> int:
-    """The epoch with the best objective; the earliest of equals; NaN loses to any number.
+    """The epoch with the best objective. Raises InputError as :func:`best_epochs` does."""
+    return best_epochs(history, objective)[0]
+
+
+def best_epochs(history: Sequence[Mapping[str, float]], objective: Objective) -> list[int]:
+    """Epochs by their objective, best first; the earliest of equals first; those with NaN are left out.
 
     Raises:
         InputError: no epoch reported the objective's metric.
@@ -376,8 +389,8 @@ def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> 
         raise InputError(
             f"objective {objective.metric!r}: found {found}; name one of the metrics of training"
         )
-    sign = 1 if objective.mode == "max" else -1
-    return int(max(known, key=lambda metrics: sign * metrics[objective.metric])["epoch"])
+    sign = -1 if objective.mode == "max" else 1
+    return [int(m["epoch"]) for m in sorted(known, key=lambda m: sign * m[objective.metric])]
 
 
 def config_hash(config: StudyConfig) -> str:

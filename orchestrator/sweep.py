@@ -110,8 +110,9 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(benchmarks),
-        "writes": f"up to {search.num_trials * max(train.epochs, 1)} checkpoints (the newest and the best of each "
-        f"trial stay), {search.num_trials * len(config.benchmarks)} benchmark scores, {search.num_trials} results",
+        "writes": f"up to {search.num_trials * max(train.epochs, 1)} checkpoints (of each trial the last and the best "
+        f"{resources.num_best_checkpoints} stay), {search.num_trials * len(config.benchmarks)} benchmark scores, "
+        f"{search.num_trials} results",
         "store": f"{settings.store_uri}/{config.name}",
         "MLflow": without_password(settings.tracking_uri),
         "Ray": settings.ray_address or "started on this machine for the time of the sweep",
@@ -152,7 +153,7 @@ def _conclude(
     from orchestrator.progress import points_table, trials_table
     from orchestrator.settings import without_password
 
-    results = list(study.results.values())
+    results = study.record.with_later_scores(study.results.values())
     console.print(trials_table(study.config, results))
     if study.config.search.num_repeats > 1:
         console.print(points_table(study.config, results))
@@ -161,6 +162,13 @@ def _conclude(
     for number, error in errors.items():
         console.print(
             f"trial {number} has no score: {error}; run the same command to try again", markup=False
+        )
+    if lacking := lacking_scores(study.config, results):
+        console.print(
+            f"ended before the study had {', '.join(lacking)}; to score them: "
+            f"python -m orchestrator.evaluate {study.config.name}",
+            markup=False,
+            soft_wrap=True,
         )
     if not delivered:
         console.print(
@@ -173,6 +181,17 @@ def _conclude(
     else:
         console.print(f"compare them: mlflow ui --backend-store-uri {uri}", markup=False, soft_wrap=True)
     return 1 if errors or all(result.state == "failed" for result in results) else 0
+
+
+def lacking_scores(config: StudyConfig, results: Sequence[TrialResult]) -> list[str]:
+    """Benchmarks, each with the trials that have a checkpoint but no score on it."""
+    lacking = {
+        benchmark.name: [
+            str(r.number) for r in results if r.checkpoint and f"{benchmark.name}/top1" not in r.benchmarks
+        ]
+        for benchmark in config.benchmarks
+    }
+    return [f"{name} (trials {', '.join(numbers)})" for name, numbers in lacking.items() if numbers]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -143,6 +143,32 @@ def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> Non
     assert score_trials(record, [0], benchmark)[0].benchmark == benchmark
 
 
+@pytest.mark.parametrize(("name", "number"), [("kinetics700", 28), ("ucf101", 48)])
+def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> None:
+    found = evaluation.sentences(name)
+    assert len(found) == len(set(found)) == number
+    assert all(one.count("{}") == 1 for one in found)
+    assert "a video of a person doing {}." in found
+    benchmark = BenchmarkConfig.model_validate(
+        {"dataset": "ucf101", "split": "test_1", "mode": "zero_shot", "templates": name}
+    )
+    assert benchmark.templates == name
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [([], ()), (["ucf101"], "ucf101"), (["a {}.", "the {}."], ("a {}.", "the {}.")), (["{}"], ("{}",))],
+)
+def test_the_command_takes_templates(words: list[str], wanted: object) -> None:
+    assert evaluate._templates(words) == wanted
+
+
+@pytest.mark.parametrize("words", [["ucf"], ["a {}.", "no braces"], ["ucf101", "a {}."]])
+def test_the_command_refuses_other_templates(words: list[str]) -> None:
+    with pytest.raises(InputError, match="kinetics700 or ucf101"):
+        evaluate._templates(words)
+
+
 @pytest.mark.parametrize("target", ["depth", "depth/0", "folder"])
 def test_the_command_scores_what_exists(
     record: StudyRecord,

@@ -10,12 +10,15 @@ import pytest
 from orchestrator import compare, ls, show, sync
 from orchestrator.records import StudyRecord
 from orchestrator.storage import LocalStore
+from orchestrator.sweep import lacking_scores
 from tests.study_fixtures import (
+    ZERO_SHOT,
     finish,
     new_record,
     propose,
     run_trial,
     split_score,
+    study_config,
     train_epochs,
     write_score,
 )
@@ -48,6 +51,22 @@ def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.Capture
     propose(record, 3)
     assert ls.main(["depth"]) == 0
     assert "not finished: 3" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = {"dataset": "ucf101", "split": ["test_1"], "mode": "zero_shot"}
+    record.create_or_check(study_config(benchmarks=[ZERO_SHOT, later]), {})
+    config, results = record.info.config, record.results()
+    assert lacking_scores(config, results) == ["zero_shot/ucf101 (trials 0, 1)"]
+    for number in (0, 1):
+        write_score(record, number, split_score([0, 0], [0, 1], "test_1"), config.benchmarks[1])
+    assert lacking_scores(config, record.with_later_scores(results)) == []
+    assert record.results() == results
+    assert ls.main(["depth", "--json"]) == 0
+    trials = json_of(capsys)
+    assert [trial["benchmarks"].get("zero_shot/ucf101/top1") for trial in trials] == [0.5, 0.5, None]  # type: ignore[attr-defined]
 
 
 def test_show_shows_a_study_a_finished_and_a_running_trial(

@@ -60,6 +60,14 @@ def test_best_and_last_checkpoints_are_kept(record: StudyRecord, tmp_path: Path)
     assert record.history(0) == history_of(0.1, 0.5, 0.3, 0.4)
 
 
+def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
+    record = new_record(LocalStore(tmp_path / "store"), resources={"num_best_checkpoints": 2})
+    trial = propose(record, 0)
+    train_epochs(record, trial, tmp_path / "c", 0.4, 0.5, 0.5, 0.3, 0.1)
+    assert list(record.checkpoints(0)) == [2, 3, 5]
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
+
+
 def test_a_half_uploaded_checkpoint_is_not_resumed_from(record: StudyRecord, tmp_path: Path) -> None:
     train_epochs(record, propose(record, 0), tmp_path / "c", 0.5, 0.1)
     record.store.delete("depth/trials/0000/checkpoints/epoch-0002/manifest.json")

@@ -75,17 +75,26 @@ class Score:
     @property
     def confusion(self) -> np.ndarray:
         """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        for p in self.predictions:
-            counts[p.label, p.ranked[0]] += 1
-        return counts
+        labels = [p.label for p in self.predictions]
+        return confusion_matrix(labels, [p.ranked[0] for p in self.predictions], len(self.classes))
 
     @property
     def per_class_top1(self) -> dict[str, float]:
         """Accuracy of each class that has clips."""
-        counts = self.confusion
-        totals = counts.sum(axis=1)
-        return {name: float(counts[i, i] / totals[i]) for i, name in enumerate(self.classes) if totals[i]}
+        return per_class_top1(self.classes, self.confusion)
+
+
+def confusion_matrix(labels: Sequence[int], predicted: Sequence[int], num_classes: int) -> np.ndarray:
+    """``[C, C]`` counts; rows are true classes, columns predicted ones."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (list(labels), list(predicted)), 1)
+    return counts
+
+
+def per_class_top1(classes: Sequence[str], confusion_CC: np.ndarray) -> dict[str, float]:
+    """Accuracy of each class that has clips."""
+    totals = confusion_CC.sum(axis=1)
+    return {name: float(confusion_CC[i, i] / totals[i]) for i, name in enumerate(classes) if totals[i]}
 
 
 def evaluate_checkpoints(
