@@ -72,9 +72,10 @@ def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def write_square(path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8) -> None:
-    """A white square on grey, H.264, 48 pixels wide."""
+    """A white square on grey, 48 pixels wide; H.264, in a WebM file VP9."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8, options={"crf": "18"})
+        codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+        stream = container.add_stream(codec, rate=8, options={"crf": "18"})
         stream.width = stream.height = 48
         stream.pix_fmt = "yuv420p"
         for t in range(num_frames):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +25,15 @@ Splits = list[dict[Path, str]]  # for each split: video -> its class, as the dat
 def checkpoint(
     small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    folder = tmp_path_factory.mktemp("protocols") / "checkpoint"
+    return untrained(small_backbone, motion_dataset, tmp_path_factory.mktemp("protocols") / "checkpoint")
+
+
+def untrained(backbone: BackboneConfig, dataset: str, folder: Path) -> Path:
+    """A checkpoint with prompts as they start."""
     config = TrainConfig.model_validate(
         {
-            "backbone": small_backbone.model_dump(),
-            "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2},
+            "backbone": backbone.model_dump(),
+            "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "max_broken": 0.2},
             "batch_size": 8,
             "epochs": 0,
             "num_threads": 1,
@@ -119,3 +124,59 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
     assert metrics[f"zero_shot/{name}/top1_std"] == pytest.approx(np.std(top1, ddof=1))
     assert metrics[f"zero_shot/{name}/top5"] == pytest.approx(np.mean(top5))
     assert metrics[f"zero_shot/{name}/num_clips"] == sum(map(len, splits))
+
+
+def kinetics400(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
+    """Ten-second clips in a folder of each split."""
+    rows = [f'"{raw}",{name:0>11},0,10,{split}' for name, raw in truth.items()]
+    (root / f"{split}.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+    return {name: root / split / f"{name:0>11}_000000_000010.mp4" for name in truth}
+
+
+def ssv2(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
+    """Numbered clips in one folder; what a template leaves open stands in brackets."""
+    rows = [{"id": name, "template": raw.replace("something", "[something]")} for name, raw in truth.items()]
+    name = {"val": "validation"}.get(split, split)
+    (root / f"something-something-v2-{name}.json").write_text(json.dumps(rows))
+    return {name: root / "20bn-something-something-v2" / f"{name}.webm" for name in truth}
+
+
+@pytest.mark.parametrize("layout", [kinetics400, ssv2])
+def test_supervised_accuracy_is_that_counted_by_hand(
+    layout: Callable[..., dict[str, Path]],
+    small_backbone: BackboneConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, root, rng = layout.__name__, tmp_path / "data", np.random.default_rng(0)
+    monkeypatch.setenv(f"VITACLIP_DATA_{name.upper()}", str(root))
+    monkeypatch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path / "cache"))
+    root.mkdir()
+    classes = classes_of(name, 0)
+    for split, first in (("train", 0), ("val", 100)):
+        for path in layout(root, split, {str(first + i): classes[i] for i in range(4)}).values():
+            video(path, rng)
+    checkpoint = untrained(small_backbone, name, tmp_path / "checkpoint")
+
+    seen = predict(checkpoint, [video(tmp_path / "any.mp4", rng)])[0].classes
+    spelling = {clean_class_name(raw): raw for raw in classes}
+    never = next(raw for raw in classes if clean_class_name(raw) not in seen)
+    truth = {str(200 + i): raw for i, raw in enumerate([spelling[one] for one in seen] + [never])}
+    paths = layout(root, "val", truth | {"broken": never, "missing": never})
+    for number in truth:
+        video(paths[number], rng)
+    paths["broken"].write_bytes(b"no video")
+
+    ranked = {
+        p.video: [spelling[one] for one in p.classes]
+        for p in predict(checkpoint, [paths[number] for number in truth])
+    }
+    benchmark = PROTOCOLS[name]
+    metrics = summarise(benchmark, score_contestants({0: load_contestant(checkpoint)}, benchmark)[0])
+    found = {key.removeprefix(f"supervised/{name}/"): value for key, value in metrics.items()}
+    top1 = np.mean([ranked[str(paths[number])][0] == raw for number, raw in truth.items()])
+    top5 = np.mean([raw in ranked[str(paths[number])] for number, raw in truth.items()])
+    assert 0 < top1 < top5 < 1
+    assert (found["top1"], found["top5"]) == pytest.approx((top1, top5))
+    assert (found["num_clips"], found["num_broken"], found["num_missing"]) == (6, 1, 1)
+    assert "top1_std" not in found
