@@ -28,7 +28,7 @@ from vitaclip.data.loader import Batch, steps_per_epoch, train_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import average_over_workers, default_device, rank_and_world_size
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.evaluate import candidate, evaluate
+from vitaclip.evaluate import Candidate, candidate, evaluate
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.optimizer import (
     accumulate_gradients,
@@ -102,7 +102,7 @@ class _Run:
     config: TrainConfig
     train: Manifest
     val: Manifest
-    development: Manifest | None
+    development: tuple[Candidate, Manifest] | None  # plain names in a frozen tower: encoded once
     model: VitaCLIP
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
@@ -161,13 +161,13 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
     train, val = load_dataset(config.data.dataset, "train"), load_dataset(config.data.dataset, "val")
     if train.classes != val.classes:
         raise InputError(f"dataset {config.data.dataset}: its train and val splits have different classes")
-    development = _load_development(config, train)
     _, world_size = rank_and_world_size()
     if config.batch_size % world_size:
         raise InputError(
             f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} workers"
         )
     model = build_model(config, train.classes).to(default_device())
+    development = _load_development(config, train, model)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
     scaler = torch.amp.GradScaler(model.logit_scale.device.type) if needs_scaler else None
@@ -177,7 +177,9 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
     return run
 
 
-def _load_development(config: TrainConfig, train: Manifest) -> Manifest | None:
+def _load_development(
+    config: TrainConfig, train: Manifest, model: VitaCLIP
+) -> tuple[Candidate, Manifest] | None:
     if config.data.development is None:
         return None
     development = load_dataset(config.data.dataset, config.data.development)
@@ -186,7 +188,7 @@ def _load_development(config: TrainConfig, train: Manifest) -> Manifest | None:
             f"data.development: split '{config.data.development}' of {config.data.dataset} shares classes with "
             f"training ({', '.join(sorted(shared)[:3])}); allowed are splits of other classes"
         )
-    return development
+    return candidate(model, development.classes, "zero_shot"), development
 
 
 def _restore(run: _Run, folder: Path) -> None:
@@ -264,7 +266,7 @@ def _validate(run: _Run) -> EpochMetrics:
     score = evaluate([run_candidate], run.val, run.config.data, run.config.validation)[0]
     metrics = {"val/top1": score.top1, "val/top5": score.top5, "val/loss": score.loss}
     if run.development is not None:
-        unseen = candidate(run.model, run.development.classes, "zero_shot")
-        score = evaluate([unseen], run.development, run.config.data, run.config.validation)[0]
+        unseen, clips = run.development
+        score = evaluate([unseen], clips, run.config.data, run.config.validation)[0]
         metrics |= {"development/top1": score.top1, "development/top5": score.top5}
     return metrics
