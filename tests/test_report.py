@@ -13,6 +13,7 @@ from orchestrator.figures import class_gains, figures, optuna_study, pareto_fron
 from orchestrator.records import BASELINE, StudyRecord
 from orchestrator.report import confused_pairs, page, write_report
 from orchestrator.storage import LocalStore
+from tests.browser import CHROMIUM, visit
 from tests.conftest import MOTIONS
 from tests.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score
 
@@ -41,6 +42,26 @@ def test_the_page_is_whole_and_loads_nothing(record: StudyRecord, tmp_path: Path
     assert pictures == {
         *("learning_curves.png", "progress.png", "parallel_coordinates.png", "importances.png", "slices.png")
     }
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+def test_a_browser_draws_every_figure_without_error_or_request(record: StudyRecord, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page(read_study(record)), encoding="utf-8")
+    seen = visit(
+        tmp_path / "report.html",
+        "[...document.querySelectorAll('.plotly-graph-div')].map(e => e.querySelectorAll('.main-svg').length > 0)",
+    )
+    assert (seen.errors, seen.requests) == ([], [])
+    assert seen.value == [True] * 8
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+def test_the_browser_would_tell_of_errors_and_requests(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<img src="http://127.0.0.1:9/a.png"><script>absent()</script>')
+    seen = visit(tmp_path / "a.html", "1 + 1")
+    assert seen.requests == ["http://127.0.0.1:9/a.png"]
+    assert any("absent is not defined" in error for error in seen.errors)
+    assert seen.value == 2
 
 
 def test_optuna_opens_the_same_study(record: StudyRecord, tmp_path: Path) -> None:
