@@ -1,14 +1,16 @@
 """What a long study costs its driver: requests to the store, time and memory per trial, and a restart.
 
     python -m benchmarks.scale                     # 500-trial study; restarts with up to 10,000 finished trials
+    python -m benchmarks.scale --sweep 2           # 500 trials of 2 epochs on a real Ray, with MLflow
 
-The training is left out: trials "train" by publishing checkpoints of no tensors. The store is in memory and counts what
-it is asked; on S3 each count is one request.
+The training is left out: trials "train" by publishing checkpoints of no tensors. Without ``--sweep`` the store is in
+memory and counts what it is asked; on S3 each count is one request.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import tempfile
@@ -16,66 +18,62 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
+from ray import tune
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.config import BenchmarkConfig, StudyConfig
+from orchestrator import driver
+from orchestrator import progress as terminal
+from orchestrator.cluster import ray_session
+from orchestrator.config import BenchmarkConfig, ResourcesConfig, StudyConfig
+from orchestrator.mirror import Mirror
 from orchestrator.records import BenchmarkScore, SplitScore, StudyRecord, TrialRecord, TrialResult
 from orchestrator.search_space import apply
-from orchestrator.storage import MissingKeyError, Store
+from orchestrator.storage import open_store
 from orchestrator.study import Study
+from orchestrator.trial_log import TrialLog
+from orchestrator.worker import Job, Report
+from tests.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
+from vitaclip.config import TrainConfig
 
 NUM_EPOCHS = 10
 ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 
 
-class CountingStore(Store):
-    """Keys in memory; counts operations as S3 would see them."""
+class CountingStore(MemoryStore):
+    """Counts operations as S3 would see them."""
 
     def __init__(self) -> None:
-        self.uri = "memory"
-        self.content: dict[str, bytes] = {}
+        super().__init__()
         self.counts: Counter[str] = Counter()
-        self.size_bytes = 0
 
     def _put(self, key: str, data: bytes) -> None:
         self.counts["PUT"] += 1
-        self.size_bytes += len(data)
-        self.content[key] = data
+        super()._put(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
-        if key in self.content:
-            self.counts["PUT"] += 1
-            return False
-        self._put(key, data)
-        return True
+        created = super()._create(key, data)
+        self.counts["PUT"] += not created  # a refused one is a request too
+        return created
 
     def _get(self, key: str) -> bytes:
         self.counts["GET"] += 1
-        if key not in self.content:
-            raise MissingKeyError(key)
-        return self.content[key]
-
-    def _upload_file(self, path: Path, key: str) -> None:
-        self._put(key, path.read_bytes())
-
-    def _download_file(self, key: str, path: Path) -> None:
-        path.write_bytes(self._get(key))
+        return super()._get(key)
 
     def _delete_keys(self, keys: list[str]) -> None:
         self.counts["DELETE"] += len(keys)
-        for key in keys:
-            self.content.pop(key, None)
+        super()._delete_keys(keys)
 
     def exists(self, key: str) -> bool:
         self.counts["HEAD"] += 1
-        return key in self.content
+        return super().exists(key)
 
     def list(self, prefix: str) -> list[str]:
-        found = sorted(key for key in self.content if key.startswith(f"{prefix}/") or not prefix)
+        found = super().list(prefix)
         self.counts["LIST"] += 1 + len(found) // 1000
         return found
 
@@ -117,15 +115,15 @@ def history_of(trial: TrialRecord, num_epochs: int = NUM_EPOCHS) -> list[dict[st
     ]
 
 
-def run_trial(record: StudyRecord, study: Study, trial: TrialRecord) -> None:
-    """All that touches the store in a trial's life, by worker, scorer and driver."""
-    record.trial(trial.number)
-    record.newest_checkpoint(trial.number)
-    with tempfile.TemporaryDirectory() as name:
+def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> None:
+    """All that a worker asks of the store for one trial, without any training."""
+    trial = record.trial(number)
+    record.newest_checkpoint(number)
+    with TrialLog(record, number) as log, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for tensors in ("learned.safetensors", "optimizer.safetensors"):
             (folder / tensors).write_bytes(b"")
-        for epoch in range(1, NUM_EPOCHS + 1):
+        for epoch in range(1, trial.train.epochs + 1):
             history = history_of(trial, epoch)
             info = CheckpointInfo(
                 config=trial.train,
@@ -134,10 +132,10 @@ def run_trial(record: StudyRecord, study: Study, trial: TrialRecord) -> None:
                 progress=Progress(epoch=epoch, history=tuple(history)),
             )
             (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
-            record.publish_checkpoint(trial.number, folder, history)
-    study.training_ended(trial.number)
-    record.write_score(trial.number, _score(record, trial.number))
-    study.finish(trial.number)
+            record.publish_checkpoint(number, folder, history)
+            log.add("epoch", **history[-1])
+            log.save()
+            report(history[-1])
 
 
 def _score(record: StudyRecord, number: int) -> BenchmarkScore:
@@ -211,7 +209,10 @@ def measure_run(num_trials: int, console: Console) -> None:
         trial = study.next_trial()
         ask_s.append(time.perf_counter() - start)
         assert isinstance(trial, TrialRecord)
-        run_trial(record, study, trial)
+        train(record, trial.number)
+        study.training_ended(trial.number)
+        record.write_score(trial.number, _score(record, trial.number))
+        study.finish(trial.number)
     per_trial = {name: round(count / num_trials, 1) for name, count in sorted(store.counts.items())}
     console.print(f"{num_trials} trials of {NUM_EPOCHS} epochs: requests per trial {per_trial}")
     console.print(f"objects left per trial {len(store.content) / num_trials:.1f}")
@@ -249,18 +250,72 @@ def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
     console.print(table)
 
 
+class _Clock(terminal.Progress):
+    """The progress display, which notes when each trial was finished and how large the driver was."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        super().__init__(config, Console(file=io.StringIO()), 0)
+        self.marks = [self._now()]
+
+    def finished(self, result: TrialResult) -> None:
+        super().finished(result)
+        self.marks.append(self._now())
+
+    @staticmethod
+    def _now() -> tuple[float, int]:
+        return time.perf_counter(), psutil.Process().memory_info().rss
+
+
+def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
+    """A sweep on a real Ray with MLflow, whose trials do not train: time per trial and the driver's memory."""
+    config = study_config(num_trials, "tpe").model_copy(
+        update={
+            "train": TrainConfig(epochs=num_epochs),
+            "benchmarks": (),
+            "resources": ResourcesConfig(max_concurrent_trials=2),
+        }
+    )
+    driver.run_trial = _no_training  # type: ignore[attr-defined]
+    clock = _Clock(config)
+    with tempfile.TemporaryDirectory() as name, ray_session(None, config.resources):
+        record = StudyRecord(open_store(f"{name}/store"), config.name)
+        record.create_or_check(config, {})
+        mirror = Mirror(f"sqlite:///{name}/mlflow.db", record)
+        mirror.start()
+        driver.run_study(Study(config, record), record.store.uri, mirror, clock)
+        mirror.close(60)
+    table = Table(
+        "trials", "seconds per trial", "driver at the end, MB", title=f"{num_epochs} epochs, real Ray"
+    )
+    for first in range(0, num_trials, max(1, num_trials // 5)):
+        marks = clock.marks[first : first + num_trials // 5 + 1]
+        seconds = (marks[-1][0] - marks[0][0]) / (len(marks) - 1)
+        size = f"{marks[-1][1] / 2**20:.0f}"
+        table.add_row(f"{first}-{first + len(marks) - 1}", f"{seconds:.3f}", size)
+    console.print(table)
+
+
+def _no_training(config: dict[str, Any]) -> None:
+    """In place of :func:`orchestrator.trial.run_trial`."""
+    job = Job(**config["job"])
+    train(StudyRecord(open_store(job.store_uri), job.study), job.number, tune.report)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--num-trials", type=int, default=500)
-    parser.add_argument("--finished", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--finished", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--sweep", type=int, metavar="EPOCHS", help="only the sweep on a real Ray")
     options = parser.parse_args()
     console = Console(width=110)
+    if options.sweep:
+        measure_sweep(options.num_trials, options.sweep, console)
+        return
     measure_run(options.num_trials, console)
     for sampler in options.samplers:
         measure_restarts(options.finished, sampler, console)
-    console.print(f"process: {psutil.Process().memory_info().rss / 2**20:.0f} MB resident")
 
 
 if __name__ == "__main__":

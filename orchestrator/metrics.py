@@ -35,8 +35,9 @@ class Metrics:
     def __init__(self, study: Study, num_waiting: Callable[[], int]) -> None:
         self._objective = study.config.search.objectives[0]
         self._num_waiting = num_waiting
-        self._finished = Counter(result.state for result in study.results.values())
-        self._best = [result.values[0] for result in study.results.values() if result.values]
+        finished = [study.outcomes[number] for number in study.finished]
+        self._finished = Counter[str](outcome.state for outcome in finished)
+        self._best = [outcome.values[0] for outcome in finished if outcome.values]
         self._running: dict[int, Mapping[str, float]] = {}
         self._scoring: set[int] = set()
         self._num_epochs = 0
@@ -70,7 +71,7 @@ class Metrics:
         """A trial's result is on record."""
         self._scoring.discard(result.number)
         self._finished[result.state] += 1
-        if result.values:
+        if result.values and result.state != "failed":
             self._best.append(result.values[0])
 
     def refresh(self) -> None:

@@ -9,6 +9,7 @@ so it goes on as if it had never stopped.
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,23 +54,22 @@ class Proposer:
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         self.study = optuna.create_study(directions=[directions[o.mode] for o in config.search.objectives])
         self._config = config
-        self._asked: list[optuna.Trial] = []
+        self._untold: deque[optuna.Trial] = deque()
         self._num_told = 0
 
     @property
     def num_asked(self) -> int:
-        return len(self._asked)
+        return self._num_told + len(self._untold)
 
     def tell(self, outcomes: Sequence[PointOutcome]) -> None:
         """Tells how the first ``len(outcomes)`` points ended; those told before are skipped."""
         for outcome in outcomes[self._num_told :]:
-            self._tell(self._asked[self._num_told], outcome)
+            self._tell(self._untold.popleft(), outcome)
             self._num_told += 1
 
     def ask(self, known: Mapping[str, Scalar] | None = None) -> Params:
         """The next point; ``known`` parameters are given (by the record, or as a point to try first)."""
-        number = len(self._asked)
-        self.study.sampler = make_sampler(self._config, number)
+        self.study.sampler = make_sampler(self._config, self.num_asked)
         if known is not None:
             self.study.enqueue_trial(dict(known))
         trial = self.study.ask()
@@ -77,7 +77,7 @@ class Proposer:
             _ = (
                 trial.relative_params
             )  # drawn even where every parameter is given, so that a replay counts alike
-        self._asked.append(trial)
+        self._untold.append(trial)
         return suggest_params(trial, self._config.search_space)
 
     def _tell(self, trial: optuna.Trial, outcome: PointOutcome) -> None:

@@ -9,18 +9,20 @@ trial ends itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
 from orchestrator.config import Objective, SchedulerConfig
 
 History = Sequence[dict[str, float]]
+Curve = tuple[float, ...]  # the first objective after epochs 1, 2, ...; NaN where it was not reported
 
 MIN_TRIALS_FOR_MEDIAN = 3
 
 
 def bar(
-    config: SchedulerConfig, objective: Objective, number: int, num_epochs: int, earlier: Sequence[History]
+    config: SchedulerConfig, objective: Objective, number: int, num_epochs: int, earlier: Sequence[Curve]
 ) -> dict[int, float]:
     """Epoch -> the objective that trial ``number`` must have reached by then to go on.
 
@@ -31,7 +33,7 @@ def bar(
     """
     values = {}
     for epoch in _judged_epochs(config, number, num_epochs):
-        reached = [best for history in earlier if (best := best_until(history, epoch, objective)) is not None]
+        reached = [best for one in earlier if (best := _best_until(one, epoch, objective)) is not None]
         value = (
             _median(reached) if config.name == "median" else _cut(reached, objective, config.reduction_factor)
         )
@@ -43,17 +45,20 @@ def bar(
 def falls_short(history: History, bar: dict[int, float], objective: Objective) -> bool:
     """Whether the trial must stop after its last epoch."""
     epoch = int(history[-1]["epoch"])
-    best = best_until(history, epoch, objective)
+    best = _best_until(curve(history, objective), epoch, objective)
     if epoch not in bar or best is None:
         return False
     return best < bar[epoch] if objective.mode == "max" else best > bar[epoch]
 
 
-def best_until(history: History, epoch: int, objective: Objective) -> float | None:
+def curve(history: History, objective: Objective) -> Curve:
+    """The objective alone."""
+    return tuple(metrics.get(objective.metric, math.nan) for metrics in history)
+
+
+def _best_until(curve: Curve, epoch: int, objective: Objective) -> float | None:
     """The best objective up to ``epoch``; None if the trial never came so far."""
-    if not history or history[-1]["epoch"] < epoch:
-        return None
-    values = [m[objective.metric] for m in history if m["epoch"] <= epoch and objective.metric in m]
+    values = [value for value in curve[:epoch] if not math.isnan(value)] if len(curve) >= epoch else []
     return (max if objective.mode == "max" else min)(values, default=None)
 
 

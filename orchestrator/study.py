@@ -19,22 +19,25 @@ from typing import Literal
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.records import Control, StudyRecord, TrialRecord, TrialResult, best_epoch
 from orchestrator.sampler import PointOutcome, Proposer
-from orchestrator.schedulers import History, bar, falls_short
+from orchestrator.schedulers import Curve, History, bar, curve, falls_short
 from orchestrator.search_space import Params, apply
 from orchestrator.storage import KeyExistsError
 from vitaclip.errors import InputError
 
 Wait = Literal["wait"]
+State = Literal["complete", "pruned", "failed"]
 _CONTROL_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial's training ended."""
+    """How a trial's training ended: as much as later trials depend on. The rest is in the record only."""
 
-    state: Literal["complete", "pruned", "failed"]
-    history: tuple[dict[str, float], ...] = ()
-    reason: str | None = None
+    state: State
+    reason: str | None
+    values: tuple[float, ...] | None  # the objectives at the best epoch; None: not all were reported
+    curve: Curve
+    train_s: float
 
 
 class Study:
@@ -43,12 +46,12 @@ class Study:
     def __init__(self, config: StudyConfig, record: StudyRecord) -> None:
         self.config = config
         self.record = record
-        self._trials = {trial.number: trial for trial in record.trials()}
-        self.results = {result.number: result for result in record.results()}
         self.outcomes: dict[int, Outcome] = {}
+        self.finished: set[int] = set()  # trials whose result is written
+        self._params: dict[int, Params] = {}  # of every trial
+        self._unfinished: dict[int, TrialRecord] = {}
         self._to_resume: deque[int] = deque()
-        for number, trial in self._trials.items():
-            self._recall(trial, self.results.get(number))
+        self._recall()
         self._proposer = Proposer(config)
         self._points: list[PointOutcome] = []  # what the proposer is told, in order
         self._last_control = Control()
@@ -57,12 +60,12 @@ class Study:
     @property
     def unscored(self) -> list[int]:
         """Trials that have trained but whose result is not written."""
-        return sorted(self.outcomes.keys() - self.results.keys())
+        return sorted(self.outcomes.keys() - self.finished)
 
     @property
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
-        number = len(self._trials)
+        number = len(self._params)
         enough = self._control().num_trials or self.config.search.num_trials
         return None if number >= enough else self._stop_reason(self._settled(number))
 
@@ -72,8 +75,8 @@ class Study:
         ``"wait"``: the next proposal depends on a trial that is still running.
         """
         if self._to_resume:
-            return self._trials[self._to_resume.popleft()]
-        number = len(self._trials)
+            return self._unfinished[self._to_resume.popleft()]
+        number = len(self._params)
         control = self._control()
         if number >= (control.num_trials or self.config.search.num_trials):
             return None
@@ -84,27 +87,38 @@ class Study:
 
     def training_ended(self, number: int, error: str | None = None) -> Outcome:
         """Takes note that a trial's training stopped; ``error`` if it failed for good."""
-        trial, history = self._trials[number], tuple(self.record.history(number))
-        outcome = None if error else outcome_of(trial, history, self.config)
-        outcome = outcome or Outcome("failed", history, error or "training stopped before its last epoch")
-        self.outcomes[number] = outcome
-        return outcome
+        if number not in self.finished:
+            trial, history = self._unfinished[number], self.record.history(number)
+            outcome = None if error else outcome_of(trial, history, self.config)
+            self.outcomes[number] = outcome or _failed(
+                history, error or "training stopped before its last epoch", self.config
+            )
+        return self.outcomes[number]
 
     def finish(self, number: int) -> TrialResult:
         """Writes the result of a trial whose benchmarks are scored (or that failed)."""
-        result = self._result(self._trials[number], self.outcomes[number])
+        result = self._result(self._unfinished[number], self.outcomes[number])
         try:
             self.record.write_result(result)
         except KeyExistsError:
             result = self.record.result(number) or result
-        self.results[number] = result
+        self.finished.add(number)
+        del self._unfinished[number]
         return result
 
-    def _recall(self, trial: TrialRecord, result: TrialResult | None) -> None:
-        if result is not None:
-            self.outcomes[trial.number] = Outcome(result.state, result.history, result.reason)
-            return
-        outcome = outcome_of(trial, tuple(self.record.history(trial.number)), self.config)
+    def _recall(self) -> None:
+        """Takes from the record what earlier drivers did."""
+        for result in self.record.results():
+            self.finished.add(result.number)
+            self.outcomes[result.number] = _outcome(result.state, result.history, result.reason, self.config)
+        for trial in self.record.trials():
+            self._params[trial.number] = trial.params
+            if trial.number not in self.finished:
+                self._recall_unfinished(trial)
+
+    def _recall_unfinished(self, trial: TrialRecord) -> None:
+        self._unfinished[trial.number] = trial
+        outcome = outcome_of(trial, self.record.history(trial.number), self.config)
         if outcome is None:
             self._to_resume.append(trial.number)
         else:
@@ -126,7 +140,7 @@ class Study:
     def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialRecord:
         search = self.config.search
         point, repeat = divmod(number, search.num_repeats)
-        params = self._trials[number - repeat].params if repeat else self._ask(point)
+        params = self._params[number - repeat] if repeat else self._ask(point)
         train = apply(self.config.train, params)
         trial = TrialRecord(
             number=number,
@@ -137,7 +151,7 @@ class Study:
                 search.objectives[0],
                 number,
                 train.epochs,
-                [outcome.history for outcome in settled],
+                [outcome.curve for outcome in settled],
             ),
             proposed_at=datetime.now(UTC),
         )
@@ -145,7 +159,7 @@ class Study:
             self.record.write_trial(trial)
         except KeyExistsError:  # by a driver that lost its lease a moment ago: the same proposal
             trial = self.record.trial(number)
-        self._trials[number] = trial
+        self._params[number], self._unfinished[number] = trial.params, trial
         return trial
 
     def _ask(self, point: int) -> Params:
@@ -156,7 +170,7 @@ class Study:
         self._points += point_outcomes(settled[len(self._points) * search.num_repeats :], self.config)
         while (asked := self._proposer.num_asked) < point:
             self._proposer.tell(self._points[: self._num_points_before(asked)])
-            self._proposer.ask(self._trials[asked * search.num_repeats].params)
+            self._proposer.ask(self._params[asked * search.num_repeats])
         self._proposer.tell(self._points)
         return self._proposer.ask(self._given_point(point))
 
@@ -169,7 +183,7 @@ class Study:
         """The parameters that someone wants tried next, from the file or from another terminal."""
         if point < len(self.config.search.first_points):
             return self.config.search.first_points[point]
-        tried = [trial.params.items() for trial in self._trials.values()]
+        tried = [params.items() for params in self._params.values()]
         wanted = self._control().points
         return next((one for one in wanted if not any(one.items() <= items for items in tried)), None)
 
@@ -187,7 +201,7 @@ class Study:
         hours = (datetime.now(UTC) - self.record.info.created_at).total_seconds() / 3600
         if search.max_wall_hours is not None and hours >= search.max_wall_hours:
             return f"{hours:.1f} hours since the study began, allowed are {search.max_wall_hours:g}"
-        seconds = sum(m["time/epoch_s"] for outcome in self.outcomes.values() for m in outcome.history)
+        seconds = sum(outcome.train_s for outcome in self.outcomes.values())
         gpu_hours = seconds / 3600 * resources.num_workers * resources.gpus_per_worker
         if search.max_gpu_hours is not None and gpu_hours >= search.max_gpu_hours:
             return f"{gpu_hours:.1f} GPU-hours spent, allowed are {search.max_gpu_hours:g}"
@@ -195,23 +209,24 @@ class Study:
 
     def _result(self, trial: TrialRecord, outcome: Outcome) -> TrialResult:
         scores = self.record.scores(trial.number)
-        best = _best(outcome.history, self.config)
-        metrics = next((m for m in outcome.history if m["epoch"] == best), {})
+        history = self.record.history(trial.number)
+        best = _best(history, self.config)
+        metrics = next((m for m in history if m["epoch"] == best), {})
         return TrialResult(
             number=trial.number,
             state=outcome.state,
             reason=outcome.reason,
             params=trial.params,
-            values=None if best is None else _values(outcome.history, self.config),
+            values=None if best is None else _values(history, self.config),
             metrics=metrics,
-            history=outcome.history,
+            history=tuple(history),
             best_epoch=best,
             checkpoint=None if best is None else self.record.best_checkpoint(trial.number),
             benchmarks={key: value for score in scores for key, value in score.metrics.items()},
             proposed_at=trial.proposed_at,
             finished_at=datetime.now(UTC),
             durations={
-                "train_s": sum(m["time/epoch_s"] for m in outcome.history),
+                "train_s": outcome.train_s,
                 "benchmarks_s": sum(score.duration_s for score in scores),
             },
         )
@@ -221,35 +236,45 @@ def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Out
     """How a training with this history ended; None if it is to go on."""
     if not history:
         return None
-    kept, last = tuple(history), int(history[-1]["epoch"])
+    last = int(history[-1]["epoch"])
     try:
-        best_epoch(kept, config.search.objectives[0])
-        _values(kept, config)
+        _values(history, config)
     except (InputError, KeyError) as error:
-        return Outcome("failed", kept, f"objective not reported: {error}")
+        return _failed(history, f"objective not reported: {error}", config)
     if last >= trial.train.epochs:
-        return Outcome("complete", kept)
-    if falls_short(kept, trial.bar, config.search.objectives[0]):
-        return Outcome("pruned", kept, f"below {trial.bar[last]:.4g} after epoch {last}")
+        return _outcome("complete", history, None, config)
+    if falls_short(history, trial.bar, config.search.objectives[0]):
+        return _outcome("pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config)
     return None
+
+
+def _failed(history: History, reason: str, config: StudyConfig) -> Outcome:
+    return _outcome("failed", history, reason, config)
+
+
+def _outcome(state: State, history: History, reason: str | None, config: StudyConfig) -> Outcome:
+    return Outcome(
+        state,
+        reason,
+        None if state == "failed" else _values(history, config),
+        curve(history, config.search.objectives[0]),
+        sum(metrics["time/epoch_s"] for metrics in history),
+    )
 
 
 def point_outcomes(outcomes: Sequence[Outcome], config: StudyConfig) -> list[PointOutcome]:
     """What the sampler is told: one outcome per point all of whose repeats have ended."""
     k = config.search.num_repeats
     groups = [outcomes[start : start + k] for start in range(0, len(outcomes) - k + 1, k)]
-    return [_point_outcome(group, config) for group in groups]
+    return [_point_outcome(group) for group in groups]
 
 
-def _point_outcome(repeats: Sequence[Outcome], config: StudyConfig) -> PointOutcome:
-    complete = [_values(outcome.history, config) for outcome in repeats if outcome.state == "complete"]
+def _point_outcome(repeats: Sequence[Outcome]) -> PointOutcome:
+    complete = [outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values]
     if complete:
         return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
-    pruned = [outcome.history for outcome in repeats if outcome.state == "pruned"]
-    if pruned:
-        metric = config.search.objectives[0].metric
-        return PointOutcome("pruned", curve=tuple(metrics[metric] for metrics in pruned[0]))
-    return PointOutcome("failed")
+    pruned = [outcome.curve for outcome in repeats if outcome.state == "pruned"]
+    return PointOutcome("pruned", curve=pruned[0]) if pruned else PointOutcome("failed")
 
 
 def _values(history: History, config: StudyConfig) -> tuple[float, ...]:
@@ -271,8 +296,8 @@ def _num_since_best(settled: Sequence[Outcome], config: StudyConfig) -> int:
     """How many trials ended after the one with the best first objective."""
     sign = 1 if config.search.objectives[0].mode == "max" else -1
     ranked = [
-        (sign * _values(outcome.history, config)[0], -position)
+        (sign * outcome.values[0], -position)
         for position, outcome in enumerate(settled)
-        if outcome.state == "complete"
+        if outcome.state == "complete" and outcome.values
     ]
     return len(settled) - 1 + max(ranked)[1] if ranked else 0

@@ -81,7 +81,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()
             try:
-                with Progress(config, console, len(study.results)) as progress:
+                with Progress(config, console, len(study.finished)) as progress:
                     errors = run_study(study, settings.store_uri, mirror, progress, lease.check)
             finally:
                 delivered = mirror.close(_CLOSE_TIMEOUT_S)
@@ -153,7 +153,7 @@ def _conclude(
     from orchestrator.progress import points_table, trials_table
     from orchestrator.settings import without_password
 
-    results = study.record.with_later_scores(study.results.values())
+    results = study.record.with_later_scores(study.record.results())
     console.print(trials_table(study.config, results))
     if study.config.search.num_repeats > 1:
         console.print(points_table(study.config, results))
