@@ -1,18 +1,13 @@
-"""Ray: an own one on this machine, or the cluster at ``RAY_ADDRESS``; and the clean-up after dead drivers."""
+"""Ray: an own one on this machine, or the cluster at ``RAY_ADDRESS``; and what dead actors leave reserved there."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 import signal
-import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-
-import psutil
+from contextlib import contextmanager
 
 # Read by Ray when it is imported. No reports home; none of Tune's own files, tables and signal handlers.
 _ENVIRONMENT = {
@@ -32,15 +27,18 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]  # noqa: E402
+from ray.util.placement_group import PlacementGroup, remove_placement_group  # noqa: E402
 
 from orchestrator.config import ResourcesConfig  # noqa: E402
+from orchestrator.scratch import scratch_folder  # noqa: E402
 from vitaclip.errors import InputError  # noqa: E402
 
 # Settings that workers share with the driver; credentials are their node's own.
 _FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
-_FOLDER_PREFIX = "vitaclip-"
-_OWNER_FILE = "owner.json"
 _OBJECT_STORE_BYTES = 256 * 2**20
+_REAP_EVERY_S = 2.0
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -50,13 +48,12 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
     Raises:
         InputError: no cluster answers, or it can never hold what the study asks for.
     """
-    if address is None:
-        reap_leftovers()
     with _local_ray(resources) if address is None else _remote_ray(address):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
         if address is not None:
             check_capacity(_cluster_capacity(), resources, f"the cluster at {address}")
-        yield
+        with _reaper():
+            yield
 
 
 def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: str) -> None:
@@ -91,48 +88,23 @@ def num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reap_leftovers() -> None:
-    """Ends the Ray processes and removes the folders of drivers on this machine that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        if (folder / _OWNER_FILE).is_file() and not _owner_lives(folder):
-            _kill_processes_of(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
 def _local_ray(resources: ResourcesConfig) -> Iterator[None]:
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-    process = psutil.Process()
-    (folder / _OWNER_FILE).write_text(json.dumps({"pid": process.pid, "started": process.create_time()}))
-    before = os.environ.get("TMPDIR")
-    _use_temporary_folder(
-        str(folder / "scratch")
-    )  # for the workers too: whoever is killed leaves nothing behind
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus() + resources.cpus_per_worker,  # so that benchmarks need not wait for training
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(folder / "ray"),
-        )
-        yield
-    finally:
-        ray.shutdown()
-        _use_temporary_folder(before)
-        _kill_processes_of(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _use_temporary_folder(path: str | None) -> None:
-    tempfile.tempdir = path
-    if path is None:
-        os.environ.pop("TMPDIR", None)
-    else:
-        os.environ["TMPDIR"] = path
-        Path(path).mkdir(exist_ok=True)
+    with scratch_folder() as folder:  # Ray's processes too: whoever is killed leaves nothing behind
+        try:
+            ray.init(
+                address="local",
+                # more than there are, so that benchmarks need not wait for training
+                num_cpus=num_cpus() + resources.cpus_per_worker,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder / "ray"),
+            )
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -157,17 +129,40 @@ def _remote_ray(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _owner_lives(folder: Path) -> bool:
-    owner = json.loads((folder / _OWNER_FILE).read_text())
-    with suppress(psutil.Error):
-        return bool(psutil.Process(owner["pid"]).create_time() == owner["started"])
-    return False
+@contextmanager
+def _reaper() -> Iterator[None]:
+    """Frees what dead actors hold, at once and again and again until the end of the block."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.is_set():
+            try:
+                free_dead_groups()
+            except Exception as error:  # the cluster may be busy or gone: the next round tries again
+                _logger.warning("placement groups of dead actors could not be freed: %s", error)
+            ended.wait(_REAP_EVERY_S)
+
+    thread = threading.Thread(target=run, name="reaper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
-def _kill_processes_of(folder: Path) -> None:
-    """Kills what names this folder in its command line or environment: the Ray processes started with it."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            words = [*process.cmdline(), process.environ().get("TMPDIR", "")]
-            if process.pid != os.getpid() and any(str(folder) in word for word in words):
-                process.kill()
+def free_dead_groups() -> None:
+    """Removes the placement groups of this job's, and of ended jobs', dead actors.
+
+    Ray keeps a group until its creator *and* its job are dead. So the workers' group of a Ray Train run whose
+    controller was killed would hold its CPUs and GPUs until the study ends, and the trial's next attempt would wait
+    for them. Ray Train's own cleaner asks the dashboard and is blind without one; the cluster's tables always answer.
+    """
+    own_job = ray.get_runtime_context().get_job_id()
+    accessor = ray._private.state.state._connect_and_get_accessor()
+    for row in accessor.get_placement_group_table():
+        group = PlacementGroupTableData.FromString(row)
+        of_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+        over = group.creator_job_dead or group.creator_job_id.hex() == own_job
+        if of_actor and group.creator_actor_dead and over and not group.is_detached:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

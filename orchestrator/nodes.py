@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.preflight import dataset_digest, dataset_splits
+from orchestrator.scratch import reap_scratch
 from orchestrator.settings import Settings
 from orchestrator.storage import Store, open_store
 from vitaclip.data.datasets import load_dataset
@@ -85,7 +86,8 @@ def _may_train(has: Mapping[str, float], resources: ResourcesConfig) -> bool:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _look(store_uri: str, probe: str, digests: Digests) -> str | None:
-    """What is wrong on this node; None if nothing is."""
+    """What is wrong on this node, after clearing up what dead workers left there; None if nothing is."""
+    reap_scratch()
     try:
         return _store_problem(open_store(store_uri), probe) or _data_problem(digests)
     except (VitaClipError, OSError) as error:

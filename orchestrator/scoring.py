@@ -14,12 +14,14 @@ import ray
 from orchestrator.config import BenchmarkConfig, ResourcesConfig
 from orchestrator.evaluation import score_trials
 from orchestrator.records import StudyRecord
+from orchestrator.scratch import scratch_folder
 from orchestrator.storage import open_store
 
 
 @ray.remote(max_retries=3)
 def _score(store_uri: str, study: str, numbers: Sequence[int], benchmark: BenchmarkConfig) -> None:
-    score_trials(StudyRecord(open_store(store_uri), study), numbers, benchmark)
+    with scratch_folder():
+        score_trials(StudyRecord(open_store(store_uri), study), numbers, benchmark)
 
 
 @dataclass

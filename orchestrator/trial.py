@@ -7,14 +7,16 @@ for several workers.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray import train, tune
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from orchestrator.scratch import scratch_folder
 from orchestrator.worker import Job, train_worker
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 
@@ -25,37 +27,49 @@ _HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
 def run_trial(config: dict[str, Any]) -> None:
     """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.worker.Job`."""
     job = Job(**config["job"])
-    try:
-        if job.resources.num_workers == 1:
-            train_worker(job, tune.report)
-        else:
-            _train_on_workers(job)
-    except _HOPELESS as error:
-        tune.report({FAILURE: f"{type(error).__name__}: {error}"})
+    with scratch_folder() as folder:
+        try:
+            if job.resources.num_workers == 1:
+                train_worker(job, tune.report)
+            else:
+                _train_on_workers(job, folder)
+        except _HOPELESS as error:
+            tune.report({FAILURE: f"{type(error).__name__}: {error}"})
 
 
-def _train_on_workers(job: Job) -> None:
+def _train_on_workers(job: Job, folder: Path) -> None:
     resources = job.resources
-    with tempfile.TemporaryDirectory() as folder:
-        TorchTrainer(
-            _worker,
-            train_loop_config=asdict(job),
-            scaling_config=train.ScalingConfig(
-                num_workers=resources.num_workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=resources.per_worker,
-                placement_strategy=resources.placement.upper(),
-            ),
-            run_config=train.RunConfig(
-                name=f"{job.study}-{job.number:04d}",
-                storage_path=folder,  # Ray's own notes only: checkpoints go to the study's store
-                failure_config=train.FailureConfig(
-                    max_failures=resources.max_failures, controller_failure_limit=2
-                ),  # type: ignore[call-arg]
-                callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
-            ),
-        ).fit()
+    _Trainer(
+        _worker,
+        train_loop_config=asdict(job),
+        scaling_config=train.ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=resources.per_worker,
+            placement_strategy=resources.placement.upper(),
+        ),
+        run_config=train.RunConfig(
+            name=f"{job.study}-{job.number:04d}",
+            storage_path=str(folder),  # Ray's own notes only: checkpoints go to the study's store
+            failure_config=train.FailureConfig(
+                max_failures=resources.max_failures, controller_failure_limit=2
+            ),  # type: ignore[call-arg]
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
+        ),
+    ).fit()
+
+
+class _Trainer(TorchTrainer):
+    """Without Ray Train's cleaner: a process per trial that outlives it, and that is blind without a dashboard.
+
+    :func:`orchestrator.cluster.free_dead_groups` does its work.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
 def _worker(config: dict[str, Any]) -> None:
-    train_worker(Job(**config), train.report)
+    with scratch_folder():
+        train_worker(Job(**config), train.report)

@@ -20,19 +20,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-import numpy as np
 import psutil
 from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator.storage import Store, open_store
-from tests.conftest import MOTIONS, write_square
+from tests.conftest import write_motions
 from tests.mlflow_server import MlflowServer
+from tests.ray_cluster import RayCluster
 from tests.s3_server import FaultyProxy, faulty_proxy, s3_server
+from tests.sweeps import (
+    TRAIN_WORKER,
+    TRIAL_ACTOR,
+    leftovers,
+    ray_processes,
+    start_sweep,
+    untimed,
+    wait_until,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "60"))
 STUDY = """\
 name: chaos
@@ -59,40 +66,34 @@ class Sweep:
 
     proxy: FaultyProxy
     mlflow: MlflowServer
+    cluster: RayCluster
 
     def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
         self.folder = folder
+        self.log = folder / "log.txt"
         self.temporary = Path(tempfile.mkdtemp(dir="/tmp", prefix="c"))  # short: it holds Ray's sockets
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self.temporary),
             "VITACLIP_DATA_MOTIONS": str(folder / "motions"),
             "VITACLIP_FRAME_CACHE": str(folder / "cache"),
             "VITACLIP_STORE": str(folder / "store"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         }
-        self.command = [sys.executable, "-m", "orchestrator.sweep", "study.yaml", "--traceback"]
-        for setting in settings:
-            self.command += ["--set", setting]
-        write_motions(folder / "motions")
+        self.options = ["--traceback", *(word for setting in settings for word in ("--set", setting))]
+        (folder / "motions").mkdir()
+        write_motions(folder / "motions", num_train=48, num_val=16)
         (folder / "study.yaml").write_text(STUDY)
 
     def start(self) -> None:
-        log = (self.folder / "log.txt").open("a")
-        self.process = subprocess.Popen(
-            self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, text=True
-        )
+        self.process = start_sweep(self.folder, self.log, self.environment, *self.options)
 
     def finish(self) -> None:
-        """Waits for the end, starting the command again if the fault ended the driver."""
-        if self.process.wait(900) not in (0, 1):
+        """Waits for the end, starting the command again if the fault has ended it."""
+        if self.process.poll() is not None:
             self.start()
-            self.process.wait(900)
-        if self.process.returncode != 0:
-            raise AssertionError(
-                f"exit code {self.process.returncode}:\n{(self.folder / 'log.txt').read_text()}"
-            )
+        code = self.process.wait(900)
+        assert code == 0, f"exit code {code}:\n{self.log.read_text()}"
 
     @property
     def store(self) -> Store:
@@ -104,20 +105,11 @@ class Sweep:
     def wait_until_training(self, *, hangs: bool) -> None:
         """Until some trial has a checkpoint, or, if none can, until one is on record."""
         mark = "trial.json" if hangs else "manifest.json"
-        deadline = time.monotonic() + 600
-        while not any(key.endswith(mark) for key in self.store.list("chaos/trials")):
-            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
-    def workers(self, name: str) -> list[psutil.Process]:
-        """Ray processes of this sweep whose title holds ``name``."""
-        found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-        assert found, f"no process called {name}"
-        return found
+        def reached() -> bool:
+            return any(key.endswith(mark) for key in self.store.list("chaos/trials"))
+
+        wait_until(reached, self.process, self.log, timeout_s=600)
 
     def results(self) -> list[dict[str, Any]]:
         """What every fault must leave alone."""
@@ -130,15 +122,8 @@ class Sweep:
         experiment = client.get_experiment_by_name("chaos")
         return sorted(run.info.run_name for run in client.search_runs([experiment.experiment_id]))
 
-    def leftovers(self) -> list[str]:
-        """Temporary files and processes that should be gone."""
-        files = [str(path) for path in self.temporary.iterdir()]
-        commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-        return files + [command for command in commands if str(self.temporary) in command]
-
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        """Ends whatever is left of it."""
         for process in psutil.process_iter():
             try:
                 if process.environ().get("TMPDIR", "").startswith(str(self.temporary)):
@@ -146,26 +131,6 @@ class Sweep:
             except psutil.Error:
                 continue
         shutil.rmtree(self.temporary, ignore_errors=True)
-
-
-def write_motions(root: Path) -> None:
-    """48 training and 16 validation clips of a moving square."""
-    root.mkdir()
-    (root / "classes.txt").write_text("\n".join(MOTIONS))
-    rng = np.random.default_rng(0)
-    for split, num_clips in (("train", 48), ("val", 16)):
-        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
-        for name, motion in rows:
-            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
-        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
-
-
-def untimed(value: Any) -> Any:
-    """Without the clock's fields."""
-    if isinstance(value, dict):
-        timed = ("time/", "proposed_at", "finished_at", "durations")
-        return {key: untimed(item) for key, item in value.items() if not key.startswith(timed)}
-    return [untimed(item) for item in value] if isinstance(value, list) else value
 
 
 Action = Callable[[Sweep], None]
@@ -199,7 +164,7 @@ class Fault:
 
 def send(name: str, number: int) -> Action:
     """A signal to one of the sweep's Ray processes."""
-    return lambda sweep: sweep.workers(name)[0].send_signal(number)
+    return lambda sweep: ray_processes(sweep.process, name)[0].send_signal(number)
 
 
 def end_driver(number: int) -> Action:
@@ -214,18 +179,26 @@ def end_driver(number: int) -> Action:
 
 def suspend(sweep: Sweep) -> None:
     """SIGSTOP of a trial's actor, and SIGCONT."""
-    process = sweep.workers(TRIAL_ACTOR)[0]
+    process = ray_processes(sweep.process, TRIAL_ACTOR)[0]
     process.suspend()
     time.sleep(PAUSE_S)
     process.resume()
 
 
+def on_cluster(sweep: Sweep, stack: ExitStack) -> None:
+    """Has the sweep join a running cluster of two nodes, with room for one trial each."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="r")))
+    sweep.cluster = stack.enter_context(RayCluster(folder))
+    places = {"TMPDIR": str(sweep.temporary), "RAY_TMPDIR": str(folder)}
+    for _ in range(2):
+        sweep.cluster.start_node("--num-cpus", "1", environment=places)
+    sweep.environment |= sweep.cluster.credentials | {"RAY_ADDRESS": sweep.cluster.address}
+
+
 def on_s3(sweep: Sweep, stack: ExitStack) -> None:
     """Moves the store to an S3 server behind a proxy that can fail."""
     server = stack.enter_context(s3_server())
-    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
-    client = boto3.client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="bucket")
+    server.create_bucket("bucket")
     behind, sweep.proxy = stack.enter_context(faulty_proxy(server))
     sweep.environment |= behind.environment() | {"VITACLIP_STORE": "s3://bucket/prefix"}
 
@@ -306,12 +279,13 @@ def counts_broken_clips(results: list[dict[str, Any]]) -> bool:
     return all(r["state"] == "complete" and r["history"][0]["data/broken"] >= 1 for r in results)
 
 
-TRIAL_ACTOR = "ray::ImplicitFunc"
+TWO = "none, 2 workers"
 TWO_WORKERS = ("resources.num_workers=2", "resources.max_concurrent_trials=1", "search.num_trials=2")
 FIRST_DIVERGES = (
     "search_space.optimizer.lr.high=1e30",
     "search.first_points=[{optimizer.lr: 1e30},{optimizer.lr: 2e-3},{optimizer.lr: 3e-3}]",
 )
+SHORT_PATIENCE = ("resources.epoch_timeout_s=20", "resources.max_failures=9")
 FAULTS = [
     Fault("none"),
     Fault("none, again"),
@@ -321,24 +295,17 @@ FAULTS = [
     Fault("SIGKILL driver", end_driver(signal.SIGKILL)),
     Fault("SIGTERM driver", end_driver(signal.SIGTERM)),
     Fault("Ctrl-C", end_driver(signal.SIGINT)),
+    Fault("SIGKILL second raylet", lambda sweep: sweep.cluster.kill_raylet(1), on_cluster),
     Fault("store down", fail_store(1.0, "slow_down"), on_s3),
-    Fault(
-        "store fails 30%", fail_store(0.3, "slow_down", "cut_upload", "lost_answer", "truncated_body"), on_s3
-    ),
+    Fault("store fails 30%", fail_store(0.3, *FaultyProxy.faults), on_s3),
     Fault("MLflow down", restart_mlflow, on_mlflow_server),
     Fault("disk full", fill_disk, on_small_disk),
     Fault("NaN loss", settings=FIRST_DIVERGES, expected=fails_first_trial_only),
     Fault("broken video", prepare=damage_video, expected=counts_broken_clips),
-    Fault(
-        "hung decode", mend_video, hang_video, ("resources.epoch_timeout_s=20", "resources.max_failures=9")
-    ),
-    Fault("none, 2 workers", settings=TWO_WORKERS),
-    Fault(
-        "SIGKILL 1 worker of 2",
-        send("RayTrainWorker", signal.SIGKILL),
-        settings=TWO_WORKERS,
-        baseline="none, 2 workers",
-    ),
+    Fault("hung decode", mend_video, hang_video, SHORT_PATIENCE),
+    Fault(TWO, settings=TWO_WORKERS),
+    Fault("SIGKILL 1 worker of 2", send(TRAIN_WORKER, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
+    Fault("SIGKILL their actor", send(TRIAL_ACTOR, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
 ]
 
 
@@ -356,26 +323,31 @@ class Matrix:
             stack.callback(sweep.close)
             fault.prepare(sweep, stack)
             started = time.monotonic()
-            sweep.start()
-            sweep.wait_until_training(hangs=fault.strike is mend_video)
-            fault.strike(sweep)
-            sweep.finish()
-            self.seconds[fault.name] = time.monotonic() - started
-            self.results[fault.name] = sweep.results()
-            return self.verdict(fault, sweep)
+            try:
+                sweep.start()
+                sweep.wait_until_training(hangs=fault.strike is mend_video)
+                fault.strike(sweep)
+                sweep.finish()
+                self.results[fault.name] = sweep.results()
+                return self.verdict(fault, sweep)
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                return f"did not end: {error}"
+            finally:
+                self.seconds[fault.name] = time.monotonic() - started
 
     def verdict(self, fault: Fault, sweep: Sweep) -> str:
-        found = self.results[fault.name]
+        found, left = self.results[fault.name], leftovers(sweep.temporary)
         numbers = [result["number"] for result in found]
         if numbers != list(range(len(numbers))) or len(numbers) < 2:
             return f"trials {numbers}"
         if fault.expected is not None and not fault.expected(found):
             return f"other results than expected: {[result['state'] for result in found]}"
-        if fault.expected is None and (difference := first_difference(found, self.results[fault.baseline])):
+        wanted = self.results.get(fault.baseline)
+        if fault.expected is None and (difference := first_difference(found, wanted)):
             return f"other results: {difference}"
         if sweep.run_names() != ["chaos", *(f"trial {number:04d}" for number in numbers)]:
             return f"MLflow shows {sweep.run_names()}"
-        return f"left behind: {sweep.leftovers()}" if sweep.leftovers() else "ok"
+        return f"left behind: {left}" if left else "ok"
 
     def time_lost(self, fault: Fault) -> str:
         if fault.baseline not in self.seconds:

@@ -58,17 +58,22 @@ MOTIONS = {"moving left": (0, -2), "moving right": (0, 2), "moving up": (-2, 0),
 def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a dataset of real mp4 files in which a square moves: 24 training and 8 validation clips."""
     root = tmp_path_factory.mktemp("motions")
-    (root / "classes.txt").write_text("\n".join(MOTIONS))
-    rng = np.random.default_rng(0)
-    for split, num_clips in (("train", 24), ("val", 8)):
-        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
-        for name, motion in rows:
-            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
-        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
+    write_motions(root, num_train=24, num_val=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITACLIP_DATA_MOTIONS", str(root))
         patch.setenv("VITACLIP_FRAME_CACHE", str(root / "cache"))
         yield "motions"
+
+
+def write_motions(root: Path, num_train: int, num_val: int) -> None:
+    """A dataset of four classes of motion, with its splits ``train`` and ``val``."""
+    (root / "classes.txt").write_text("\n".join(MOTIONS))
+    rng = np.random.default_rng(0)
+    for split, num_clips in (("train", num_train), ("val", num_val)):
+        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
+        for name, motion in rows:
+            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
+        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
 
 
 def write_square(path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8) -> None:

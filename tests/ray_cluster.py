@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from tests.s3_server import free_port
 
 RAY = Path(sys.executable).parent / "ray"
@@ -33,10 +35,14 @@ class RayCluster:
         return f"127.0.0.2:{self.port}"
 
     @property
+    def credentials(self) -> dict[str, str]:
+        """Variables that let a process in; nothing is read from or written to the user's home."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(self.folder)}
+
+    @property
     def environment(self) -> dict[str, str]:
-        """Of a client that has the token; nothing is read from or written to the user's home."""
-        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(self.folder)}
-        return {**os.environ, **own, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
+        """Of a client that has the token."""
+        return {**os.environ, **self.credentials, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
 
     def start_node(self, *options: str, environment: Mapping[str, str] | None = None) -> int:
         """Starts the head, then further nodes; returns once the node takes jobs. The node's position in the list."""
@@ -60,6 +66,11 @@ class RayCluster:
         self._nodes.append(node)
         self._wait_for_agent(node, f"http://127.0.0.{number}:{agent_port}/api/local_raylet_healthz")
         return number - 2
+
+    def kill_raylet(self, number: int) -> None:
+        """Has a node vanish from the cluster, as by a power cut."""
+        processes = psutil.Process(self._nodes[number].pid).children(recursive=True)
+        next(process for process in processes if process.name() == "raylet").kill()
 
     def run(self, *arguments: str | Path, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
         """``ray job ...`` as a client; never raises on failure."""

@@ -42,6 +42,12 @@ class S3Server:
             "AWS_REGION": "us-east-1",
         }
 
+    def create_bucket(self, name: str) -> None:
+        """A bucket of the test's own."""
+        keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
+        client = boto3.client("s3", endpoint_url=self.endpoint_url, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket=name)
+
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -21,6 +19,8 @@ from orchestrator.search_space import resolve
 from orchestrator.storage import open_store
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
+from tests.s3_server import faulty_proxy, s3_server
+from tests.sweeps import TRIAL_ACTOR, leftovers, ray_processes, start_sweep, untimed, wait_until
 from vitaclip.train import fit
 
 STUDY = """\
@@ -61,29 +61,15 @@ def workplace(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
-def start_sweep(workplace: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.sweep", "study.yaml"],
-        cwd=workplace,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_until(condition: Callable[[], object], sweep: subprocess.Popen[str], timeout_s: float = 240) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert sweep.poll() is None, sweep.stdout and sweep.stdout.read()
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.05)
-
-
 def results(workplace: Path) -> dict[str, bytes]:
     return {
         path.parent.name: path.read_bytes() for path in (workplace / "store").glob("*/trials/*/result.json")
     }
+
+
+def checkpoints(workplace: Path) -> list[Path]:
+    """Whole ones, of all trials."""
+    return list((workplace / "store").glob("*/trials/*/checkpoints/*/manifest.json"))
 
 
 def half_trained(workplace: Path) -> bool:
@@ -97,25 +83,64 @@ def half_trained(workplace: Path) -> bool:
 
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> None:
-    killed = start_sweep(workplace)
-    wait_until(lambda: half_trained(workplace), killed)
+    log, second_log = workplace / "log.txt", workplace / "log_2.txt"
+    killed = start_sweep(workplace, log, os.environ)
+    wait_until(lambda: checkpoints(workplace), killed, log)
+    ray_processes(killed, TRIAL_ACTOR)[0].kill()
+    wait_until(lambda: half_trained(workplace), killed, log)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = results(workplace)
     assert 0 < len(before) < NUM_TRIALS
 
-    output, _ = (continued := start_sweep(workplace)).communicate(timeout=280)
+    exit_code = start_sweep(workplace, second_log, os.environ).wait(280)
 
-    assert continued.returncode == 0, output
+    output = second_log.read_text()
+    assert exit_code == 0, output
     after = results(workplace)
     assert {number: after[number] for number in before} == before
     record = StudyRecord(open_store(str(workplace / "store")), "motions")
     assert [result.number for result in record.results()] == list(range(NUM_TRIALS))
     check_benchmarks(record)
-    check_metrics_equal_plain_training(record, skip=before)
+    check_metrics_equal_plain_training(record)
     check_tracking(workplace, record)
     check_output(output, record)
-    check_nothing_left()
+    assert leftovers(Path(tempfile.gettempdir())) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_on_a_failing_store_with_a_broken_video_and_a_diverging_trial_ends_as_it_should(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = Path(shutil.copytree(os.environ["VITACLIP_DATA_MOTIONS"], tmp_path / "videos"))
+    (videos / "train_5.mp4").write_bytes(b"not a video")
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(videos))
+    with s3_server() as server, faulty_proxy(server) as (behind, proxy):
+        server.create_bucket("bucket")
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        record = StudyRecord(open_store("s3://bucket/prefix"), "motions")
+        environment = {**os.environ, **behind.environment(), "VITACLIP_STORE": "s3://bucket/prefix"}
+        proxy.share = 0.3
+        settings = (
+            "search.num_trials=2",
+            "train.epochs=2",
+            "train.data.max_broken=0.1",
+            "search_space.optimizer.lr.high=1e30",
+            "search.first_points=[{optimizer.lr: 1e30}, {optimizer.lr: 2e-3}]",
+        )
+        options = [word for setting in settings for word in ("--set", setting)]
+        exit_code = start_sweep(workplace, workplace / "log.txt", environment, *options).wait(240)
+        proxy.share = 0.0
+
+        assert exit_code == 0, (workplace / "log.txt").read_text()
+        failed, complete = record.results()
+        assert failed.state == "failed"
+        assert "NonFiniteLossError" in str(failed.reason)
+        assert complete.state == "complete"
+        assert complete.metrics["data/broken"] == 1
+        assert untimed(list(complete.history)) == untimed(list(fit(record.trial(1).train).history))
+    assert leftovers(Path(tempfile.gettempdir())) == []
 
 
 def check_benchmarks(record: StudyRecord) -> None:
@@ -125,16 +150,11 @@ def check_benchmarks(record: StudyRecord) -> None:
         assert result.benchmarks["supervised/motions/top1"] == result.metrics["val/top1"]
 
 
-def check_metrics_equal_plain_training(record: StudyRecord, skip: dict[str, bytes]) -> None:
-    """Bit for bit: what Ray, the kill and the resumption did must not show in the numbers."""
-    number = min(n for n in range(NUM_TRIALS) if f"{n:04d}" not in skip)
-    plain = fit(record.trial(number).train).history
-    found = next(result for result in record.results() if result.number == number).history
-    assert [untimed(metrics) for metrics in found] == [untimed(metrics) for metrics in plain]
-
-
-def untimed(metrics: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if not key.startswith("time/")}
+def check_metrics_equal_plain_training(record: StudyRecord) -> None:
+    """Bit for bit: what Ray, the faults and the resumption did must not show in the numbers."""
+    for result in record.results():
+        plain = fit(record.trial(result.number).train).history
+        assert untimed(list(result.history)) == untimed(list(plain))
 
 
 def check_tracking(workplace: Path, record: StudyRecord) -> None:
@@ -160,14 +180,6 @@ def check_output(output: str, record: StudyRecord) -> None:
     best = max(record.results(), key=lambda result: result.values or ())
     rows = [line for line in output.splitlines() if "│" in line]
     assert rows[0].split("│")[1].strip() == str(best.number)
-
-
-def check_nothing_left() -> None:
-    """No process of either driver, and no temporary file of theirs."""
-    folder = tempfile.gettempdir()
-    assert not list(Path(folder).iterdir())
-    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    assert not [command for command in commands if folder in command]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

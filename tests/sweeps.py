@@ -1,0 +1,62 @@
+"""A sweep as its user runs it, in a process of its own, for the tests that kill it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+TRIAL_ACTOR = "ray::ImplicitFunc"  # the titles that Ray gives to processes
+TRAIN_WORKER = "RayTrainWorker"
+
+
+def start_sweep(
+    folder: Path, log: Path, environment: Mapping[str, str], *options: str
+) -> subprocess.Popen[bytes]:
+    """Runs ``study.yaml`` in ``folder``; what it prints is appended to ``log``."""
+    command = [sys.executable, "-m", "orchestrator.sweep", "study.yaml", *options]
+    with log.open("a") as output:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=output,
+        )
+
+
+def wait_until(
+    condition: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path, timeout_s: float = 240
+) -> None:
+    """Raises AssertionError, with the log, if the sweep ends or the time is over before the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert sweep.poll() is None, f"the sweep has ended:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"nothing happened in {timeout_s} s:\n{log.read_text()}"
+        time.sleep(0.05)
+
+
+def ray_processes(sweep: subprocess.Popen[bytes], title: str) -> list[psutil.Process]:
+    """Processes of the sweep's own Ray whose title holds ``title``."""
+    processes = psutil.Process(sweep.pid).children(recursive=True)
+    return [process for process in processes if title in " ".join(process.cmdline())]
+
+
+def untimed(value: Any) -> Any:
+    """Metrics, or a whole result, without what the clock decides."""
+    if isinstance(value, dict):
+        timed = ("time/", "proposed_at", "finished_at", "durations")
+        return {key: untimed(item) for key, item in value.items() if not key.startswith(timed)}
+    return [untimed(item) for item in value] if isinstance(value, list) else value
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What a sweep whose temporary files go into ``folder`` has left behind: files, and processes' commands."""
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [*map(str, folder.iterdir()), *(command for command in commands if str(folder) in command)]
