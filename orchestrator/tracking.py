@@ -81,7 +81,8 @@ def check_tracking(tracking_uri: str) -> None:
     except (OSError, ValueError, MlflowException) as error:
         raise InputError(
             f"MLflow at {without_password(tracking_uri)}: {reason(error, tracking_uri)}; start the server, correct "
-            "MLFLOW_TRACKING_URI (and its user, password or token), or unset it to use the local mlflow.db"
+            "MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, ..._SERVER_CERT_PATH), or "
+            "unset it to use the local mlflow.db"
         ) from None
 
 

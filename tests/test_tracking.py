@@ -248,7 +248,33 @@ def test_training_never_waits_and_sync_delivers_later(
     assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.2), (2, 0.6)]
 
 
-@pytest.mark.slow
+def test_a_server_with_users_and_tls(
+    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guarded = MlflowServer(tmp_path)
+    certificate = guarded.guard("ada", "planted-password")
+    guarded.start()
+    monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-password")
+    try:
+        assert sync.main(["depth"]) == 2
+        assert "certificate" in capsys.readouterr().err
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
+        assert sync.main(["depth"]) == 0
+        assert steps_of(guarded.uri, runs_of(guarded.uri)["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password")
+        assert sync.main(["depth"]) == 2
+        refused = capsys.readouterr().err
+    finally:
+        guarded.kill()
+    assert "401" in refused
+    assert "MLFLOW_TRACKING_USERNAME" in refused
+    assert "wrong-password" not in refused
+
+
 def test_no_secret_is_written_anywhere(
     server: MlflowServer,
     tmp_path: Path,
