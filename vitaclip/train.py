@@ -65,8 +65,8 @@ def fit(
 ) -> FitResult:
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
-    Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``lr`` (of its last
-    step), ``data/broken``, and with ``data.development`` set ``development/top1`` and ``development/top5``,
+    Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``val/broken``, ``lr``
+    (of its last step), ``data/broken``, and with ``data.development`` set ``development/top1`` and ``development/top5``,
     zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``, ``time/clips_per_s``, and of
     this worker ``time/data_wait_s``, how long it waited for batches, and ``time/cache_hit_rate``, the share of
     clips that came out of the frame cache. With ``epochs: 0`` nothing is trained and the
@@ -264,7 +264,12 @@ def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
 def _validate(run: _Run) -> EpochMetrics:
     run_candidate = candidate(run.model, run.val.classes, "supervised")
     score = evaluate([run_candidate], run.val, run.config.data, run.config.validation)[0]
-    metrics = {"val/top1": score.top1, "val/top5": score.top5, "val/loss": score.loss}
+    metrics = {
+        "val/top1": score.top1,
+        "val/top5": score.top5,
+        "val/loss": score.loss,
+        "val/broken": score.num_broken,  # left out: one clip less shifts every figure beside it
+    }
     if run.development is not None:
         unseen, clips = run.development
         score = evaluate([unseen], clips, run.config.data, run.config.validation)[0]
