@@ -92,19 +92,32 @@ def num_cpus() -> int:
 def _local_ray(resources: ResourcesConfig) -> Iterator[None]:
     with scratch_folder() as folder:  # Ray's processes too: whoever is killed leaves nothing behind
         try:
-            ray.init(
-                address="local",
-                # more than there are, so that benchmarks need not wait for training
-                num_cpus=num_cpus() + resources.cpus_per_worker,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(folder / "ray"),
-            )
+            with _tracking_settings_hidden():
+                ray.init(
+                    address="local",
+                    # more than there are, so that benchmarks need not wait for training
+                    num_cpus=num_cpus() + resources.cpus_per_worker,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder / "ray"),
+                )
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _tracking_settings_hidden() -> Iterator[None]:
+    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its credentials."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextmanager

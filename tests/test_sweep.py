@@ -84,9 +84,11 @@ def half_trained(workplace: Path) -> bool:
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> None:
     log, second_log = workplace / "log.txt", workplace / "log_2.txt"
-    killed = start_sweep(workplace, log, os.environ)
+    killed = start_sweep(workplace, log, {**os.environ, "MLFLOW_TRACKING_PASSWORD": "only the driver's"})
     wait_until(lambda: checkpoints(workplace), killed, log)
-    ray_processes(killed, TRIAL_ACTOR)[0].kill()
+    actor = ray_processes(killed, TRIAL_ACTOR)[0]
+    assert "MLFLOW_TRACKING_PASSWORD" not in actor.environ()
+    actor.kill()
     wait_until(lambda: half_trained(workplace), killed, log)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
