@@ -338,6 +338,8 @@ class Tracker:
 
     def _final_tags(self, result: TrialResult) -> dict[str, Scalar]:
         tags: dict[str, Scalar] = {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint}
+        if result.history and "micro_batch_size" in result.history[-1]:
+            tags["vitaclip.out_of_memory"] = f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
         if result.checkpoint:
             tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(result.checkpoint).backbone_sha256
         return tags

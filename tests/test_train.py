@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed
+from torch import Tensor, distributed
 
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import LEARNED_FILE, OPTIMIZER_FILE, load_model, read_history, read_info
@@ -19,7 +20,7 @@ from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
-from vitaclip.model.vita_clip import build_model
+from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.train import EpochEnd, fit
 
 
@@ -189,6 +190,32 @@ def test_predict_ones_own_videos(
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert main(["predict", str(tmp_path / "1"), str(tmp_path / "broken.mp4")]) == 1
     assert "broken.mp4" in capsys.readouterr().err
+
+
+def test_out_of_memory_halves_the_micro_batches(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(config).history
+    encode_video = VitaCLIP.encode_video
+
+    def hungry(limit: int) -> Callable[[VitaCLIP, Tensor], Tensor]:
+        def encode(model: VitaCLIP, video: Tensor) -> Tensor:
+            if len(video) > limit and torch.is_grad_enabled():
+                torch.empty(2**50)  # the CPU allocator's own error
+            return encode_video(model, video)
+
+        return encode
+
+    monkeypatch.setattr(VitaCLIP, "encode_video", hungry(limit=2))
+    halved = fit(config, on_epoch_end=Saver(tmp_path)).history
+    assert {epoch["micro_batch_size"] for epoch in halved} == {2}
+    for ours, theirs in zip(halved, whole, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
+    resumed = fit(config, resume_from=tmp_path / "1").history
+    assert without_times(list(resumed)) == without_times(list(halved))
+    monkeypatch.setattr(VitaCLIP, "encode_video", hungry(limit=0))
+    with pytest.raises(InputError, match="memory runs out with one clip at a time"):
+        fit(config)
 
 
 def test_metrics_say_how_loading_went(

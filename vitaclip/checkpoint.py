@@ -35,6 +35,7 @@ class Progress(Config):
     num_broken: int = 0  # broken clips met in the epoch under way
     history: tuple[EpochMetrics, ...] = ()  # one entry for each epoch done
     grad_scaler: dict[str, Any] | None = None  # fp16 only
+    micro_batch_size: int | None = None  # instead of the config's, after memory ran out
 
 
 class CheckpointInfo(Config):

@@ -88,6 +88,11 @@ def apply_gradients(
     optimizer.zero_grad(set_to_none=True)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch found no memory for a tensor, on an accelerator or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def check_finite(loss: Tensor, step: int) -> float:
     """The loss as a number.
 

@@ -6,6 +6,7 @@ The same config gives the same numbers, and a resumed run equals an uninterrupte
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,8 +36,11 @@ from vitaclip.optimizer import (
     apply_gradients,
     build_optimizer,
     check_finite,
+    is_out_of_memory,
     learning_rate,
 )
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,14 @@ def fit(
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
     Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``val/broken``, ``lr``
-    (of its last step), ``data/broken``, and with ``data.development`` set ``development/top1`` and ``development/top5``,
-    zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``, ``time/clips_per_s``, and of
-    this worker ``time/data_wait_s``, how long it waited for batches, and ``time/cache_hit_rate``, the share of
-    clips that came out of the frame cache. With ``epochs: 0`` nothing is trained and the
-    untrained model is validated once, as epoch 0.
+    (of its last step), ``data/broken``, and with ``data.development`` set ``development/top1`` and
+    ``development/top5``, zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``,
+    ``time/clips_per_s``, and of this worker ``time/data_wait_s``, how long it waited for batches, and
+    ``time/cache_hit_rate``, the share of clips that came out of the frame cache. With ``epochs: 0`` nothing is trained
+    and the untrained model is validated once, as epoch 0.
+
+    When memory runs out in a step, its micro-batches are halved (the same step up to rounding), and the metric
+    ``micro_batch_size`` says so from then on.
 
     Args:
         config: the run; ``config.seed`` decides every random choice.
@@ -78,7 +85,7 @@ def fit(
         on_epoch_end: called on every rank after each epoch.
 
     Raises:
-        InputError: the config does not fit the backbone, the data or the number of workers.
+        InputError: the config does not fit the backbone, the data, the number of workers or the memory.
         CheckpointError: ``resume_from`` is incomplete or of another run.
         DataError: more than ``data.max_broken`` of the clips cannot be read.
         NonFiniteLossError: the loss became NaN or infinite.
@@ -117,6 +124,14 @@ class _Run:
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     @property
+    def micro_batch_size(self) -> int | None:
+        """Clips per forward pass; None: all at once."""
+        return self.progress.micro_batch_size or self.config.micro_batch_size
+
+    def set_micro_batch_size(self, size: int) -> None:
+        self.progress = self.progress.model_copy(update={"micro_batch_size": size})
+
+    @property
     def lr(self) -> float:
         """The learning rate of the next optimiser step."""
         num_steps = self.config.epochs * self.steps_per_epoch
@@ -144,11 +159,15 @@ class _Run:
             )
             metrics["data/broken"] = self.progress.num_broken
             metrics["time/clips_per_s"] = steps * self.config.batch_size / seconds
+        if self.progress.micro_batch_size is not None:
+            metrics["micro_batch_size"] = self.progress.micro_batch_size
         return metrics
 
     def finish_epoch(self, metrics: EpochMetrics) -> None:
         history = (*self.progress.history, metrics)
-        self.progress = Progress(epoch=int(metrics["epoch"]), history=history)
+        self.progress = Progress(
+            epoch=int(metrics["epoch"]), history=history, micro_batch_size=self.progress.micro_batch_size
+        )
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint of this moment."""
@@ -247,18 +266,38 @@ class _Loading:
 def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
     """One optimiser step on this worker's share of the global batch; returns the global mean loss."""
     device = run.model.logit_scale.device
-    loss = accumulate_gradients(
-        run.model,
-        video_BCTHW.to(device, non_blocking=True),
-        labels_B.to(device, non_blocking=True),
-        micro_batch_size=run.config.micro_batch_size,
-        scaler=run.scaler,
-    )
+    loss = _accumulate(run, video_BCTHW.to(device, non_blocking=True), labels_B.to(device, non_blocking=True))
     parameters = list(run.model.trainable().values())
     average_over_workers([loss, *(p.grad for p in parameters if p.grad is not None)])
     value = check_finite(loss, run.global_step)
     apply_gradients(parameters, run.optimizer, run.config.optimizer, lr=run.lr, scaler=run.scaler)
     return value
+
+
+def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
+    """The gradients and the loss of this worker's clips; where memory runs out, in micro-batches of half the size.
+
+    The step stays the same up to rounding. No worker waits for another in here, so each may halve on its own.
+    """
+    while True:
+        size = run.micro_batch_size or len(labels_B)
+        try:
+            return accumulate_gradients(
+                run.model, video_BCTHW, labels_B, micro_batch_size=size, scaler=run.scaler
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise InputError(
+                    "memory runs out with one clip at a time: set activation_checkpointing, lower "
+                    "data.num_frames or the number of classes, or take a larger machine"
+                ) from error
+        run.model.zero_grad(
+            set_to_none=True
+        )  # not above: while the error lives, so does what filled the memory
+        run.set_micro_batch_size(size // 2)
+        _logger.warning("memory ran out with %d clips at a time, going on with %d", size, size // 2)
 
 
 def _validate(run: _Run) -> EpochMetrics:
