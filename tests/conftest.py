@@ -79,8 +79,10 @@ def write_motions(root: Path, num_train: int, num_val: int) -> None:
 def write_square(path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8) -> None:
     """A white square on grey, 48 pixels wide; H.264, in a WebM file VP9."""
     with av.open(str(path), "w") as container:
-        codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
-        stream = container.add_stream(codec, rate=8, options={"crf": "18"})
+        # x264's rate control does not give the same bytes every time, least of all on a busy machine
+        x264, vp9 = ("libx264", {"qp": "18", "threads": "1"}), ("libvpx-vp9", {"crf": "18"})
+        codec, options = vp9 if path.suffix == ".webm" else x264
+        stream = container.add_stream(codec, rate=8, options=options)
         stream.width = stream.height = 48
         stream.pix_fmt = "yuv420p"
         for t in range(num_frames):
