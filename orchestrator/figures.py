@@ -92,7 +92,7 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
         "Importance of the parameters": lambda: plots.plot_param_importances(study, fanova(), **target),
         "One parameter at a time": lambda: plots.plot_slice(study, **target),
         "Learning curves": lambda: learning_curves(data),
-        **{f"{x} against {y}": lambda x=x, y=y: trade_off(data, x, y) for x, y in _trade_offs(data)},  # type: ignore[misc]
+        **{f"{x} against {y}": lambda x=x, y=y: trade_off(data, x, y) for x, y in trade_offs(data)},  # type: ignore[misc]
         **{title: lambda pair=pair: class_gains(*pair) for title, pair in _gain_pairs(data).items()},  # type: ignore[misc]
         "Time by trial": lambda: durations(data),
     }
@@ -141,22 +141,28 @@ def learning_curves(data: StudyData) -> go.Figure:
 
 
 def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """The keys of the points that no other point beats in both coordinates."""
-    return [
+    """The keys of the points that no other point beats in both coordinates, from left to right."""
+    front = [
         key
         for key, (x, y) in points.items()
         if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
     ]
+    return sorted(front, key=lambda key: points[key])
 
 
-def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
-    """Two accuracies of every trial, with the Pareto front and the frozen CLIP."""
-    points = {
+def accuracies(data: StudyData, x: str, y: str) -> dict[int, tuple[float, float]]:
+    """Two accuracies of every trial that has both."""
+    return {
         result.number: (metrics[x], metrics[y])
         for result in data.results
         if {x, y} <= (metrics := result.metrics | data.metrics(result.number)).keys()
     }
-    front = sorted(pareto_front(points), key=lambda number: points[number])
+
+
+def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
+    """Two accuracies of every trial, with the Pareto front and the frozen CLIP."""
+    points = accuracies(data, x, y)
+    front = pareto_front(points)
     figure = go.Figure()
     for name, numbers, color, mode in (
         ("trials", list(points), _OTHER, "markers"),
@@ -176,7 +182,7 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
     return figure.update_xaxes(title=x).update_yaxes(title=y)
 
 
-def _trade_offs(data: StudyData) -> list[tuple[str, str]]:
+def trade_offs(data: StudyData) -> list[tuple[str, str]]:
     """Objectives against each other, and the first one against each zero-shot benchmark."""
     objectives = [
         objective.metric for objective in data.info.config.search.objectives if objective.mode == "max"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import optuna
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from orchestrator.figures import StudyData, fanova, first_objective
+from orchestrator.figures import StudyData, accuracies, fanova, first_objective, pareto_front, trade_offs
 
 
 def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
     """Writes ``learning_curves.png`` and Optuna's plots; those that it refuses to draw are left out."""
     _learning_curves(data).savefig(folder / "learning_curves.png", dpi=150)
+    if pairs := trade_offs(data):
+        _pareto(data, pairs).savefig(folder / "pareto.png", dpi=150)
     plots: Any = optuna.visualization.matplotlib
     target = first_objective(data, study)
     makers = {
@@ -35,6 +38,22 @@ def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
         figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
         figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
         plt.close(figure)
+
+
+def _pareto(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """Each pair of accuracies: all trials, and the front of those that none beats in both."""
+    figure = Figure(figsize=(5.5 * len(pairs), 4.5), layout="constrained")
+    for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        points = accuracies(data, x, y)
+        front = pareto_front(points)
+        if points:
+            axes.scatter(*zip(*points.values(), strict=True), color="lightgrey", label="trials")
+            axes.plot(*zip(*(points[n] for n in front), strict=True), marker="o", label="Pareto front")
+        for number in front:
+            axes.annotate(f" {number}", points[number])
+        axes.set(xlabel=x, ylabel=y, title=data.name)
+        axes.legend(fontsize=7)
+    return figure
 
 
 def _learning_curves(data: StudyData) -> Figure:
