@@ -33,8 +33,18 @@ def run_trial(config: dict[str, Any]) -> None:
                 train_worker(job, tune.report)
             else:
                 _train_on_workers(job, folder)
-        except _HOPELESS as error:
-            tune.report({FAILURE: f"{type(error).__name__}: {error}"})
+        except (*_HOPELESS, train.WorkerGroupError) as error:
+            if (reason := _hopeless(error)) is None:
+                raise
+            tune.report({FAILURE: f"{type(reason).__name__}: {reason}"})
+
+
+def _hopeless(error: Exception) -> Exception | None:
+    """The error, of one worker or of the group's, after which trying again would end the same; None: it might not."""
+    errors = [error]
+    if isinstance(error, train.WorkerGroupError):
+        errors = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+    return next((one for one in errors if isinstance(one, _HOPELESS)), None)
 
 
 def _train_on_workers(job: Job, folder: Path) -> None:
@@ -51,9 +61,8 @@ def _train_on_workers(job: Job, folder: Path) -> None:
         run_config=train.RunConfig(
             name=f"{job.study}-{job.number:04d}",
             storage_path=str(folder),  # Ray's own notes only: checkpoints go to the study's store
-            failure_config=train.FailureConfig(
-                max_failures=resources.max_failures, controller_failure_limit=2
-            ),  # type: ignore[call-arg]
+            # the trial is tried again as a whole, as often as Tune allows: one budget, not one inside the other
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=2),  # type: ignore[call-arg]
             callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
         ),
     ).fit()

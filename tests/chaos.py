@@ -301,6 +301,7 @@ FAULTS = [
     Fault("MLflow down", restart_mlflow, on_mlflow_server),
     Fault("disk full", fill_disk, on_small_disk),
     Fault("NaN loss", settings=FIRST_DIVERGES, expected=fails_first_trial_only),
+    Fault("NaN loss, 2 workers", settings=(*TWO_WORKERS, *FIRST_DIVERGES), expected=fails_first_trial_only),
     Fault("broken video", prepare=damage_video, expected=counts_broken_clips),
     Fault("hung decode", mend_video, hang_video, SHORT_PATIENCE),
     Fault(TWO, settings=TWO_WORKERS),
