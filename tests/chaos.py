@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 from mlflow import MlflowClient
@@ -186,11 +187,14 @@ def suspend(sweep: Sweep) -> None:
 
 
 def on_cluster(sweep: Sweep, stack: ExitStack) -> None:
-    """Has the sweep join a running cluster of two nodes, with room for one trial each."""
+    """Has the sweep join a running cluster of two nodes, with room for one trial each.
+
+    The nodes have temporary files of their own: they are still running afterwards, or were killed.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="r")))
     sweep.cluster = stack.enter_context(RayCluster(folder))
-    places = {"TMPDIR": str(sweep.temporary), "RAY_TMPDIR": str(folder)}
     for _ in range(2):
+        places = {"TMPDIR": str(folder), "RAY_TMPDIR": str(folder)}
         sweep.cluster.start_node("--num-cpus", "1", environment=places)
     sweep.environment |= sweep.cluster.credentials | {"RAY_ADDRESS": sweep.cluster.address}
 
@@ -320,6 +324,7 @@ class Matrix:
     def run(self, fault: Fault) -> str:
         """``ok``, or what is wrong."""
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            stack.enter_context(patch.dict(os.environ))  # what one fault sets the next one must not see
             sweep = Sweep(Path(folder), fault.settings)
             stack.callback(sweep.close)
             started = time.monotonic()
