@@ -254,7 +254,7 @@ class _Clock(terminal.Progress):
     """The progress display, which notes when each trial was finished and how large the driver was."""
 
     def __init__(self, config: StudyConfig) -> None:
-        super().__init__(config, Console(file=io.StringIO()), 0)
+        super().__init__(config, Console(file=io.StringIO()), Counter())
         self.marks = [self._now()]
 
     def finished(self, result: TrialResult) -> None:

@@ -17,7 +17,9 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # Train takes one report per check
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # orchestrator/preemption.py does without a process per trial
     "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # then a lost node is known to be lost, and fewer workers start
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -60,7 +62,7 @@ def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: s
     """Raises InputError if the trials could never run at once: they would wait for each other for ever."""
     trials = resources.max_concurrent_trials
     for kind, amount in resources.per_worker.items():
-        need, have = resources.num_workers * amount, found.get(kind, 0.0)
+        need, have = resources.min_workers * amount, found.get(kind, 0.0)
         if need * trials > have:
             raise InputError(
                 f"resources: {trials} trials at once need {need * trials:g} {kind} ({need:g} each), "

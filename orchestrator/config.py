@@ -6,6 +6,7 @@ An experiment file says *what*; where data, results and servers live comes from 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -68,13 +69,15 @@ class SamplerConfig(Config):
 
 
 class SchedulerConfig(Config):
-    """Which rule stops hopeless trials early, judged on the first objective after some epochs."""
+    """Which rule stops hopeless trials early, or (pbt) breeds them, judged on the first objective after some epochs."""
 
-    name: Literal["none", "asha", "hyperband", "median"] = "none"
+    name: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
     grace_period: PositiveInt = Field(1, description="epochs that every trial may run")
     reduction_factor: int = Field(
         3, ge=2, description="asha, hyperband: one of this many goes on at each rung"
     )
+    population: int = Field(8, ge=2, description="pbt: members of a generation, each one trial")
+    interval: PositiveInt = Field(1, description="pbt: epochs of a generation")
 
 
 class SearchConfig(Config):
@@ -137,7 +140,10 @@ class BenchmarkConfig(Config):
 class ResourcesConfig(Config):
     """What one trial uses, and how many run at once."""
 
-    num_workers: PositiveInt = 1
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        1,
+        description="of one trial; [fewest, most]: fewer go on when a node is lost, more when it is back",
+    )
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: float = Field(0, ge=0, description="whole GPUs, or a share of one, such as 0.25")
     custom_per_worker: dict[str, Annotated[float, Field(gt=0)]] = Field(
@@ -148,6 +154,9 @@ class ResourcesConfig(Config):
     )
     max_concurrent_trials: PositiveInt = 2
     max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
+    max_preemptions: int = Field(
+        100, ge=0, description="restarts of one trial whose machine was taken away after a warning"
+    )
     num_best_checkpoints: PositiveInt = Field(
         1, description="checkpoints of a trial that stay: of its so many best epochs, and of its last"
     )
@@ -156,6 +165,16 @@ class ResourcesConfig(Config):
         gt=0,
         description="a worker that ends no epoch for so long is hung: it is ended and restarted",
     )
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest that a trial runs with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """The most that a trial runs with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
     def per_worker(self) -> dict[str, float]:
@@ -181,6 +200,48 @@ class StudyConfig(Config):
         if len(set(names)) != len(names):
             raise ValueError(f"benchmarks: found {names}, each dataset and mode may stand once")
         return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        fewest, most = self.resources.min_workers, self.resources.max_workers
+        if fewest > most:
+            raise ValueError(f"resources.num_workers: found [{fewest}, {most}], allowed is [fewest, most]")
+        for num_workers in range(fewest, most + 1):
+            if self.train.batch_size % num_workers:
+                raise ValueError(
+                    f"train.batch_size: found {self.train.batch_size}, allowed are multiples of every number of "
+                    f"workers that resources.num_workers allows, such as {num_workers}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pbt_changes_optimizers_only(self) -> Self:
+        if self.search.scheduler.name != "pbt":
+            return self
+        for key, distribution in self.search_space.items():
+            if not (key.startswith("optimizer.") and isinstance(distribution, FloatDistribution)):
+                raise ValueError(
+                    f"search_space.{key}: pbt changes parameters in mid-training; allowed are floats of the optimizer, "
+                    "such as optimizer.lr"
+                )
+            if distribution.step is not None or distribution.when:
+                raise ValueError(f"search_space.{key}: pbt takes neither step nor when")
+        if self.search.num_repeats > 1:
+            raise ValueError("search.num_repeats: pbt allows 1; run the study again with another train.seed")
+        if self.search.num_trials > self.max_trials:
+            raise ValueError(
+                f"search.num_trials: found {self.search.num_trials}; generations of {self.search.scheduler.population} "
+                f"have come to the last epoch after {self.max_trials}"
+            )
+        return self
+
+    @property
+    def max_trials(self) -> float:
+        """How many trials there can be: with pbt, until the population has come to the last epoch."""
+        scheduler = self.search.scheduler
+        if scheduler.name != "pbt":
+            return math.inf
+        return scheduler.population * math.ceil(self.train.epochs / scheduler.interval)
 
     @model_validator(mode="after")
     def _lag_keeps_slots_busy(self) -> Self:

@@ -6,7 +6,9 @@ back stale metrics of finished trials.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -22,10 +24,13 @@ from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.scoring import Scorer
 from orchestrator.study import Study
-from orchestrator.trial import FAILURE, run_trial
+from orchestrator.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
 from orchestrator.worker import Job
 
 _ERROR_LINES = 3
+# What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.
+for _module in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
+    logging.getLogger(_module).setLevel(logging.CRITICAL)
 
 
 def run_study(
@@ -67,6 +72,7 @@ class _Driver(_NotSaved, Callback):
         self._metrics = Metrics(study, lambda: mirror.num_waiting)
         self._observers = (progress, self._metrics)
         self._check = check
+        self._attempts = Counter[tuple[int, str]]()  # of each trial, those that failed and those preempted
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
 
@@ -85,7 +91,7 @@ class _Driver(_NotSaved, Callback):
                 run_config=tune.RunConfig(
                     name=self._study.config.name,
                     storage_path=folder,  # Tune's own notes only
-                    failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                    failure_config=tune.FailureConfig(max_failures=0),  # see _may_try_again
                     callbacks=[self],
                     verbose=0,
                 ),
@@ -110,20 +116,41 @@ class _Driver(_NotSaved, Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        if FAILURE not in result:
+        if not {FAILURE, PREEMPTION, BREAKDOWN} & result.keys():
             number = _number(trial)
             for observer in self._observers:
                 observer.epoch_ended(number, result)
             self._mirror.notify(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._training_ended(_number(trial), (trial.last_result or {}).get(FAILURE))
+        self._attempt_ended(trial, error=None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._training_ended(_number(trial), _last_lines(trial))
+        self._attempt_ended(trial, _last_lines(trial))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self.collect_scores()
+
+    def _attempt_ended(self, trial: Trial, error: str | None) -> None:
+        """What a trial said of its end matters more than the error that Tune has of it."""
+        number, said = _number(trial), trial.last_result or {}
+        reason = next((said[key] for key in (FAILURE, PREEMPTION, BREAKDOWN) if key in said), error)
+        if reason is None or FAILURE in said or not self._may_try_again(number, preempted=PREEMPTION in said):
+            self._training_ended(number, reason)
+        else:
+            self._study.resume(number)
+            for observer in self._observers:
+                observer.broke_off(number, reason)
+        _forget(trial)
+
+    def _may_try_again(self, number: int, *, preempted: bool) -> bool:
+        """Whether a trial that broke off has attempts left. Preemptions have a budget of their own."""
+        resources = self._study.config.resources
+        kind, limit = (
+            ("preempted", resources.max_preemptions) if preempted else ("failed", resources.max_failures)
+        )
+        self._attempts[number, kind] += 1
+        return self._attempts[number, kind] <= limit
 
     def _training_ended(self, number: int, error: str | None) -> None:
         outcome = self._study.training_ended(number, error)
@@ -177,12 +204,21 @@ class _Searcher(_NotSaved, Searcher):
 
 
 def _actor_resources(resources: ResourcesConfig) -> dict[str, float]:
-    """A one-worker trial trains in its actor; else the actor only watches the worker group."""
-    return resources.per_worker if resources.num_workers == 1 else {"CPU": 0.01}
+    """A one-worker trial trains in its actor; else the actor only watches the worker group, and takes no CPU from it.
+
+    Tune asks for something: a byte is.
+    """
+    return resources.per_worker if resources.max_workers == 1 else {"CPU": 0, "memory": 1}
 
 
 def _number(trial: Trial) -> int:
     return int(trial.config["job"]["number"])
+
+
+def _forget(trial: Trial) -> None:
+    """Tune keeps statistics of every metric of every ended trial: half of what a trial leaves in the driver."""
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
 
 
 def _last_lines(trial: Trial) -> str:

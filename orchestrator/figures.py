@@ -48,7 +48,7 @@ class StudyData:
     def gpu_hours(self, result: TrialResult) -> float:
         """Training time times the GPUs that it held."""
         resources = self.info.config.resources
-        return resources.num_workers * resources.gpus_per_worker * result.durations.get("train_s", 0.0) / 3600
+        return resources.max_workers * resources.gpus_per_worker * result.durations.get("train_s", 0.0) / 3600
 
 
 def read_study(record: StudyRecord) -> StudyData:

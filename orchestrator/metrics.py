@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Gauge
 
-from orchestrator.records import TrialRecord, TrialResult
+from orchestrator.records import TrialResult
 from orchestrator.study import Study
+from orchestrator.tally import Tally
 
 _INTERVAL_S = 1.0
 _STATES = ("waiting", "running", "scoring", "complete", "pruned", "failed")
@@ -21,6 +22,7 @@ GAUGES = {
     "trials": "trials in each state; waiting: not started yet",
     "trials_planned": "trials that the study will have",
     "epochs": "epochs that ended since this driver started",
+    "retries": "times that a trial broke off and was to go on, since this driver started",
     "clips_per_second": "training speed of all running trials together, in their last epochs",
     "data_wait_ratio": "share of their last epochs that running trials waited for decoded video",
     "broken_videos": "unreadable videos that running trials have replaced",
@@ -29,18 +31,16 @@ GAUGES = {
 }
 
 
-class Metrics:
+class Metrics(Tally):
     """Hears the same events as the progress display."""
 
     def __init__(self, study: Study, num_waiting: Callable[[], int]) -> None:
+        super().__init__(study.finished_states)
         self._objective = study.config.search.objectives[0]
         self._num_waiting = num_waiting
         finished = [study.outcomes[number] for number in study.finished]
-        self._finished = Counter[str](outcome.state for outcome in finished)
         self._best = [outcome.values[0] for outcome in finished if outcome.values]
-        self._running: dict[int, Mapping[str, float]] = {}
-        self._scoring: set[int] = set()
-        self._num_epochs = 0
+        self._num_epochs = self._num_retries = 0
         self._gauges = {
             name: Gauge(
                 f"vitaclip_{name}", text, tag_keys=("study", "state") if name == "trials" else ("study",)
@@ -52,25 +52,16 @@ class Metrics:
         self._num_trials = study.config.search.num_trials
         self._published = 0.0
 
-    def started(self, trial: TrialRecord) -> None:
-        """A trial was handed to Ray."""
-        self._running[trial.number] = {}
-
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
-        """A trial has reported an epoch."""
-        self._running[number] = metrics
+        super().epoch_ended(number, metrics)
         self._num_epochs += 1
 
-    def training_ended(self, number: int, state: str) -> None:
-        """A trial's training is over; its benchmarks follow unless it failed."""
-        self._running.pop(number, None)
-        if state != "failed":
-            self._scoring.add(number)
+    def broke_off(self, number: int, reason: str) -> None:
+        super().broke_off(number, reason)
+        self._num_retries += 1
 
     def finished(self, result: TrialResult) -> None:
-        """A trial's result is on record."""
-        self._scoring.discard(result.number)
-        self._finished[result.state] += 1
+        super().finished(result)
         if result.values and result.state != "failed":
             self._best.append(result.values[0])
 
@@ -79,12 +70,13 @@ class Metrics:
         if time.monotonic() - self._published < _INTERVAL_S:
             return
         self._published = time.monotonic()
-        counts = self._finished | Counter(running=len(self._running), scoring=len(self._scoring))
+        counts = self.ended | Counter(running=len(self.running), scoring=len(self.scoring))
         counts["waiting"] = max(0, self._num_trials - sum(counts.values()))
         for state in _STATES:
             self._gauges["trials"].set(counts[state], {"state": state})
         self._gauges["trials_planned"].set(self._num_trials)
         self._gauges["epochs"].set(self._num_epochs)
+        self._gauges["retries"].set(self._num_retries)
         self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
         epochs_s = self._sum("time/epoch_s")
         self._gauges["data_wait_ratio"].set(self._sum("time/data_wait_s") / epochs_s if epochs_s else 0.0)
@@ -96,4 +88,4 @@ class Metrics:
             self._gauges["objective_best"].set(best)
 
     def _sum(self, key: str) -> float:
-        return sum(metrics.get(key, 0.0) for metrics in self._running.values())
+        return sum(running.metrics.get(key, 0.0) for running in self.running.values())

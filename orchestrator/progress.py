@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from types import TracebackType
 from typing import Self
@@ -16,32 +16,18 @@ from rich.text import Text
 
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.records import TrialRecord, TrialResult
+from orchestrator.tally import RunningTrial, Tally
 
 _PLAIN_INTERVAL_S = 10.0
 
 
-@dataclass
-class _Running:
-    trial: TrialRecord
-    epoch: int = 0
-    value: float | None = None
-    epoch_s: float | None = None
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if self.epoch_s is None else self.epoch_s * (self.trial.train.epochs - self.epoch)
-
-
-class Progress:
+class Progress(Tally):
     """A context manager around a study's run; the driver tells it what happens."""
 
-    def __init__(self, config: StudyConfig, console: Console, num_finished: int) -> None:
+    def __init__(self, config: StudyConfig, console: Console, ended: Counter[str]) -> None:
+        super().__init__(ended)
         self._config = config
         self._console = console
-        self._num_finished = num_finished
-        self._running: dict[int, _Running] = {}
-        self._scoring: set[int] = set()
         self._last_line = 0.0
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
 
@@ -57,29 +43,21 @@ class Progress:
             self._live.stop()
 
     def started(self, trial: TrialRecord) -> None:
-        """A trial was handed to Ray."""
-        self._running[trial.number] = _Running(trial)
+        super().started(trial)
         self._say(f"trial {trial.number} starts: {format_params(trial.params)}")
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
-        """A trial has reported an epoch."""
-        running = self._running[number]
-        running.epoch = int(metrics["epoch"])
-        running.value = metrics.get(self._metric)
-        running.epoch_s = metrics["time/epoch_s"]
+        super().epoch_ended(number, metrics)
         if time.monotonic() - self._last_line > _PLAIN_INTERVAL_S:
-            self._say(self._line(running).plain)
+            self._say(self._line(self.running[number]).plain)
 
-    def training_ended(self, number: int, state: str) -> None:
-        """A trial's training is over; its benchmarks follow unless it failed."""
-        self._running.pop(number, None)
-        if state != "failed":
-            self._scoring.add(number)
+    def broke_off(self, number: int, reason: str) -> None:
+        super().broke_off(number, reason)
+        last_line = reason.splitlines()[-1]
+        self._say(f"trial {number} broke off and goes on from its last checkpoint: {last_line}", always=True)
 
     def finished(self, result: TrialResult) -> None:
-        """A trial's result is on record."""
-        self._scoring.discard(result.number)
-        self._num_finished += 1
+        super().finished(result)
         values = {self._metric: result.values[0]} if result.values else {}
         shown = {
             **values,
@@ -87,7 +65,7 @@ class Progress:
         }
         text = ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) or result.reason or ""
         self._say(
-            f"trial {result.number} {result.state} ({self._num_finished}/{self._num_trials}): {text}",
+            f"trial {result.number} {result.state} ({self.ended.total()}/{self._num_trials}): {text}",
             always=True,
         )
 
@@ -106,18 +84,21 @@ class Progress:
 
     def render(self) -> Group:
         """The lines of the running trials, and the study's."""
-        lines = [self._line(running) for _, running in sorted(self._running.items())]
-        waiting = f", benchmarks of {len(self._scoring)} under way" if self._scoring else ""
-        total = f"{self._config.name}: {self._num_finished}/{self._num_trials} trials finished{waiting}"
+        lines = [self._line(running) for _, running in sorted(self.running.items())]
+        waiting = f", benchmarks of {len(self.scoring)} under way" if self.scoring else ""
+        total = f"{self._config.name}: {self.ended.total()}/{self._num_trials} trials finished{waiting}"
         return Group(*lines, Text(total, style="bold"))
 
-    def _line(self, running: _Running) -> Text:
-        trial = running.trial
-        value = "" if running.value is None else f"  {self._metric} {running.value:.3f}"
-        left = running.seconds_left
-        clock = f"{time.monotonic() - running.started:.0f} s" if left is None else f"{left:.0f} s left"
+    def _line(self, running: RunningTrial) -> Text:
+        trial, metrics = running.trial, running.metrics
+        epoch = int(metrics.get("epoch", 0))
+        value = f"  {self._metric} {metrics[self._metric]:.3f}" if self._metric in metrics else ""
+        if metrics:
+            clock = f"{metrics['time/epoch_s'] * (trial.last_epoch - epoch):.0f} s left"
+        else:
+            clock = f"{time.monotonic() - running.started:.0f} s"
         return Text(
-            f"  trial {trial.number}  epoch {running.epoch}/{trial.train.epochs}{value}  {clock}  "
+            f"  trial {trial.number}  epoch {epoch}/{trial.last_epoch}{value}  {clock}  "
             f"{format_params(trial.params)}",
             no_wrap=True,
             overflow="ellipsis",

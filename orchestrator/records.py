@@ -31,7 +31,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
-from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, read_info
+from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import InputError
 from vitaclip.evaluate import confusion_matrix, per_class_top1
@@ -70,7 +70,14 @@ class TrialRecord(Config):
     params: dict[str, Scalar]
     train: TrainConfig
     bar: dict[int, float] = Field({}, description="epoch -> objective to have reached by then, or stop")
+    parent: int | None = Field(None, description="pbt: the trial whose end this one goes on from")
+    stop_epoch: int | None = Field(None, description="pbt: the last epoch, instead of train.epochs")
     proposed_at: AwareDatetime
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which it is complete."""
+        return self.train.epochs if self.stop_epoch is None else self.stop_epoch
 
 
 class TrialResult(Config):
@@ -86,6 +93,7 @@ class TrialResult(Config):
     best_epoch: int | None = None
     checkpoint: str | None = None
     benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")
+    protocols: tuple[BenchmarkConfig, ...] = Field((), description="those that benchmarks was computed by")
     proposed_at: AwareDatetime
     finished_at: AwareDatetime
     durations: dict[str, float] = Field({}, description="seconds, e.g. train_s, benchmarks_s")
@@ -244,36 +252,61 @@ class StudyRecord:
         return self._read_all("result.json", TrialResult)
 
     def with_later_scores(self, results: Iterable[TrialResult]) -> list[TrialResult]:
-        """The results; where one lacks a benchmark that the study has now, with the scores made since it ended."""
-        wanted = {f"{benchmark.name}/top1" for benchmark in self.info.config.benchmarks}
+        """The results; where one lacks a benchmark that the study has now, with the scores made since it ended.
+
+        A benchmark that was scored by another protocol than the study's is lacking, and left out.
+        """
+        wanted = {benchmark.name: benchmark for benchmark in self.info.config.benchmarks}
         return [
             result
-            if not result.checkpoint or wanted <= result.benchmarks.keys()
-            else result.model_copy(update={"benchmarks": self.benchmarks(result.number)})
+            if not result.checkpoint or set(wanted.values()) <= set(result.protocols)
+            else self._with_scores(result, wanted)
             for result in results
         ]
 
-    def publish_checkpoint(self, number: int, folder: Path, history: Sequence[Mapping[str, float]]) -> str:
-        """Uploads the checkpoint of ``history``'s last epoch, deletes all but it and the best ones; its key."""
-        last = int(history[-1]["epoch"])
-        key = self._checkpoint_key(number, last)
+    def _with_scores(self, result: TrialResult, wanted: Mapping[str, BenchmarkConfig]) -> TrialResult:
+        scores = [
+            score
+            for score in self.scores(result.number)
+            if wanted.get(score.benchmark.name, score.benchmark) == score.benchmark
+        ]
+        benchmarks = {key: value for score in scores for key, value in score.metrics.items()}
+        protocols = tuple(score.benchmark for score in scores)
+        return result.model_copy(update={"benchmarks": benchmarks, "protocols": protocols})
+
+    def publish_checkpoint(
+        self, number: int, folder: Path, history: Sequence[Mapping[str, float]], step: int = 0
+    ) -> str:
+        """Uploads a checkpoint, deletes all but it and the best ones, and returns its key.
+
+        Args:
+            history: the epochs done.
+            step: optimiser steps done in the epoch under way; 0: the checkpoint is of an epoch's end.
+        """
+        newest = (int(history[-1]["epoch"]) if history else 0, step)
+        key = self._checkpoint_key(number, *newest)
         self.store.upload_folder(folder, key)
         num_best = self.info.config.resources.num_best_checkpoints
-        keep = {last, *best_epochs(history, self.objective)[:num_best]}
-        for epoch, other in self.checkpoints(number).items():
-            if epoch not in keep:
+        best = best_epochs(history, self.objective)[:num_best] if history else []
+        keep = {newest, *((epoch, 0) for epoch in best)}
+        for place, other in self._all_checkpoints(number).items():
+            if place not in keep:
                 self.store.delete(other)
         return key
 
     def checkpoints(self, number: int) -> dict[int, str]:
-        """Epoch -> key of every whole checkpoint, oldest first."""
-        pattern = re.compile(rf"(.*/checkpoints/epoch-(\d+))/{re.escape(MANIFEST)}")
-        matches = map(pattern.fullmatch, self.store.list(f"{self._trial_key(number)}/checkpoints"))
-        return dict(sorted((int(match[2]), match[1]) for match in matches if match))
+        """Epoch -> key of every whole checkpoint of an epoch's end, oldest first."""
+        return {epoch: key for (epoch, step), key in self._all_checkpoints(number).items() if not step}
 
     def newest_checkpoint(self, number: int) -> str | None:
         """Key of the last whole checkpoint, from which the trial resumes."""
-        return next(reversed(self.checkpoints(number).values()), None)
+        return next(reversed(self._all_checkpoints(number).values()), None)
+
+    def _all_checkpoints(self, number: int) -> dict[tuple[int, int], str]:
+        """(Epochs done, steps done in the next one) -> key of every whole checkpoint, oldest first."""
+        pattern = re.compile(rf"(.*/checkpoints/epoch-(\d+)(?:-step-(\d+))?)/{re.escape(MANIFEST)}")
+        matches = map(pattern.fullmatch, self.store.list(f"{self._trial_key(number)}/checkpoints"))
+        return dict(sorted(((int(match[2]), int(match[3] or 0)), match[1]) for match in matches if match))
 
     def best_checkpoint(self, number: int) -> str | None:
         """Key of the whole checkpoint whose epoch was best in the first objective."""
@@ -283,13 +316,17 @@ class StudyRecord:
 
     def history(self, number: int) -> list[dict[str, float]]:
         """Metrics of every epoch up to the newest checkpoint."""
+        return list(self.progress(number).history)
+
+    def progress(self, number: int) -> Progress:
+        """How far the newest checkpoint says that a trial has come."""
         newest = self.newest_checkpoint(number)
         if newest is None:
-            return []
+            return Progress()
         try:
-            return list(self.checkpoint_info(newest).progress.history)
+            return self.checkpoint_info(newest).progress
         except MissingKeyError:  # pruned a moment ago, because a newer one is there
-            return self.history(number)
+            return self.progress(number)
 
     def checkpoint_info(self, key: str) -> CheckpointInfo:
         """What the checkpoint under ``key`` says of itself, without downloading its tensors."""
@@ -337,8 +374,9 @@ class StudyRecord:
     def _trial_key(self, number: int) -> str:
         return f"{self.name}/trials/{number:04d}"
 
-    def _checkpoint_key(self, number: int, epoch: int) -> str:
-        return f"{self._trial_key(number)}/checkpoints/epoch-{epoch:04d}"
+    def _checkpoint_key(self, number: int, epoch: int, step: int) -> str:
+        part = f"-step-{step:06d}" if step else ""
+        return f"{self._trial_key(number)}/checkpoints/epoch-{epoch:04d}{part}"
 
     def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
         return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"

@@ -63,7 +63,7 @@ def _best_until(curve: Curve, epoch: int, objective: Objective) -> float | None:
 
 
 def _judged_epochs(config: SchedulerConfig, number: int, num_epochs: int) -> list[int]:
-    if config.name == "none":
+    if config.name in ("none", "pbt"):
         return []
     if config.name == "median":
         return list(range(config.grace_period, num_epochs))

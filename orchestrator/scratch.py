@@ -31,7 +31,9 @@ def scratch_folder() -> Iterator[Path]:
     """
     reap_scratch()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    (folder / _OWNER_FILE).write_text(json.dumps(this_process()))
+    unfinished = folder / f"{_OWNER_FILE}.new"
+    unfinished.write_text(json.dumps(this_process()))
+    unfinished.replace(folder / _OWNER_FILE)  # others read it: whole or not at all
     before = os.environ.get("TMPDIR")
     _use_for_temporary_files(str(folder / "scratch"))
     try:

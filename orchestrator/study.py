@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Literal
 
+from orchestrator import pbt
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.records import Control, StudyRecord, TrialRecord, TrialResult, best_epoch
 from orchestrator.sampler import PointOutcome, Proposer
@@ -63,27 +64,35 @@ class Study:
         return sorted(self.outcomes.keys() - self.finished)
 
     @property
+    def finished_states(self) -> Counter[str]:
+        """How many trials finished in each state."""
+        return Counter(self.outcomes[number].state for number in self.finished)
+
+    @property
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
         number = len(self._params)
-        enough = self._control().num_trials or self.config.search.num_trials
-        return None if number >= enough else self._stop_reason(self._settled(number))
+        return None if number >= self._num_wanted else self._stop_reason(self._settled(number))
 
     def next_trial(self) -> TrialRecord | Wait | None:
         """The trial to run next: an interrupted one, or a new one, which is then on record; None: no more.
 
-        ``"wait"``: the next proposal depends on a trial that is still running.
+        ``"wait"``: the next proposal depends on a trial that is still running, or none is left but a running one may
+        yet break off.
         """
         if self._to_resume:
             return self._unfinished[self._to_resume.popleft()]
-        number = len(self._params)
-        control = self._control()
-        if number >= (control.num_trials or self.config.search.num_trials):
-            return None
-        settled = self._settled(number)
-        if settled is None or control.paused:
+        number, settled = len(self._params), self._settled(len(self._params))
+        enough = number >= self._num_wanted
+        if not enough and (settled is None or self._control().paused):
             return "wait"
-        return None if self._stop_reason(settled) else self._propose(number, settled)
+        if enough or self._stop_reason(settled):
+            return "wait" if self._unfinished.keys() - self.outcomes.keys() else None
+        return self._propose(number, settled or [])
+
+    def resume(self, number: int) -> None:
+        """Takes note that a trial's training broke off and is to go on from its last checkpoint."""
+        self._to_resume.append(number)
 
     def training_ended(self, number: int, error: str | None = None) -> Outcome:
         """Takes note that a trial's training stopped; ``error`` if it failed for good."""
@@ -131,16 +140,27 @@ class Study:
             self._control_until = time.monotonic() + _CONTROL_INTERVAL_S
         return self._last_control
 
+    @property
+    def _num_wanted(self) -> float:
+        """How many trials there are to be."""
+        return min(self._control().num_trials or self.config.search.num_trials, self.config.max_trials)
+
+    @property
+    def _breeds(self) -> bool:
+        return self.config.search.scheduler.name == "pbt"
+
     def _settled(self, number: int) -> list[Outcome] | None:
         """How the trials that trial ``number`` may depend on ended; None while one of them is running."""
-        wanted = range(max(0, number - self.config.search.lag + 1))
+        search = self.config.search
+        generation_start = number - number % search.scheduler.population
+        wanted = range(generation_start if self._breeds else max(0, number - search.lag + 1))
         known = [self.outcomes[n] for n in wanted if n in self.outcomes]
         return known if len(known) == len(wanted) else None
 
     def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialRecord:
         search = self.config.search
-        point, repeat = divmod(number, search.num_repeats)
-        params = self._params[number - repeat] if repeat else self._ask(point)
+        parent, params = self._point_of(number)
+        repeat = number % search.num_repeats
         train = apply(self.config.train, params)
         trial = TrialRecord(
             number=number,
@@ -153,6 +173,8 @@ class Study:
                 train.epochs,
                 [outcome.curve for outcome in settled],
             ),
+            parent=parent,
+            stop_epoch=pbt.stop_epoch(self.config, number) if self._breeds else None,
             proposed_at=datetime.now(UTC),
         )
         try:
@@ -161,6 +183,18 @@ class Study:
             trial = self.record.trial(number)
         self._params[number], self._unfinished[number] = trial.params, trial
         return trial
+
+    def _point_of(self, number: int) -> tuple[int | None, Params]:
+        """A trial's parent, if it goes on from one, and its parameters."""
+        population = self.config.search.scheduler.population
+        if self._breeds and number >= population:
+            start = (number // population - 1) * population
+            before = range(start, start + population)
+            outcomes = [self.outcomes[n] for n in before]
+            values = [outcome.values[0] if outcome.values else None for outcome in outcomes]
+            return pbt.descend(self.config, number, [self._params[n] for n in before], values)
+        point, repeat = divmod(number, self.config.search.num_repeats)
+        return None, self._params[number - repeat] if repeat else self._ask(point)
 
     def _ask(self, point: int) -> Params:
         """Point number ``point``, after replaying the proposals before it that this process has not made."""
@@ -202,7 +236,7 @@ class Study:
         if search.max_wall_hours is not None and hours >= search.max_wall_hours:
             return f"{hours:.1f} hours since the study began, allowed are {search.max_wall_hours:g}"
         seconds = sum(outcome.train_s for outcome in self.outcomes.values())
-        gpu_hours = seconds / 3600 * resources.num_workers * resources.gpus_per_worker
+        gpu_hours = seconds / 3600 * resources.max_workers * resources.gpus_per_worker
         if search.max_gpu_hours is not None and gpu_hours >= search.max_gpu_hours:
             return f"{gpu_hours:.1f} GPU-hours spent, allowed are {search.max_gpu_hours:g}"
         return None
@@ -223,6 +257,7 @@ class Study:
             best_epoch=best,
             checkpoint=None if best is None else self.record.best_checkpoint(trial.number),
             benchmarks={key: value for score in scores for key, value in score.metrics.items()},
+            protocols=tuple(score.benchmark for score in scores),
             proposed_at=trial.proposed_at,
             finished_at=datetime.now(UTC),
             durations={
@@ -241,7 +276,7 @@ def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Out
         _values(history, config)
     except (InputError, KeyError) as error:
         return _failed(history, f"objective not reported: {error}", config)
-    if last >= trial.train.epochs:
+    if last >= trial.last_epoch:
         return _outcome("complete", history, None, config)
     if falls_short(history, trial.bar, config.search.objectives[0]):
         return _outcome("pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.config import StudyConfig
+from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.search_space import resolve
 from orchestrator.settings import Settings
 from orchestrator.yaml_file import load_study
@@ -81,7 +81,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()
             try:
-                with Progress(config, console, len(study.finished)) as progress:
+                with Progress(config, console, study.finished_states) as progress:
                     errors = run_study(study, settings.store_uri, mirror, progress, lease.check)
             finally:
                 delivered = mirror.close(_CLOSE_TIMEOUT_S)
@@ -105,7 +105,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "hypothesis": config.hypothesis.strip(),
         "trials": f"{search.num_trials}, {finished} of them finished, {resources.max_concurrent_trials} at once",
         "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
-        f"{resources.num_workers} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
+        f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
         "time": expected_time(config, results),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
@@ -131,9 +131,14 @@ def expected_time(config: StudyConfig, results: Sequence[TrialResult]) -> str:
         return "not known before a first trial is complete"
     resources = config.resources
     hours = (config.search.num_trials - len(results)) * sum(durations) / len(durations) / 3600
-    gpu_hours = hours * resources.num_workers * resources.gpus_per_worker
+    gpu_hours = hours * resources.max_workers * resources.gpus_per_worker
     wall_hours = hours / resources.max_concurrent_trials
     return f"about {wall_hours:.2f} hours of training are left, {gpu_hours:.1f} GPU-hours"
+
+
+def _worker_range(resources: ResourcesConfig) -> str:
+    fewest, most = resources.min_workers, resources.max_workers
+    return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def space_table(config: StudyConfig) -> Table:
@@ -184,11 +189,9 @@ def _conclude(
 
 
 def lacking_scores(config: StudyConfig, results: Sequence[TrialResult]) -> list[str]:
-    """Benchmarks, each with the trials that have a checkpoint but no score on it."""
+    """Benchmarks, each with the trials that have a checkpoint but no score by its protocol."""
     lacking = {
-        benchmark.name: [
-            str(r.number) for r in results if r.checkpoint and f"{benchmark.name}/top1" not in r.benchmarks
-        ]
+        benchmark.name: [str(r.number) for r in results if r.checkpoint and benchmark not in r.protocols]
         for benchmark in config.benchmarks
     }
     return [f"{name} (trials {', '.join(numbers)})" for name, numbers in lacking.items() if numbers]

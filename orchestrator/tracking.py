@@ -32,6 +32,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelOutput,
     Metric,
     Param,
@@ -55,7 +56,7 @@ from orchestrator.records import (
     flatten,
 )
 from orchestrator.settings import without_password
-from vitaclip.checkpoint import OPTIMIZER_FILE
+from vitaclip.checkpoint import OPTIMIZER_FILE, CurvePoint
 from vitaclip.errors import InputError
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -103,7 +104,7 @@ class Tracker:
         self.client = MlflowClient(tracking_uri)
         self.record = record
         self._local = tracking_uri.startswith("sqlite:")
-        self._trials: dict[int, TrialRecord] = {}
+        self._trials: dict[int, TrialRecord] = {}  # that may not be complete in MLflow
         self._runs: dict[str, Run] = {}
         self._logged_epochs: dict[int, int] = {}
 
@@ -113,7 +114,7 @@ class Tracker:
         self._open_parent()
         self._trials = {trial.number: trial for trial in self.record.trials()}
         results = {result.number: result for result in self.record.results()}
-        for number in self._trials:
+        for number in list(self._trials):
             if number in results:
                 self.log_result(results[number])
             else:
@@ -121,25 +122,35 @@ class Tracker:
         self._log_parent_results(list(results.values()))
 
     def log_epochs(self, number: int, history: Sequence[Mapping[str, float]] | None = None) -> None:
-        """Logs the epochs that MLflow lacks, by default from the newest checkpoint; the step is the epoch.
+        """Logs the epochs that MLflow lacks, by default those of the newest checkpoint.
+
+        The step of an epoch's metrics is the epoch, that of ``step/loss`` and ``step/lr`` the optimiser step.
 
         An epoch's time is the proposal's plus that of training so far. It is the same whenever it is logged,
         so MLflow drops a row that is sent twice because its first answer was lost.
         """
         run = self._trial_run(number)
-        timestamp_ms = _milliseconds(self._trials[number].proposed_at)
-        for metrics in self.record.history(number) if history is None else history:
+        progress = self.record.progress(number)
+        ended_ms = _milliseconds(self._trial(number).proposed_at)
+        for metrics in progress.history if history is None else history:
             epoch = int(metrics["epoch"])
-            timestamp_ms += round(1000 * metrics.get("time/epoch_s", 0.0))
+            started_ms = ended_ms
+            ended_ms += round(1000 * metrics.get("time/epoch_s", 0.0))
             if epoch > self._logged_epochs.get(number, -1):
-                self._log_metrics(run, metrics, epoch, timestamp_ms)
+                # One batch, for the metric "epoch" says what need not be sent again. MLflow takes up to 1,000 rows.
+                points = [point for point in progress.curve if point.epoch == epoch]
+                rows = _curve_rows(points, started_ms, ended_ms) + _rows(metrics, epoch, ended_ms)
+                self.client.log_batch(run.info.run_id, metrics=rows)
                 self._logged_epochs[number] = epoch
 
     def log_result(self, result: TrialResult) -> None:
         """Completes a trial's run: missing epochs, benchmarks, artifacts and its final status."""
         run = self._trial_run(result.number)
-        if run.data.tags.get(STATE_TAG) == result.state:
-            return
+        if run.data.tags.get(STATE_TAG) != result.state:
+            self._complete(run, result)
+        self._trials.pop(result.number, None)
+
+    def _complete(self, run: Run, result: TrialResult) -> None:
         self.log_epochs(result.number, result.history)
         self._log_metrics(
             run, _final_metrics(result), result.best_epoch or 0, _milliseconds(result.finished_at)
@@ -171,9 +182,12 @@ class Tracker:
             run = self._runs.get(str(number))
             if run is None:
                 continue
-            new = [s for s in self.record.scores(number) if not s.metrics.keys() <= run.data.metrics.keys()]
+            new = [s for s in self.record.scores(number) if not s.metrics.items() <= run.data.metrics.items()]
+            result = self.record.result(number)
+            # As in log_result, for MLflow shows the value of the highest step.
+            step = (result and result.best_epoch) or 0
             for score in new:
-                self._log_metrics(run, score.metrics, 0, _milliseconds(score.scored_at))
+                self._log_metrics(run, score.metrics, step, _milliseconds(score.scored_at))
             self._log_score_files(run, new)
 
     def log_report(self, folder: Path) -> bool:
@@ -245,16 +259,20 @@ class Tracker:
         files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": installed_packages()}
         self._open_run(_PARENT, config.name, info.created_at, tags, params, files)
 
-    def _trial_run(self, number: int) -> Run:
+    def _trial(self, number: int) -> TrialRecord:
         if number not in self._trials:
-            self._trials = {trial.number: trial for trial in self.record.trials()}
-        trial = self._trials[number]
+            self._trials[number] = self.record.trial(number)
+        return self._trials[number]
+
+    def _trial_run(self, number: int) -> Run:
+        trial = self._trial(number)
         parent = self._runs[_PARENT]
         shared = {key: value for key, value in parent.data.tags.items() if key.startswith("vitaclip.")}
         tags: dict[str, Scalar] = {
             **shared,
             "mlflow.parentRunId": parent.info.run_id,
             "mlflow.source.git.commit": self.record.info.provenance.get("git_commit"),
+            "vitaclip.parent_trial": trial.parent,
             **{f"search.{key}": value for key, value in trial.params.items()},
         }
         config = trial.train.model_dump(mode="json")
@@ -306,9 +324,8 @@ class Tracker:
     # What is written into a run
 
     def _log_metrics(self, run: Run, metrics: Mapping[str, float], step: int, timestamp_ms: int) -> None:
-        batch = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
-        if batch:
-            self.client.log_batch(run.info.run_id, metrics=batch)
+        if metrics:
+            self.client.log_batch(run.info.run_id, metrics=_rows(metrics, step, timestamp_ms))
 
     def _log_score_files(self, run: Run, scores: Sequence[BenchmarkScore]) -> None:
         for score in scores:
@@ -364,14 +381,15 @@ class Tracker:
             self.client.log_model_artifacts(model.model_id, str(model_folder))
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, result.best_epoch or 0)])
-        self._register(model.model_id, run.info.run_id)
+        self._register(model, run.info.run_id)
         self._tag(run, {MODEL_TAG: model.model_id})
 
-    def _register(self, model_id: str, run_id: str) -> None:
+    def _register(self, model: LoggedModel, run_id: str) -> None:
         name = self.record.name
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name, description=self.record.info.config.question)
-        self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        # Not "models:/<id>": a database's client looks that up at the process's tracking URI, not at its own.
+        self.client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)
 
     def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:
         self.client.log_batch(
@@ -380,6 +398,19 @@ class Tracker:
 
     def _end(self, run: Run, status: str, at: datetime | None = None) -> None:
         self.client.set_terminated(run.info.run_id, status, end_time=_milliseconds(at) if at else None)
+
+
+def _rows(metrics: Mapping[str, float], step: int, timestamp_ms: int) -> list[Metric]:
+    return [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+
+
+def _curve_rows(points: Sequence[CurvePoint], started_ms: int, ended_ms: int) -> list[Metric]:
+    """Steps of one epoch, evenly over its time."""
+    rows = []
+    for index, point in enumerate(points, start=1):
+        at_ms = started_ms + (ended_ms - started_ms) * index // len(points)
+        rows += _rows({"step/loss": point.loss, "step/lr": point.lr}, point.step, at_ms)
+    return rows
 
 
 def _final_metrics(result: TrialResult) -> dict[str, float]:

@@ -1,26 +1,34 @@
 """What runs in a trial's actor: the training itself if it has one worker, else a Ray Train worker group.
 
 Both call :func:`orchestrator.worker.train_worker`. A one-worker trial inside a reused actor starts in a
-fraction of a second; a nested ``TorchTrainer`` takes over ten (see docs), so it is used where it is needed:
-for several workers.
+fraction of a second; a worker group takes several, so it is used where it is needed: for several workers.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray import train, tune
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray.train.v2._internal.execution.controller import TrainController
 
+from orchestrator.preemption import Notice
 from orchestrator.scratch import scratch_folder
-from orchestrator.worker import Job, train_worker
+from orchestrator.worker import Job, PreemptedError, train_worker
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 
-FAILURE = "failure"  # the key under which a trial reports why trying again would not help
+# The keys under which a trial reports why it ends early.
+FAILURE = "failure"  # trying again would not help
+PREEMPTION = "preemption"  # a machine of its is taken away: elsewhere it goes on
+BREAKDOWN = "breakdown"  # a worker was lost
+_START_ATTEMPTS = 90  # of 20 s each (orchestrator/cluster.py): half an hour for a lost node to come back
+_UNUSED = (DatasetsCallback, PlacementGroupCleanerCallback)
 _HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
 
 
@@ -29,22 +37,39 @@ def run_trial(config: dict[str, Any]) -> None:
     job = Job(**config["job"])
     with scratch_folder() as folder:
         try:
-            if job.resources.num_workers == 1:
-                train_worker(job, tune.report)
+            if job.resources.max_workers == 1:
+                _train(job, tune.report)
             else:
                 _train_on_workers(job, folder)
-        except (*_HOPELESS, train.WorkerGroupError) as error:
-            if (reason := _hopeless(error)) is None:
-                raise
-            tune.report({FAILURE: f"{type(reason).__name__}: {reason}"})
+        except Exception as error:
+            tune.report(_explained(error))
+            if not isinstance(error, (train.TrainingFailedError, *_HOPELESS)):
+                raise  # with the error ends this process, whose state or machine may be to blame
 
 
-def _hopeless(error: Exception) -> Exception | None:
-    """The error, of one worker or of the group's, after which trying again would end the same; None: it might not."""
+def _explained(error: Exception) -> dict[str, str]:
+    if reason := _cause(error, _HOPELESS):
+        return {FAILURE: f"{type(reason).__name__}: {reason}"}
+    if reason := _cause(error, (PreemptedError,)):
+        return {PREEMPTION: f"{type(reason).__name__}: {reason}"}
+    return {BREAKDOWN: f"{type(error).__name__}: {_last_line(error)}"}
+
+
+def _last_line(error: Exception) -> str:
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+
+
+def _cause(error: Exception, kinds: tuple[type[Exception], ...]) -> Exception | None:
+    """The error, of one worker or of the group's, that is of one of these kinds."""
     errors = [error]
     if isinstance(error, train.WorkerGroupError):
         errors = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
-    return next((one for one in errors if isinstance(one, _HOPELESS)), None)
+    return next((one for one in errors if isinstance(one, kinds)), None)
+
+
+def _train(job: Job, report: Callable[[dict[str, float]], None]) -> None:
+    with Notice() as notice:
+        train_worker(job, report, notice.given)
 
 
 def _train_on_workers(job: Job, folder: Path) -> None:
@@ -53,7 +78,7 @@ def _train_on_workers(job: Job, folder: Path) -> None:
         _worker,
         train_loop_config=asdict(job),
         scaling_config=train.ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=resources.num_workers,  # type: ignore[arg-type]
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources.per_worker,
             placement_strategy=resources.placement.upper(),
@@ -61,24 +86,46 @@ def _train_on_workers(job: Job, folder: Path) -> None:
         run_config=train.RunConfig(
             name=f"{job.study}-{job.number:04d}",
             storage_path=str(folder),  # Ray's own notes only: checkpoints go to the study's store
-            # the trial is tried again as a whole, as often as Tune allows: one budget, not one inside the other
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=2),  # type: ignore[call-arg]
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item, no-untyped-call]
+            # the trial is tried again as a whole, by the driver: one budget, not one inside the other
+            failure_config=train.FailureConfig(  # type: ignore[call-arg]
+                max_failures=0, controller_failure_limit=_START_ATTEMPTS
+            ),
+            callbacks=[_ReportToTune()],  # type: ignore[list-item]
         ),
     ).fit()
 
 
 class _Trainer(TorchTrainer):
-    """Without Ray Train's cleaner: a process per trial that outlives it, and that is blind without a dashboard.
+    """Ray Train with its controller in the trial's actor, which would only wait for it.
 
-    :func:`orchestrator.cluster.free_dead_groups` does its work.
+    That saves processes and their start, and reports need no queue between the two: Ray's own way,
+    ``TuneReportCallback``, comes to a deadlock when the training function returns while a report is in the queue.
     """
 
+    def _initialize_and_run_controller(self, **parts: Any) -> train.Result:
+        controller = TrainController(**parts)
+        asyncio.run(controller.run())  # type: ignore[no-untyped-call]
+        return controller.get_result()
+
     def _create_default_callbacks(self) -> list[Any]:
+        """Without a process for Ray's datasets, and without the cleaner.
+
+        This is a process per trial that outlives it, and that is blind without a dashboard;
+        :func:`orchestrator.cluster.free_dead_groups` does its work.
+        """
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [callback for callback in callbacks if not isinstance(callback, _UNUSED)]
+
+
+class _ReportToTune(train.UserCallback):
+    """Passes on what the first worker reports; all workers wait until Tune has taken it."""
+
+    def after_report(
+        self, run_context: Any, metrics: Sequence[dict[str, float]], checkpoint: train.Checkpoint | None
+    ) -> None:
+        tune.report(metrics[0])
 
 
 def _worker(config: dict[str, Any]) -> None:
     with scratch_folder():
-        train_worker(Job(**config), train.report)
+        _train(Job(**config), train.report)

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,10 @@ from orchestrator.records import StudyRecord, TrialRecord
 from orchestrator.schedulers import falls_short
 from orchestrator.storage import open_store
 from orchestrator.trial_log import TrialLog
-from vitaclip.distributed import rank_and_world_size
-from vitaclip.train import EpochEnd, fit
+from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint
+from vitaclip.distributed import gather_from_workers, rank_and_world_size
+from vitaclip.errors import VitaClipError
+from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
 Report = Callable[[dict[str, float]], None]
 MIN_FREE_BYTES = 100 * 2**20
@@ -41,17 +43,23 @@ class Job:
     resources: ResourcesConfig
 
 
-class _FellShortError(Exception):
-    """The trial missed its bar (:mod:`orchestrator.schedulers`) and ends here."""
+class PreemptedError(VitaClipError):
+    """This process, or another worker's, is about to be taken away; a checkpoint of its last step is in the store."""
 
 
-def train_worker(job: Job, report: Report) -> None:
-    """Trains to the last epoch or to the first one after which the trial falls short of its bar.
+class _EnoughError(Exception):
+    """The trial ends here: it missed its bar (:mod:`orchestrator.schedulers`), or its generation is over."""
+
+
+def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Trains to the trial's last epoch or to the first one after which it falls short of its bar.
 
     Args:
         report: called on every worker after every epoch, once its checkpoint is in the store.
+        should_stop: asked after every optimiser step.
 
     Raises:
+        PreemptedError: ``should_stop`` said yes on one of the workers; all have stopped.
         VitaClipError: see :func:`vitaclip.train.fit`; StoreError if the store stays away.
     """
     record = StudyRecord(open_store(job.store_uri), job.study)
@@ -60,14 +68,15 @@ def train_worker(job: Job, report: Report) -> None:
     epoch_timeout_s = job.resources.epoch_timeout_s
 
     def end_epoch(end: EpochEnd) -> None:
-        if rank_and_world_size()[0] == 0:
-            _publish(record, trial.number, end)
+        _publish(record, trial.number, end.history, end.save)
         log.add("epoch", **end.metrics)
         log.save()
         report(end.metrics)
         _arm(epoch_timeout_s)
         if falls_short(end.history, trial.bar, record.objective):
-            raise _FellShortError
+            raise _EnoughError("falls short of its bar")
+        if trial.last_epoch <= end.epoch < trial.train.epochs:
+            raise _EnoughError("its generation is over")
 
     with (
         TrialLog(record, trial.number) as log,
@@ -76,16 +85,28 @@ def train_worker(job: Job, report: Report) -> None:
     ):
         resume_from = _fetch_newest(record, trial, Path(folder))
         try:
-            fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch)
-        except _FellShortError:
-            log.add("stop", reason="falls short of its bar")
+            fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch, should_stop=should_stop)
+        except _EnoughError as enough:
+            log.add("stop", reason=str(enough))
+        except TrainingInterruptedError as stop:
+            _publish(record, trial.number, stop.progress.history, stop.save, stop.progress.step)
+            gather_from_workers([None])  # the first worker to fail would end the one that publishes
+            raise PreemptedError(str(stop)) from None
 
 
-def _publish(record: StudyRecord, number: int, end: EpochEnd) -> None:
-    _wait_for_space()
-    with tempfile.TemporaryDirectory() as folder:
-        end.save(Path(folder))
-        record.publish_checkpoint(number, Path(folder), end.history)
+def _publish(
+    record: StudyRecord,
+    number: int,
+    history: Sequence[EpochMetrics],
+    save: Callable[[Path], None],
+    step: int = 0,
+) -> None:
+    """Puts a checkpoint into the store: the trial's first worker does."""
+    if rank_and_world_size()[0] == 0:
+        _wait_for_space()
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder))
+            record.publish_checkpoint(number, Path(folder), history, step)
 
 
 def _wait_for_space() -> None:
@@ -114,8 +135,14 @@ def _arm(seconds: float) -> None:
 
 
 def _fetch_newest(record: StudyRecord, trial: TrialRecord, folder: Path) -> Path | None:
+    """Downloads what the trial goes on from: its own newest checkpoint, else its parent's; None: neither is there."""
     key = record.newest_checkpoint(trial.number)
+    inherited = key is None and trial.parent is not None
+    if trial.parent is not None and inherited:
+        key = record.newest_checkpoint(trial.parent)
     if key is None:
         return None
     record.store.download_folder(key, folder)
+    if inherited:
+        adopt_checkpoint(folder, trial.train)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ class Visit:
     errors: list[str] = field(default_factory=list)  # on its console
     requests: list[str] = field(default_factory=list)  # that would leave it
     value: Any = None  # of the expression that was asked for
+    picture: str = ""  # a PNG in base64, if it was asked for
 
     def hear(self, message: dict[str, Any]) -> None:
         content = message.get("params", {})
@@ -43,12 +47,27 @@ class Visit:
 
 def visit(page: Path, expression: str, settle_s: float = 1.0) -> Visit:
     """Opens a file, waits until it has loaded and ``settle_s`` longer, and evaluates a JavaScript expression."""
+    with browser() as address:
+        return asyncio.run(_visit(address, page.as_uri(), expression, settle_s))
+
+
+def photograph(url: str, picture: Path, settle_s: float = 15.0) -> None:
+    """Writes a PNG of a page, as it looks some time after it has loaded."""
+    with browser("--window-size=1600,1000") as address:
+        found = asyncio.run(_visit(address, url, "document.title", settle_s, picture=True))
+    picture.write_bytes(base64.b64decode(found.picture))
+
+
+@contextmanager
+def browser(*more_options: str) -> Iterator[str]:
+    """A Chromium until the end of the block; the address of its one page."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = [
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
             "--no-first-run",
+            *more_options,
             f"--user-data-dir={profile}",
         ]
         with subprocess.Popen(
@@ -56,11 +75,11 @@ def visit(page: Path, expression: str, settle_s: float = 1.0) -> Visit:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        ) as browser:
+        ) as process:
             try:
-                return asyncio.run(_visit(_address(Path(profile)), page.as_uri(), expression, settle_s))
+                yield _address(Path(profile))
             finally:
-                os.killpg(browser.pid, 9)
+                os.killpg(process.pid, 9)
 
 
 def _address(profile: Path) -> str:
@@ -74,7 +93,7 @@ def _address(profile: Path) -> str:
     return str(pages[0]["webSocketDebuggerUrl"])
 
 
-async def _visit(address: str, url: str, expression: str, settle_s: float) -> Visit:
+async def _visit(address: str, url: str, expression: str, settle_s: float, *, picture: bool = False) -> Visit:
     found = Visit()
     async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
 
@@ -96,4 +115,6 @@ async def _visit(address: str, url: str, expression: str, settle_s: float) -> Vi
         await asyncio.sleep(settle_s)
         answer = await call(11, "Runtime.evaluate", expression=expression, returnByValue=True)
         found.value = answer["result"]["result"].get("value")
+        if picture:
+            found.picture = (await call(12, "Page.captureScreenshot"))["result"]["data"]
     return found

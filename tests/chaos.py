@@ -7,7 +7,9 @@ process nor a temporary file may be left.
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.records import StudyRecord
 from orchestrator.storage import Store, open_store
 from tests.conftest import write_motions
 from tests.mlflow_server import MlflowServer
@@ -178,6 +181,15 @@ def end_driver(number: int) -> Action:
     return strike
 
 
+def interrupt_often(sweep: Sweep) -> None:
+    """Five ends of the driver at random points, its start included."""
+    rng = random.Random(0)
+    for _ in range(5):
+        time.sleep(rng.uniform(2, 14))
+        end_driver(rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))(sweep)
+        sweep.start()
+
+
 def suspend(sweep: Sweep) -> None:
     """SIGSTOP of a trial's actor, and SIGCONT."""
     process = ray_processes(sweep.process, TRIAL_ACTOR)[0]
@@ -194,9 +206,37 @@ def on_cluster(sweep: Sweep, stack: ExitStack) -> None:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="r")))
     sweep.cluster = stack.enter_context(RayCluster(folder))
     for _ in range(2):
-        places = {"TMPDIR": str(folder), "RAY_TMPDIR": str(folder)}
-        sweep.cluster.start_node("--num-cpus", "1", environment=places)
+        start_node(sweep)
     sweep.environment |= sweep.cluster.credentials | {"RAY_ADDRESS": sweep.cluster.address}
+
+
+def start_node(sweep: Sweep) -> None:
+    """One node more."""
+    folder = str(sweep.cluster.folder)
+    sweep.cluster.start_node("--num-cpus", "1", environment={"TMPDIR": folder, "RAY_TMPDIR": folder})
+
+
+def lose_and_return_node(sweep: Sweep) -> None:
+    """Kills the second node's raylet and brings the node back, each once the trial's workers have followed."""
+
+    def group_sizes() -> list[int]:
+        log = StudyRecord(sweep.store, "chaos").log(0)
+        lines = [json.loads(line) for line in log.splitlines()]
+        return [line["num_workers"] for line in lines if line["event"] == "start"]
+
+    wait_until(lambda: group_sizes() == [2], sweep.process, sweep.log)
+    sweep.cluster.kill_raylet(1)
+    wait_until(lambda: group_sizes() == [2, 1], sweep.process, sweep.log)
+    start_node(sweep)
+    wait_until(lambda: group_sizes() == [2, 1, 2], sweep.process, sweep.log)
+
+
+def drain_node(sweep: Sweep) -> None:
+    """Has a node where a trial runs announce its end, as a spot instance's does, and goes through with it."""
+    sweep.cluster.drain(1, deadline_s=round(PAUSE_S))
+    record = StudyRecord(sweep.store, "chaos")
+    wait_until(lambda: any("PreemptedError" in record.log(n) for n in range(3)), sweep.process, sweep.log)
+    sweep.cluster.kill_raylet(1)
 
 
 def on_s3(sweep: Sweep, stack: ExitStack) -> None:
@@ -283,8 +323,25 @@ def counts_broken_clips(results: list[dict[str, Any]]) -> bool:
     return all(r["state"] == "complete" and r["history"][0]["data/broken"] >= 1 for r in results)
 
 
+def completes(results: list[dict[str, Any]]) -> bool:
+    """Every trial, with each of its epochs once."""
+    epochs = [[metrics["epoch"] for metrics in result["history"]] for result in results]
+    same = all(one == list(range(1, len(epochs[0]) + 1)) for one in epochs)
+    return same and all(result["state"] == "complete" for result in results)
+
+
 TWO = "none, 2 workers"
 TWO_WORKERS = ("resources.num_workers=2", "resources.max_concurrent_trials=1", "search.num_trials=2")
+NO_FAILURES = "resources.max_failures=0"  # preemptions have a budget of their own
+LONG_PREEMPTED = (NO_FAILURES, "train.epochs=100")
+TWO_PREEMPTED = (*TWO_WORKERS, NO_FAILURES)
+ELASTIC = (
+    "resources.num_workers=[1,2]",
+    "resources.max_concurrent_trials=1",
+    "search.num_trials=2",
+    "train.epochs=400",
+    "benchmarks=[]",
+)
 FIRST_DIVERGES = (
     "search_space.optimizer.lr.high=1e30",
     "search.first_points=[{optimizer.lr: 1e30},{optimizer.lr: 2e-3},{optimizer.lr: 3e-3}]",
@@ -294,12 +351,14 @@ FAULTS = [
     Fault("none"),
     Fault("none, again"),
     Fault("SIGKILL trial actor", send(TRIAL_ACTOR, signal.SIGKILL)),
-    Fault("SIGTERM trial actor", send(TRIAL_ACTOR, signal.SIGTERM)),
+    Fault("SIGTERM trial actor", send(TRIAL_ACTOR, signal.SIGTERM), settings=(NO_FAILURES,)),
     Fault("SIGSTOP trial actor", suspend),
     Fault("SIGKILL driver", end_driver(signal.SIGKILL)),
     Fault("SIGTERM driver", end_driver(signal.SIGTERM)),
     Fault("Ctrl-C", end_driver(signal.SIGINT)),
+    Fault("five random ends", interrupt_often),
     Fault("SIGKILL second raylet", lambda sweep: sweep.cluster.kill_raylet(1), on_cluster),
+    Fault("second node drained", drain_node, on_cluster, LONG_PREEMPTED, expected=completes),
     Fault("store down", fail_store(1.0, "slow_down"), on_s3),
     Fault("store fails 30%", fail_store(0.3, *FaultyProxy.faults), on_s3),
     Fault("MLflow down", restart_mlflow, on_mlflow_server),
@@ -310,7 +369,9 @@ FAULTS = [
     Fault("hung decode", mend_video, hang_video, SHORT_PATIENCE),
     Fault(TWO, settings=TWO_WORKERS, baseline=TWO),
     Fault("SIGKILL 1 worker of 2", send(TRAIN_WORKER, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
+    Fault("SIGTERM 1 worker of 2", send(TRAIN_WORKER, signal.SIGTERM), settings=TWO_PREEMPTED, baseline=TWO),
     Fault("SIGKILL their actor", send(TRIAL_ACTOR, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
+    Fault("node lost and back", lose_and_return_node, on_cluster, ELASTIC, expected=completes),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -33,6 +34,11 @@ class RayCluster:
     def address(self) -> str:
         """For ``ray.init`` and ``RAY_ADDRESS``."""
         return f"127.0.0.2:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        """For ``ray job`` and ``ray list``."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -68,16 +74,32 @@ class RayCluster:
         return number - 2
 
     def kill_raylet(self, number: int) -> None:
-        """Has a node vanish from the cluster, as by a power cut."""
-        processes = psutil.Process(self._nodes[number].pid).children(recursive=True)
-        next(process for process in processes if process.name() == "raylet").kill()
+        """Has a node vanish from the cluster, as by a power cut; one that was drained may have ended by itself."""
+        for process in psutil.Process(self._nodes[number].pid).children(recursive=True):
+            if process.name() == "raylet":
+                process.kill()
+
+    def drain(self, number: int, deadline_s: int) -> None:
+        """Announces that a node will be gone after so many seconds, as the manifests in ``infra/`` do."""
+        listed = self._ray("list", "nodes", "--address", self.dashboard, "--format", "json")
+        address = f"127.0.0.{number + 2}"
+        node = next(one["node_id"] for one in json.loads(listed) if one["node_ip"] == address)
+        reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
+        deadline = ("--deadline-remaining-seconds", str(deadline_s))
+        self._ray("drain-node", "--address", self.address, "--node-id", node, *reason, *deadline)
+
+    def _ray(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [RAY, *arguments], env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def run(self, *arguments: str | Path, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
         """``ray job ...`` as a client; never raises on failure."""
         command, *rest = (str(argument) for argument in arguments)
-        dashboard = f"http://127.0.0.1:{self.dashboard_port}"
         return subprocess.run(
-            [RAY, "job", command, "--address", dashboard, *rest],
+            [RAY, "job", command, "--address", self.dashboard, *rest],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -17,7 +17,7 @@ from orchestrator.records import (
     best_epoch,
 )
 from orchestrator.storage import Store
-from vitaclip.checkpoint import CheckpointInfo, Progress
+from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -58,6 +58,11 @@ def history_of(*top1: float) -> list[dict[str, float]]:
     ]
 
 
+def curve_of(num_epochs: int) -> tuple[CurvePoint, ...]:
+    """Two optimiser steps per epoch."""
+    return tuple(CurvePoint((step + 1) // 2, step, 1 / step, 1e-3) for step in range(1, 2 * num_epochs + 1))
+
+
 def propose(record: StudyRecord, number: int) -> TrialRecord:
     """Writes ``trial.json`` of a trial with depth = number."""
     params = {"prompts.depth": number, "optimizer.lr": 1e-3 * (number + 1)}
@@ -80,7 +85,7 @@ def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: f
             config=trial.train,
             class_names=("left", "right"),
             backbone_sha256="0" * 64,
-            progress=Progress(epoch=num_epochs, history=tuple(history)),
+            progress=Progress(epoch=num_epochs, history=tuple(history), curve=curve_of(num_epochs)),
         )
         (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
         record.publish_checkpoint(trial.number, folder, history)
@@ -102,7 +107,11 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
 
 
 def write_score(
-    record: StudyRecord, number: int, split: SplitScore, benchmark: BenchmarkConfig | None = None
+    record: StudyRecord,
+    number: int,
+    split: SplitScore,
+    benchmark: BenchmarkConfig | None = None,
+    scored_at: datetime = STARTED,
 ) -> dict[str, float]:
     """Writes a score (by default of zero_shot/quickstart) and returns its metrics."""
     benchmark = benchmark or BenchmarkConfig.model_validate(ZERO_SHOT)
@@ -113,7 +122,7 @@ def write_score(
         checkpoint=key,
         splits=(split,),
         metrics=metrics,
-        scored_at=STARTED,
+        scored_at=scored_at,
         duration_s=1.0,
     )
     record.write_score(number, score)
@@ -142,6 +151,7 @@ def finish(
             "best_epoch": epoch,
             "checkpoint": record.best_checkpoint(trial.number),
             "benchmarks": benchmarks,
+            "protocols": [score.benchmark for score in record.scores(trial.number)],
             "proposed_at": trial.proposed_at,
             "finished_at": trial.proposed_at + timedelta(seconds=30),
             "durations": {"train_s": 6.0},

@@ -86,10 +86,10 @@ class SimulatedRecord(StudyRecord):
 
 
 def epoch_metrics(trial: TrialRecord, epoch: int) -> dict[str, float]:
-    """Training, as a function of its parameters. One depth of five never reports the objective."""
+    """Training, as a function of its parameters. One depth and high learning rates never report the objective."""
     depth, lr = trial.train.prompts.depth or 0, trial.train.optimizer.lr
     metrics = {"epoch": epoch, "time/epoch_s": 1.0}
-    if depth != 3:
+    if depth != 3 and lr < 8e-3:
         quality = 1 - abs(math.log10(lr) + 3) / 3 + 0.05 * depth + 0.001 * trial.train.seed
         metrics |= {"val/top1": quality * epoch / (epoch + 1), "val/loss": depth + lr}
     return metrics
@@ -165,7 +165,8 @@ class Driver:
     def step(self) -> None:
         """One thing happens."""
         can_start = not self.exhausted and len(self.training) < self.slots
-        events = [self.start] * can_start + [self.epoch] * 2 * bool(self.training)
+        events = [self.start] * can_start + [self.epoch] * 4 * bool(self.training)
+        events += [self.break_off] * bool(self.training)
         events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
         self.rng.choice(events)()
 
@@ -181,8 +182,8 @@ class Driver:
     def epoch(self) -> None:
         trial = self.rng.choice(self.training)
         history = self.record.history(trial.number)
-        over = len(history) >= trial.train.epochs or (
-            history and falls_short(history, trial.bar, self.record.objective)
+        over = history and (
+            history[-1]["epoch"] >= trial.last_epoch or falls_short(history, trial.bar, self.record.objective)
         )
         if over:
             self.training.remove(trial)
@@ -190,8 +191,15 @@ class Driver:
         else:
             self.train(trial, history)
 
+    def break_off(self) -> None:
+        """A worker is lost: the trial goes on from its last checkpoint, when its turn comes."""
+        trial = self.rng.choice(self.training)
+        self.training.remove(trial)
+        self.study.resume(trial.number)
+
     def train(self, trial: TrialRecord, history: list[dict[str, float]]) -> None:
-        metrics = epoch_metrics(trial, len(history) + 1)
+        done = history or ([] if trial.parent is None else self.record.history(trial.parent))
+        metrics = epoch_metrics(trial, int(done[-1]["epoch"]) + 1 if done else 1)
         if "val/top1" in metrics:
             self.record.publish(trial.number, [*history, metrics])
         else:  # as the worker does: publishing needs the objective
@@ -233,13 +241,18 @@ SEARCHES: list[dict[str, Any]] = [
         "scheduler": {"name": "hyperband"},
     },
     {"num_trials": 6, "sampler": {"name": "qmc"}},
+    {"num_trials": 20, "sampler": {"name": "random"}, "scheduler": {"name": "pbt", "population": 5}},
 ]
 
 
 def config_of(search: dict[str, Any], seed: int, slots: int) -> StudyConfig:
     """A study of a simulated training."""
+    lr = {"optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}}
+    depth = {"prompts.depth": {"type": "int", "low": 0, "high": 8}}
+    breeds = search.get("scheduler", {}).get("name") == "pbt"
     return study_config(
         train={"epochs": NUM_EPOCHS},
+        search_space=lr if breeds else depth | lr,
         search=search | {"seed": seed, "lag": 4},
         resources={"max_concurrent_trials": slots},
         benchmarks=[],

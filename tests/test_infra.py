@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from mlflow import MlflowClient
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.metrics import GAUGES
@@ -269,6 +271,37 @@ def test_spot_notice_drains_the_node(tmp_path: Path) -> None:
     server.shutdown()
     assert _Metadata.questions == 3
     assert "drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in (tmp_path / "called").read_text()
+
+
+# One machine, without Docker
+
+
+@pytest.mark.slow  # all of its services, and a sweep through them
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    shutil.which("initdb") is None and not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    reason="PostgreSQL's programs are not here: install the package postgresql",
+)
+def test_local_services_take_a_sweep_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    specification = importlib.util.spec_from_file_location("local_run", INFRA / "local/run.py")
+    assert specification is not None
+    assert specification.loader is not None
+    local = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(local)
+    settings = ("name=local", "search.num_trials=2", "train.epochs=1")
+    with local.Services() as services:
+        code = services.sweep("experiments/prompt_depth.yaml", *(f"--set={setting}" for setting in settings))
+        assert code == 0
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", services.secrets["MLFLOW_TRACKING_PASSWORD"])
+        client = MlflowClient(services.mlflow_url)
+        experiment = client.get_experiment_by_name("local")
+        runs = client.search_runs([experiment.experiment_id])
+    assert sorted((run.info.run_name, run.info.status) for run in runs) == [
+        ("local", "FINISHED"),
+        ("trial 0000", "FINISHED"),
+        ("trial 0001", "FINISHED"),
+    ]
 
 
 # Documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.progress import Progress, best_first, pareto_set, points_table
 from orchestrator.records import TrialRecord, TrialResult
 from orchestrator.search_space import apply
 from orchestrator.sweep import expected_time
+from orchestrator.tally import Tally
 from tests.study_fixtures import STARTED, history_of, study_config
 
 TWO_OBJECTIVES = [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}]
@@ -56,6 +58,22 @@ def test_the_time_left_follows_from_finished_trials() -> None:
     assert text == "about 1.00 hours of training are left, 8.0 GPU-hours"
 
 
+def test_trials_are_counted_once_in_the_state_they_are_in() -> None:
+    tally = Tally(Counter(complete=1, failed=1))
+    params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
+    train = apply(study_config().train, params)
+    for number in (2, 3, 4, 5):
+        tally.started(TrialRecord(number=number, params=params, train=train, proposed_at=STARTED))
+    tally.epoch_ended(2, {"epoch": 1})
+    for number, state in ((3, "complete"), (4, "failed"), (5, "pruned")):
+        tally.training_ended(number, state)
+    tally.finished(result(4, state="failed"))
+    tally.finished(result(5, 0.1, state="pruned"))
+    assert {number: running.metrics for number, running in tally.running.items()} == {2: {"epoch": 1}}
+    assert tally.scoring == {3}
+    assert tally.ended == {"complete": 1, "failed": 2, "pruned": 1}
+
+
 def test_losses_are_best_when_small() -> None:
     config = study_config(search={"num_trials": 2, "objectives": TWO_OBJECTIVES[1:]})
     assert [r.number for r in best_first(config, [result(0, 2.0), result(1, 1.0)])] == [1, 0]
@@ -82,16 +100,20 @@ def test_without_a_terminal_there_are_few_plain_lines() -> None:
     console = Console(file=StringIO(), width=120)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
-    with Progress(config, console, num_finished=0) as progress:
+    with Progress(config, console, Counter()) as progress:
+        progress.started(trial)
+        progress.broke_off(0, "in a file\nPreemptedError: stopped in epoch 1")
+        assert not progress.running
         progress.started(trial)
         for metrics in history_of(0.1, 0.2, 0.3):
             progress.epoch_ended(0, metrics)
         progress.training_ended(0, "complete")
         progress.finished(result(0, 0.3))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert lines[0] == "trial 0 starts: depth=2, lr=0.001"
+    assert lines[0] == lines[2] == "trial 0 starts: depth=2, lr=0.001"
+    assert lines[1].endswith("goes on from its last checkpoint: PreemptedError: stopped in epoch 1")
     assert lines[-1] == "trial 0 complete (1/3): val/top1 0.300, zero_shot/quickstart/top1 0.250"
-    assert len(lines) <= 3
+    assert len(lines) <= 5
 
 
 def test_on_a_terminal_each_running_trial_has_a_line() -> None:
@@ -99,7 +121,7 @@ def test_on_a_terminal_each_running_trial_has_a_line() -> None:
     console = Console(file=StringIO(), width=120, force_terminal=True)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
-    with Progress(config, console, num_finished=0) as progress:
+    with Progress(config, console, Counter()) as progress:
         progress.started(trial)
         progress.epoch_ended(0, history_of(0.25)[0])
         shown = text_of(progress.render())

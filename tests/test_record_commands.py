@@ -69,6 +69,27 @@ def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
     assert [trial["benchmarks"].get("zero_shot/ucf101/top1") for trial in trials] == [0.5, 0.5, None]  # type: ignore[attr-defined]
 
 
+def test_a_benchmark_whose_protocol_changed_is_asked_for_again(
+    record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = record.results()
+    with monkeypatch.context() as patch:
+        patch.delattr(StudyRecord, "scores")  # not read while nothing has changed
+        assert record.with_later_scores(results) == results
+    of_older_version = [result.model_copy(update={"protocols": ()}) for result in results]
+    assert record.with_later_scores(of_older_version) == results
+
+    record.create_or_check(study_config(benchmarks=[ZERO_SHOT | {"views": {"num_temporal_views": 4}}]), {})
+    config = record.info.config
+    stale = record.with_later_scores(results)
+    assert lacking_scores(config, stale) == ["zero_shot/quickstart (trials 0, 1)"]
+    assert "zero_shot/quickstart/top1" not in stale[0].benchmarks
+    write_score(record, 0, split_score([0, 0], [0, 1]), config.benchmarks[0])
+    again = record.with_later_scores(results)
+    assert lacking_scores(config, again) == ["zero_shot/quickstart (trials 1)"]
+    assert again[0].benchmarks["zero_shot/quickstart/top1"] == 0.5
+
+
 def test_show_shows_a_study_a_finished_and_a_running_trial(
     record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,23 @@ def test_best_and_last_checkpoints_are_kept(record: StudyRecord, tmp_path: Path)
     assert record.history(0) == history_of(0.1, 0.5, 0.3, 0.4)
 
 
+def test_a_checkpoint_within_an_epoch_is_gone_on_from_until_the_epoch_ends(
+    record: StudyRecord, tmp_path: Path
+) -> None:
+    trial = propose(record, 0)
+    train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3)
+    stopped = tmp_path / "c"
+    assert record.publish_checkpoint(0, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith("3-step-000007")
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0003-step-000007"
+    assert record.history(0) == history_of(0.1, 0.5, 0.3)
+    assert list(record.checkpoints(0)) == [2]
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
+    record.publish_checkpoint(0, stopped, history_of(0.1, 0.5, 0.3, 0.4))
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0004"
+    propose(record, 1)
+    assert record.publish_checkpoint(1, stopped, [], step=2).endswith("checkpoints/epoch-0000-step-000002")
+
+
 def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
     record = new_record(LocalStore(tmp_path / "store"), resources={"num_best_checkpoints": 2})
     trial = propose(record, 0)

@@ -87,6 +87,11 @@ def test_another_terminal_pauses_and_lengthens_a_study_and_adds_points(
     assert manual.next().params == {"prompts.depth": 4, "optimizer.lr": 5e-3}
     assert manual.next().params["optimizer.lr"] != 5e-3
     assert manual.next().number == 2
+    assert manual.study.next_trial() == "wait"  # a running one may break off, or more may be asked for
+    manual.study.resume(1)
+    assert manual.next().number == 1
+    for number in range(3):
+        manual.study.training_ended(number, "stopped")
     assert manual.study.next_trial() is None
 
 

@@ -20,7 +20,7 @@ from orchestrator.storage import open_store
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
 from tests.s3_server import faulty_proxy, s3_server
-from tests.sweeps import TRIAL_ACTOR, leftovers, ray_processes, start_sweep, untimed, wait_until
+from tests.sweeps import TRAIN_WORKER, TRIAL_ACTOR, leftovers, ray_processes, start_sweep, untimed, wait_until
 from vitaclip.train import fit
 
 STUDY = """\
@@ -111,7 +111,7 @@ def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> No
 
 
 @pytest.mark.timeout(300)
-def test_a_sweep_on_a_failing_store_with_a_broken_video_and_a_diverging_trial_ends_as_it_should(
+def test_a_sweep_with_a_failing_store_a_broken_video_a_diverging_and_a_preempted_trial_ends_as_it_should(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = Path(shutil.copytree(os.environ["VITACLIP_DATA_MOTIONS"], tmp_path / "videos"))
@@ -126,22 +126,58 @@ def test_a_sweep_on_a_failing_store_with_a_broken_video_and_a_diverging_trial_en
         proxy.share = 0.3
         settings = (
             "search.num_trials=2",
-            "train.epochs=2",
+            "resources.max_failures=0",
+            "train.epochs=8",
             "train.data.max_broken=0.1",
             "search_space.optimizer.lr.high=1e30",
             "search.first_points=[{optimizer.lr: 1e30}, {optimizer.lr: 2e-3}]",
         )
         options = [word for setting in settings for word in ("--set", setting)]
-        exit_code = start_sweep(workplace, workplace / "log.txt", environment, *options).wait(240)
+        log = workplace / "log.txt"
+        sweep = start_sweep(workplace, log, environment, *options)
+        wait_until(lambda: record.log(1), sweep, log)
+        os.kill(json.loads(record.log(1).splitlines()[0])["pid"], signal.SIGTERM)
+        exit_code = sweep.wait(240)
         proxy.share = 0.0
 
-        assert exit_code == 0, (workplace / "log.txt").read_text()
+        assert exit_code == 0, log.read_text()
+        assert "PreemptedError: stopped in epoch" in record.log(1)
+        assert "Traceback" not in log.read_text()
+        assert "ERROR" not in log.read_text()
         failed, complete = record.results()
         assert failed.state == "failed"
         assert "NonFiniteLossError" in str(failed.reason)
         assert complete.state == "complete"
         assert complete.metrics["data/broken"] == 1
         assert untimed(list(complete.history)) == untimed(list(fit(record.trial(1).train).history))
+    assert leftovers(Path(tempfile.gettempdir())) == []
+
+
+@pytest.mark.timeout(400)
+def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preempted(workplace: Path) -> None:
+    settings = (
+        "resources.num_workers=[2,2]",
+        "resources.max_concurrent_trials=1",
+        "resources.max_failures=1",
+        "search.num_trials=1",
+        "train.epochs=20",
+    )
+    options = [word for setting in settings for word in ("--set", setting)]
+    log, record = workplace / "log.txt", StudyRecord(open_store(str(workplace / "store")), "motions")
+    sweep = start_sweep(workplace, log, os.environ, *options)
+    wait_until(lambda: record.checkpoints(0), sweep, log)
+    ray_processes(sweep, TRAIN_WORKER)[0].kill()
+    wait_until(lambda: record.log(0).count('"start"') == 2, sweep, log)
+    ray_processes(sweep, TRAIN_WORKER)[-1].terminate()
+
+    assert sweep.wait(280) == 0, log.read_text()
+    (result,) = record.results()
+    assert result.state == "complete"
+    assert "PreemptedError: stopped in epoch" in record.log(0)
+    assert log.read_text().count("trial 0 broke off and goes on from its last checkpoint") == 2
+    alone = fit(record.trial(0).train).history
+    for ours, theirs in zip(result.history, alone, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
     assert leftovers(Path(tempfile.gettempdir())) == []
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -15,13 +17,26 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestrator import ls, report, show, sync
+from orchestrator.config import BenchmarkConfig
 from orchestrator.mirror import Mirror
-from orchestrator.records import StudyRecord
+from orchestrator.records import StudyRecord, TrialRecord
 from orchestrator.storage import LocalStore, open_store
 from orchestrator.tracking import Tracker, check_tracking
+from orchestrator.worker import Job, PreemptedError, train_worker
 from tests.mlflow_server import MlflowServer
 from tests.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
-from tests.study_fixtures import finish, new_record, propose, run_trial, train_epochs
+from tests.study_fixtures import (
+    STARTED,
+    ZERO_SHOT,
+    finish,
+    new_record,
+    propose,
+    run_trial,
+    split_score,
+    train_epochs,
+    write_score,
+)
+from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.errors import InputError
 
 
@@ -86,6 +101,7 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
     assert complete.data.params["optimizer.lr"] == "0.001"
     assert complete.data.params["prompts.local"] == "true"
     assert steps_of(uri, complete, "val/top1") == [(1, 0.2), (2, 0.6), (3, 0.5)]
+    assert steps_of(uri, pruned, "step/loss") == [(1, 1.0), (2, 0.5)]
     assert complete.data.metrics["best/val/top1"] == 0.6
     assert complete.data.metrics["zero_shot/quickstart/top1"] == pytest.approx(2 / 3)
     assert steps_of(uri, parent, "best/val/top1") == [(1, 0.6), (2, 0.6), (3, 0.6)]
@@ -111,6 +127,58 @@ def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path:
     assert steps_of(uri, runs["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
     assert steps_of(uri, runs["trial 0001"], "val/top1") == [(1, 0.3), (2, 0.4)]
     assert runs["trial 0001"].info.status == "RUNNING"
+
+
+def test_every_optimiser_step_is_logged_once(
+    uri: str, small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path
+) -> None:
+    """Two trials of the same training, one of them taken away in the middle of its second epoch."""
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "batch_size": 8,
+        "epochs": 3,
+    }
+    record = new_record(LocalStore(tmp_path / "store"), train=train)
+    for number in (0, 1):
+        config = TrainConfig.model_validate(train)
+        record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
+
+    def train_trial(number: int, should_stop: Callable[[], bool] = lambda: False) -> None:
+        job = Job(record.store.uri, record.name, number, record.info.config.resources)
+        train_worker(job, lambda _: Tracker(uri, record).reconcile(), should_stop)
+
+    train_trial(0)
+    steps = itertools.count(1)
+    with pytest.raises(PreemptedError):
+        train_trial(1, lambda: next(steps) == 5)
+    Tracker(uri, record).reconcile()
+    train_trial(1)
+    Tracker(uri, record).reconcile()
+    whole, resumed = (runs_of(uri)[name] for name in ("trial 0000", "trial 0001"))
+    for metric in ("step/loss", "step/lr"):
+        assert [step for step, _ in steps_of(uri, whole, metric)] == list(range(1, 10))
+        assert steps_of(uri, resumed, metric) == steps_of(uri, whole, metric)
+    assert [step for step, _ in steps_of(uri, resumed, "train/loss")] == [1, 2, 3]
+    points = MlflowClient(uri).get_metric_history(whole.info.run_id, "step/loss")
+    losses = [point.value for point in points]
+    assert losses == [point.loss for point in record.progress(0).curve]
+    assert sorted(point.timestamp for point in points) == [point.timestamp for point in points]
+
+
+def test_a_score_by_another_protocol_replaces_the_old_one(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
+    Tracker(uri, record).reconcile()
+    protocol = BenchmarkConfig.model_validate(ZERO_SHOT | {"views": {"num_temporal_views": 4}})
+    later = datetime.now(UTC)
+    write_score(record, 0, split_score([0, 0, 0, 0], [0, 1, 1, 1]), protocol, scored_at=later)
+    for _ in range(2):
+        Tracker(uri, record).log_scores([0])
+    run = runs_of(uri)["trial 0000"]
+    assert run.data.metrics["zero_shot/quickstart/top1"] == 0.25
+    assert steps_of(uri, run, "zero_shot/quickstart/top1") == [(2, 0.25), (2, pytest.approx(2 / 3))]
 
 
 def test_an_interrupted_study_is_killed_and_goes_on(uri: str, record: StudyRecord, tmp_path: Path) -> None:
@@ -217,6 +285,7 @@ def test_an_outage_and_lost_answers_cost_nothing(
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert len(runs) == 4
     assert steps_of(server.uri, runs["trial 0000"], "val/top1") == [(n + 1, n / 10) for n in range(8)]
+    assert [step for step, _ in steps_of(server.uri, runs["trial 0000"], "step/loss")] == list(range(1, 17))
     assert steps_of(server.uri, runs["trial 0002"], "val/top1") == [(1, 0.5), (2, 0.6)]
     assert steps_of(server.uri, runs["outage"], "num_finished") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 

@@ -21,7 +21,7 @@ from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
-from vitaclip.train import EpochEnd, fit
+from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
 
 def config_of(backbone: BackboneConfig, dataset: str, **changes: Any) -> TrainConfig:
@@ -73,6 +73,43 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config: TrainCon
     assert [epoch["epoch"] for epoch in whole.history] == [1, 2, 3]
     assert_same_files(tmp_path / "resumed" / "3", tmp_path / "whole" / "3")
     assert read_history(tmp_path / "whole" / "3") == list(whole.history)
+    curve = read_info(tmp_path / "whole" / "3").progress.curve
+    assert read_info(tmp_path / "resumed" / "3").progress.curve == curve
+    assert [(point.epoch, point.step) for point in curve] == [((n + 2) // 3, n) for n in range(1, 10)]
+    for epoch, points in zip(whole.history, (curve[:3], curve[3:6], curve[6:]), strict=True):
+        assert epoch["train/loss"] == sum(point.loss for point in points) / 3
+        assert epoch["lr"] == points[-1].lr
+
+
+def test_the_curve_of_a_long_epoch_is_thinned_and_old_checkpoints_have_none(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitaclip.train._CURVE_POINTS", 2)
+    fit(config, on_epoch_end=Saver(tmp_path))
+    assert [point.step for point in read_info(tmp_path / "3").progress.curve] == [2, 3, 5, 6, 8, 9]
+    info = json.loads((tmp_path / "2" / "checkpoint.json").read_text())
+    del info["progress"]["curve"]
+    (tmp_path / "2" / "checkpoint.json").write_text(json.dumps(info))
+    fit(config, resume_from=tmp_path / "2", on_epoch_end=Saver(tmp_path))
+    assert [point.step for point in read_info(tmp_path / "3").progress.curve] == [8, 9]
+
+
+def test_a_run_stopped_after_every_step_equals_the_uninterrupted_one_bit_for_bit(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path / "whole"))
+    checkpoint: Path | None = None
+    for number in range(9):
+        with pytest.raises(TrainingInterruptedError) as stop:
+            fit(config, resume_from=checkpoint, should_stop=lambda: True)
+        progress = stop.value.progress
+        assert (progress.epoch, progress.step) == (number // 3, number % 3 + 1)
+        assert progress.elapsed_s > 0
+        checkpoint = tmp_path / f"stop_{number}"
+        stop.value.save(checkpoint)
+    pieces = fit(config, resume_from=checkpoint, on_epoch_end=Saver(tmp_path / "pieces"))
+    assert without_times(list(pieces.history)) == without_times(list(whole.history))
+    assert_same_files(tmp_path / "pieces" / "3", tmp_path / "whole" / "3")
 
 
 def test_the_seed_decides(config: TrainConfig) -> None:
@@ -91,7 +128,13 @@ def test_micro_batches_are_exact(config: TrainConfig) -> None:
 def _train_as_worker(rank: int, world_size: int, config: TrainConfig, root: Path) -> None:
     meeting = f"file://{root / 'meeting'}"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    history = fit(config).history
+    try:
+        fit(config, should_stop=lambda: rank == 1)
+    except TrainingInterruptedError as stop:  # on both, though only one was told to
+        if rank == 0:
+            stop.save(root / "stop")
+    distributed.barrier()
+    history = fit(config, resume_from=root / "stop").history
     if rank == 0:
         (root / "history.json").write_text(json.dumps(history))
     distributed.destroy_process_group()

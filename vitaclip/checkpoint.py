@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -26,6 +26,15 @@ LEARNED_FILE, OPTIMIZER_FILE, INFO_FILE = "learned.safetensors", "optimizer.safe
 EpochMetrics = dict[str, float]
 
 
+class CurvePoint(NamedTuple):
+    """One optimiser step of the training curve."""
+
+    epoch: int  # in which it was made, counted from 1
+    step: int  # over all epochs, counted from 1
+    loss: float  # before the step, of its batch
+    lr: float
+
+
 class Progress(Config):
     """How far a training has come: enough to go on at the very next optimiser step."""
 
@@ -33,7 +42,9 @@ class Progress(Config):
     step: int = 0  # optimiser steps done in the epoch under way
     loss_sum: float = 0.0  # of those steps
     num_broken: int = 0  # broken clips met in the epoch under way
+    elapsed_s: float = 0.0  # in the epoch under way, until it was interrupted
     history: tuple[EpochMetrics, ...] = ()  # one entry for each epoch done
+    curve: tuple[CurvePoint, ...] = ()  # about fifty steps of each epoch, of the one under way too
     grad_scaler: dict[str, Any] | None = None  # fp16 only
     micro_batch_size: int | None = None  # instead of the config's, after memory ran out
 
@@ -66,6 +77,20 @@ def save_checkpoint(
         backbone_sha256=model.backbone_sha256,
         progress=progress,
     )
+    _write_info(folder, info)
+
+
+def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
+    """Makes another training's checkpoint the start of this one: its weights and place, but an own history.
+
+    The two configs may differ in the optimizer's settings; the model must be the same.
+    """
+    info = read_info(folder)
+    progress = info.progress.model_copy(update={"history": (), "curve": ()})
+    _write_info(folder, info.model_copy(update={"config": config, "progress": progress}))
+
+
+def _write_info(folder: Path, info: CheckpointInfo) -> None:
     (folder / INFO_FILE).write_text(info.model_dump_json(indent=1))
 
 

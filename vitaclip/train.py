@@ -7,6 +7,7 @@ The same config gives the same numbers, and a resumed run equals an uninterrupte
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vitaclip.checkpoint import (
+    CurvePoint,
     EpochMetrics,
     Progress,
     load_learned,
@@ -40,6 +42,7 @@ from vitaclip.optimizer import (
     learning_rate,
 )
 
+_CURVE_POINTS = 50  # of an epoch; there may be one more
 _logger = logging.getLogger(__name__)
 
 
@@ -51,6 +54,15 @@ class EpochEnd:
     metrics: EpochMetrics  # of this epoch
     history: tuple[EpochMetrics, ...]  # of every epoch so far, this one last
     save: Callable[[Path], None]  # writes a checkpoint of this moment into a folder; call it on one rank
+
+
+class TrainingInterruptedError(Exception):
+    """``should_stop`` said yes, and every worker has stopped after the same optimiser step."""
+
+    def __init__(self, message: str, progress: Progress, save: Callable[[Path], None]) -> None:
+        super().__init__(message)
+        self.progress = progress
+        self.save = save  # writes a checkpoint that goes on at the next step; call it on one rank
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ def fit(
     *,
     resume_from: Path | None = None,
     on_epoch_end: Callable[[EpochEnd], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
@@ -83,8 +96,10 @@ def fit(
         config: the run; ``config.seed`` decides every random choice.
         resume_from: a checkpoint of the same config to go on from.
         on_epoch_end: called on every rank after each epoch.
+        should_stop: asked on every rank after each optimiser step; one yes stops all of them there.
 
     Raises:
+        TrainingInterruptedError: stopped by ``should_stop``; holds what a resumed training needs.
         InputError: the config does not fit the backbone, the data, the number of workers or the memory.
         CheckpointError: ``resume_from`` is incomplete or of another run.
         DataError: more than ``data.max_broken`` of the clips cannot be read.
@@ -94,9 +109,9 @@ def fit(
         torch.set_num_threads(config.num_threads)
     run = _start(config, resume_from)
     while run.progress.epoch < config.epochs or not run.progress.history:
-        started = time.perf_counter()
-        loading = _train_epoch(run) if config.epochs else {}
-        metrics = _validate(run) | loading | run.epoch_metrics(time.perf_counter() - started)
+        run.started = time.perf_counter() - run.progress.elapsed_s
+        loading = _train_epoch(run, should_stop) if config.epochs else {}
+        metrics = _validate(run) | loading | run.epoch_metrics()
         run.finish_epoch(metrics)
         on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
     return FitResult(run.model, run.progress.history)
@@ -114,6 +129,7 @@ class _Run:
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
     progress: Progress
+    started: float = 0.0  # when the epoch under way would have begun without an interruption
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,18 +154,22 @@ class _Run:
         return learning_rate(self.config.optimizer, self.global_step, num_steps)
 
     def finish_step(self, loss: float, num_broken: int) -> None:
-        progress = self.progress
+        progress, step = self.progress, self.progress.step + 1
+        curve = progress.curve
+        if step % math.ceil(self.steps_per_epoch / _CURVE_POINTS) == 0 or step == self.steps_per_epoch:
+            curve += (CurvePoint(progress.epoch + 1, self.global_step + 1, loss, self.lr),)
         self.progress = progress.model_copy(
             update={
-                "step": progress.step + 1,
+                "step": step,
+                "curve": curve,
                 "loss_sum": progress.loss_sum + loss,
                 "num_broken": progress.num_broken + num_broken,
             }
         )
 
-    def epoch_metrics(self, seconds: float) -> EpochMetrics:
+    def epoch_metrics(self) -> EpochMetrics:
         """Metrics of the training half of the epoch under way; none of its losses if nothing was trained."""
-        steps = self.progress.step
+        steps, seconds = self.progress.step, time.perf_counter() - self.started
         epoch = self.progress.epoch + (1 if self.config.epochs else 0)
         metrics: EpochMetrics = {"epoch": epoch, "time/epoch_s": seconds}
         if steps:
@@ -166,8 +186,18 @@ class _Run:
     def finish_epoch(self, metrics: EpochMetrics) -> None:
         history = (*self.progress.history, metrics)
         self.progress = Progress(
-            epoch=int(metrics["epoch"]), history=history, micro_batch_size=self.progress.micro_batch_size
+            epoch=int(metrics["epoch"]),
+            history=history,
+            curve=self.progress.curve,
+            micro_batch_size=self.progress.micro_batch_size,
         )
+
+    def interruption(self) -> TrainingInterruptedError:
+        """To be raised at this moment."""
+        elapsed_s = time.perf_counter() - self.started
+        self.progress = self.progress.model_copy(update={"elapsed_s": elapsed_s})
+        message = f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}, as asked"
+        return TrainingInterruptedError(message, self.progress, self.save)
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint of this moment."""
@@ -221,7 +251,7 @@ def _restore(run: _Run, folder: Path) -> None:
         run.scaler.load_state_dict(info.progress.grad_scaler)
 
 
-def _train_epoch(run: _Run) -> EpochMetrics:
+def _train_epoch(run: _Run, should_stop: Callable[[], bool]) -> EpochMetrics:
     """Trains to the end of the epoch; returns how loading its clips went."""
     rank, world_size = rank_and_world_size()
     batches = train_batches(
@@ -235,8 +265,10 @@ def _train_epoch(run: _Run) -> EpochMetrics:
     )
     loading = _Loading(batches)
     for batch in loading:
-        loss = _step(run, batch.video, batch.labels)
+        loss, stop = _step(run, batch.video, batch.labels, should_stop)
         run.finish_step(loss, batch.num_broken)
+        if stop:
+            raise run.interruption()
     return loading.metrics()
 
 
@@ -263,15 +295,21 @@ class _Loading:
         return {"time/data_wait_s": self._wait_s, "time/cache_hit_rate": hit_rate}
 
 
-def _step(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> float:
-    """One optimiser step on this worker's share of the global batch; returns the global mean loss."""
+def _step(
+    run: _Run, video_BCTHW: Tensor, labels_B: Tensor, should_stop: Callable[[], bool]
+) -> tuple[float, bool]:
+    """One optimiser step on this worker's share of the global batch: the global mean loss, and whether any worker
+    is to stop."""
     device = run.model.logit_scale.device
     loss = _accumulate(run, video_BCTHW.to(device, non_blocking=True), labels_B.to(device, non_blocking=True))
     parameters = list(run.model.trainable().values())
-    average_over_workers([loss, *(p.grad for p in parameters if p.grad is not None)])
+    stop = torch.tensor(
+        float(should_stop()), device=device
+    )  # travels with the gradients: all stop at the same step
+    average_over_workers([loss, stop, *(p.grad for p in parameters if p.grad is not None)])
     value = check_finite(loss, run.global_step)
     apply_gradients(parameters, run.optimizer, run.config.optimizer, lr=run.lr, scaler=run.scaler)
-    return value
+    return value, bool(stop > 0)
 
 
 def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
