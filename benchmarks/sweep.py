@@ -1,7 +1,8 @@
 """How much of a sweep's time is training? ``python -m benchmarks.sweep``: ours against a plain Tune + Train sweep.
 
-Both run the same short one-worker trials of :func:`vitaclip.fit` on the quickstart's world, two at once on two
-cores, each in a Ray of its own. Plain is what Ray's documentation shows: a Tune trial that runs a ``TorchTrainer``.
+Both run the same short trials of :func:`vitaclip.fit` on the quickstart's world with two workers on two cores (two
+trials of one worker at once, or with ``--workers 2`` one of two), each in a Ray of its own. Plain is what Ray's
+documentation shows: a Tune trial that runs a ``TorchTrainer``.
 
     efficiency   time inside training and evaluation steps / (wall time x slots)
     gap          seconds in a slot between one trial's last step and the next trial's first
@@ -39,7 +40,7 @@ from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import EpochEnd, fit
 
-SLOTS = 2
+CORES = 2
 TRAIN = {
     "backbone": {"name": "quickstart-tiny", "pretrained": "quickstart"},
     "prompts": {"num_global": 2},
@@ -58,6 +59,7 @@ TRAIN = {
 class Stopwatch:
     """When which trial was inside its steps, as the driver heard of it."""
 
+    slots: int
     started: float = field(default_factory=time.monotonic)
     steps: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     ended: float = 0.0
@@ -75,7 +77,7 @@ class Stopwatch:
         return {
             "trials": len(self.steps),
             "wall_s": wall_s,
-            "efficiency": sum(end - start for start, end in spans) / (wall_s * SLOTS),
+            "efficiency": sum(end - start for start, end in spans) / (wall_s * self.slots),
             "gap_s": median(self.gaps()),
             "longest_gap_s": max(self.gaps()),
             "trials_per_hour": 3600 * len(self.steps) / wall_s,
@@ -84,9 +86,9 @@ class Stopwatch:
     def gaps(self) -> list[float]:
         """Each trial took the slot that had been free for longest."""
         trials = sorted((spans[0][0], spans[-1][1]) for spans in self.steps.values())
-        free = [end for _, end in trials[:SLOTS]]
+        free = [end for _, end in trials[: self.slots]]
         gaps = []
-        for start, end in trials[SLOTS:]:
+        for start, end in trials[self.slots :]:
             previous = min(free)
             gaps.append(start - previous)
             free[free.index(previous)] = end
@@ -104,6 +106,8 @@ class _Listener:
 
     def started(self, trial: TrialRecord) -> None: ...
 
+    def broke_off(self, number: int, reason: str) -> None: ...
+
     def training_ended(self, number: int, state: str) -> None: ...
 
     def finished(self, result: TrialResult) -> None: ...
@@ -115,7 +119,7 @@ def run_ours(config: StudyConfig, folder: Path) -> Stopwatch:
     record = StudyRecord(open_store(store_uri), config.name)
     record.create_or_check(config, {})
     with ray_session(None, config.resources):
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(config.resources.max_concurrent_trials)
         mirror = Mirror(f"sqlite:///{folder / 'mlflow.db'}", record)
         mirror.start()
         run_study(Study(config, record), store_uri, mirror, _Listener(stopwatch))  # type: ignore[arg-type]
@@ -126,7 +130,8 @@ def run_ours(config: StudyConfig, folder: Path) -> Stopwatch:
 
 def run_plain(config: StudyConfig) -> Stopwatch:
     """The same trials, one ``TorchTrainer`` each, neither tracked nor benchmarked."""
-    stopwatch = Stopwatch()
+    slots = config.resources.max_concurrent_trials
+    stopwatch = Stopwatch(slots)
 
     class Listener(Callback):  # type: ignore[misc]
         def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +143,8 @@ def run_plain(config: StudyConfig) -> Stopwatch:
             stopwatch.epoch(trial.trial_id, result)
 
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "2"  # Ray's default
-    ray.init(address="local", num_cpus=num_cpus(), include_dashboard=False, log_to_driver=False)
+    # one more than there are: the watching trial's own share would keep the second worker out for ever
+    ray.init(address="local", num_cpus=num_cpus() + 1, include_dashboard=False, log_to_driver=False)
     try:
         with tempfile.TemporaryDirectory() as folder:
             stopwatch.started = time.monotonic()
@@ -147,8 +153,9 @@ def run_plain(config: StudyConfig) -> Stopwatch:
                 param_space={
                     "seed": tune.grid_search(list(range(config.search.num_trials))),
                     "config": config.train.model_dump(mode="json"),
+                    "num_workers": config.resources.max_workers,
                 },
-                tune_config=tune.TuneConfig(max_concurrent_trials=SLOTS),
+                tune_config=tune.TuneConfig(max_concurrent_trials=slots),
                 run_config=tune.RunConfig(storage_path=folder, callbacks=[Listener()], verbose=0),
             ).fit()
     finally:
@@ -161,7 +168,7 @@ def _plain_trial(config: dict[str, Any]) -> None:
         TorchTrainer(
             _plain_worker,
             train_loop_config=config,
-            scaling_config=train.ScalingConfig(num_workers=1),
+            scaling_config=train.ScalingConfig(num_workers=config["num_workers"]),
             run_config=train.RunConfig(storage_path=folder, callbacks=[TuneReportCallback()]),
         ).fit()
 
@@ -169,8 +176,11 @@ def _plain_trial(config: dict[str, Any]) -> None:
 def _plain_worker(config: dict[str, Any]) -> None:
     def report(end: EpochEnd) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            end.save(Path(folder))
-            train.report(dict(end.metrics), checkpoint=train.Checkpoint.from_directory(folder))
+            first = train.get_context().get_world_rank() == 0
+            if first:
+                end.save(Path(folder))
+            checkpoint = train.Checkpoint.from_directory(folder) if first else None
+            train.report(dict(end.metrics), checkpoint=checkpoint)
 
     fit(apply(TrainConfig.model_validate(config["config"]), {"seed": config["seed"]}), on_epoch_end=report)
 
@@ -181,6 +191,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--clips", type=int, default=320, help="training clips per epoch")
+    parser.add_argument("--workers", type=int, default=1, choices=[1, 2], help="of one trial")
     parser.add_argument("--skip-plain", action="store_true")
     options = parser.parse_args()
     values = TRAIN | {"epochs": options.epochs, "data": TRAIN["data"] | {"limit": options.clips}}  # type: ignore[operator]
@@ -192,7 +203,10 @@ def main() -> int:
             "train": values,
             "search_space": {"seed": {"type": "int", "low": 0, "high": 10_000}},
             "search": {"num_trials": options.trials, "sampler": {"name": "random"}},
-            "resources": {"max_concurrent_trials": SLOTS},
+            "resources": {
+                "num_workers": options.workers,
+                "max_concurrent_trials": CORES // options.workers,
+            },
         }
     )
     load_dataset("quickstart", "train")

@@ -39,8 +39,7 @@ _STOP_TIMEOUT_S = 30.0
 class Services:
     """The running services. Start them in order; all end with the ``with`` block, the last one first."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self._stack = ExitStack()
         names = (
             "s3",
@@ -61,6 +60,8 @@ class Services:
         self._services = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
 
     def __enter__(self) -> Services:
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vc-local-")))
+        self.folder.chmod(0o755)  # PostgreSQL's own user must reach its files
         try:
             for start in (self._start_s3, self._start_postgres, self._start_mlflow, self._start_ray):
                 start()
@@ -146,13 +147,16 @@ class Services:
 
     def _start_ray(self) -> None:
         """Two nodes with addresses of their own; Ray would replace 127.0.0.1 by a public one."""
-        dashboard = ("--dashboard-port", str(self.ports["dashboard"]), "--temp-dir", str(self.folder / "ray"))
-        self._start_ray_node("ray-head", 2, *dashboard)
+        self._start_ray_node("ray-head", 2, "--dashboard-port", str(self.ports["dashboard"]))
         self._start_ray_node("ray-worker", 3)
 
     def _start_ray_node(self, service: str, number: int, *options: str) -> None:
         port = self.ports[f"agent-{number}"]
-        own = ("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(port))
+        own = (
+            *("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(port)),
+            # a node removes and unpacks a job's working directory in its folder, even if another one runs there
+            *("--temp-dir", str(self.folder / f"ray-{number}")),
+        )
         self._run_composed(service, number, *own, *options)
         _wait(service, lambda: _answers(f"http://127.0.0.{number}:{port}/api/local_raylet_healthz"))
 
@@ -255,15 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", default="experiments/prompt_depth.yaml", metavar="FILE.yaml")
     parser.add_argument("--keep", action="store_true", help="leave the services up until Enter is pressed")
     options, rest = parser.parse_known_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="vc-local-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL's own user must reach its files
-        with Services(folder) as services:
-            code = services.sweep(options.file, *rest)
-            if options.keep:
-                password = services.secrets["MLFLOW_TRACKING_PASSWORD"]
-                print(f"MLflow: {services.mlflow_url}, user admin, password {password}")
-                input("Enter ends the services: ")
+    with Services() as services:
+        code = services.sweep(options.file, *rest)
+        if options.keep:
+            password = services.secrets["MLFLOW_TRACKING_PASSWORD"]
+            print(f"MLflow: {services.mlflow_url}, user admin, password {password}")
+            input("Enter ends the services: ")
     return code
 
 

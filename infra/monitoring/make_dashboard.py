@@ -32,10 +32,11 @@ PANELS = [  # title, unit, queries with their legends
         [(f"sum by (study) (rate(ray_vitaclip_epochs{STUDY}[10m])) * 3600", "{{study}}")],
     ),
     (
-        "Broken videos; what MLflow lacks",
+        "Broken videos; retries; what MLflow lacks",
         "short",
         [
             (f"sum by (study) (ray_vitaclip_broken_videos{STUDY})", "broken, {{study}}"),
+            (f"sum by (study) (ray_vitaclip_retries{STUDY})", "retries, {{study}}"),
             (f"sum by (study) (ray_vitaclip_tracking_waiting{STUDY})", "waiting, {{study}}"),
         ],
     ),
