@@ -25,17 +25,18 @@ from ray import tune
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import driver
-from orchestrator import progress as terminal
-from orchestrator.cluster import ray_session
 from orchestrator.config import BenchmarkConfig, ResourcesConfig, StudyConfig
-from orchestrator.mirror import Mirror
-from orchestrator.records import BenchmarkScore, SplitScore, StudyRecord, TrialRecord, TrialResult
-from orchestrator.search_space import apply
-from orchestrator.storage import open_store
-from orchestrator.study import Study
-from orchestrator.trial_log import TrialLog
-from orchestrator.worker import Job, Report
+from orchestrator.display import progress as terminal
+from orchestrator.execution import driver
+from orchestrator.execution.cluster import ray_session
+from orchestrator.execution.worker import Job, Report
+from orchestrator.search.search_space import apply
+from orchestrator.search.study import Study
+from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord, TrialResult
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.storage.trial_log import TrialLog
+from orchestrator.tracking.mirror import Mirror
 from tests.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
@@ -296,7 +297,7 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
 
 
 def _no_training(config: dict[str, Any]) -> None:
-    """In place of :func:`orchestrator.trial.run_trial`."""
+    """In place of :func:`orchestrator.execution.trial.run_trial`."""
     job = Job(**config["job"])
     train(StudyRecord(open_store(job.store_uri), job.study), job.number, tune.report)
 

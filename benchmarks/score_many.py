@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.data import write_scene
 from orchestrator.config import BenchmarkConfig
-from orchestrator.evaluation import Contestant, score_contestants
+from orchestrator.evaluation.benchmark import Contestant, score_contestants
 from vitaclip.config import TrainConfig
 from vitaclip.model.vita_clip import build_model
 

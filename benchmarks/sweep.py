@@ -28,14 +28,15 @@ from ray.train.torch import TorchTrainer
 from ray.tune.callback import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from orchestrator.cluster import num_cpus, ray_session
 from orchestrator.config import StudyConfig
-from orchestrator.driver import run_study
-from orchestrator.mirror import Mirror
-from orchestrator.records import StudyRecord, TrialRecord, TrialResult
-from orchestrator.search_space import apply
-from orchestrator.storage import open_store
-from orchestrator.study import Study
+from orchestrator.execution.cluster import num_cpus, ray_session
+from orchestrator.execution.driver import run_study
+from orchestrator.search.search_space import apply
+from orchestrator.search.study import Study
+from orchestrator.storage.records import TrialRecord, TrialResult
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.mirror import Mirror
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import EpochEnd, fit

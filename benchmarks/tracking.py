@@ -24,10 +24,11 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.config import StudyConfig
-from orchestrator.mirror import Mirror
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.storage import open_store
-from orchestrator.worker import Job, train_worker
+from orchestrator.execution.worker import Job, train_worker
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.mirror import Mirror
 from tests.conftest import write_motions
 from tests.mlflow_server import MlflowServer
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
-from orchestrator.records import StudyRecord
 from orchestrator.settings import Settings
-from orchestrator.storage import open_store
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError, VitaClipError
 
 

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.records import BenchmarkScore, StudyRecord, flatten
+from orchestrator.evaluation.statistics import mcnemar_p_value
 from orchestrator.show import trial_content
-from orchestrator.statistics import mcnemar_p_value
+from orchestrator.storage.records import BenchmarkScore, flatten
+from orchestrator.storage.study_record import StudyRecord
 
 SIGNIFICANCE = 0.05
 _BARS = "▁▂▃▄▅▆▇█"

@@ -15,8 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from orchestrator import command
 from orchestrator.config import Scalar
-from orchestrator.records import StudyRecord
-from orchestrator.search_space import check_point
+from orchestrator.search.search_space import check_point
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
 

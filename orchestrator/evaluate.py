@@ -17,10 +17,17 @@ from rich.table import Table
 
 from orchestrator import command
 from orchestrator.config import BenchmarkConfig, ClipTemplates
-from orchestrator.evaluation import PROTOCOLS, load_contestant, score_contestants, score_trials, summarise
-from orchestrator.records import BASELINE, StudyRecord
+from orchestrator.evaluation.benchmark import (
+    PROTOCOLS,
+    load_contestant,
+    score_contestants,
+    score_trials,
+    summarise,
+)
 from orchestrator.settings import Settings
-from orchestrator.tracking import Tracker, check_tracking
+from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.tracking.client import check_tracking
+from orchestrator.tracking.tracker import Tracker
 from vitaclip.config import EvalConfig
 from vitaclip.errors import InputError, suggest
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.progress import best_first, trials_table
-from orchestrator.records import StudyRecord, study_names
+from orchestrator.display.progress import trials_table
+from orchestrator.evaluation.ranking import best_first
 from orchestrator.settings import Settings
-from orchestrator.storage import open_store
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord, study_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,11 +21,13 @@ from rich.console import Console
 
 from orchestrator import command
 from orchestrator.compare import paired_scores
-from orchestrator.figures import StudyData, figures, optuna_study, read_study
-from orchestrator.pictures import write_pictures
-from orchestrator.records import BASELINE, BenchmarkScore, SplitScore, flatten
+from orchestrator.display.figures import StudyData, figures, optuna_study, read_study
+from orchestrator.display.pictures import write_pictures
 from orchestrator.settings import Settings
-from orchestrator.tracking import Tracker, check_tracking
+from orchestrator.storage.records import BenchmarkScore, SplitScore, flatten
+from orchestrator.storage.study_record import BASELINE
+from orchestrator.tracking.client import check_tracking
+from orchestrator.tracking.tracker import Tracker
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import VitaClipError

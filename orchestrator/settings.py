@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from orchestrator.storage import LocalStore, open_store
+from orchestrator.storage.store import LocalStore, open_store
 
 
 class Settings(BaseSettings):

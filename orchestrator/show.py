@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.records import StudyRecord, flatten
+from orchestrator.storage.records import flatten
+from orchestrator.storage.study_record import StudyRecord
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

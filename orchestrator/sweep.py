@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.search_space import resolve
+from orchestrator.search.search_space import resolve
 from orchestrator.settings import Settings
 from orchestrator.yaml_file import load_study
 from vitaclip.errors import InputError, VitaClipError
 
 if TYPE_CHECKING:
-    from orchestrator.records import TrialResult
-    from orchestrator.study import Study
+    from orchestrator.search.study import Study
+    from orchestrator.storage.records import TrialResult
 
 _CLOSE_TIMEOUT_S = 30.0
 _PIPE_WIDTH = 140  # characters, where no terminal says
@@ -55,16 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     """Runs a study to its end, or on from where it was left, and prints its trials."""
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
-    from orchestrator.cluster import check_local_resources, ray_session
-    from orchestrator.driver import run_study
-    from orchestrator.lease import Lease
-    from orchestrator.mirror import Mirror
-    from orchestrator.nodes import check_nodes, check_settings
-    from orchestrator.preflight import preflight, provenance
-    from orchestrator.progress import Progress
-    from orchestrator.records import StudyRecord
-    from orchestrator.storage import open_store
-    from orchestrator.study import Study
+    from orchestrator.display.progress import Progress
+    from orchestrator.execution.cluster import check_local_resources, ray_session
+    from orchestrator.execution.driver import run_study
+    from orchestrator.execution.lease import Lease
+    from orchestrator.execution.nodes import check_nodes, check_settings
+    from orchestrator.execution.preflight import preflight, provenance
+    from orchestrator.search.study import Study
+    from orchestrator.storage.store import open_store
+    from orchestrator.storage.study_record import StudyRecord
+    from orchestrator.tracking.mirror import Mirror
 
     if settings.ray_address is None:
         check_local_resources(config.resources)
@@ -90,9 +90,9 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
 
 def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     """Prints what a sweep would do and where it would write."""
-    from orchestrator.records import StudyRecord
     from orchestrator.settings import without_password
-    from orchestrator.storage import open_store
+    from orchestrator.storage.store import open_store
+    from orchestrator.storage.study_record import StudyRecord
 
     record = StudyRecord(open_store(settings.store_uri), config.name)
     results = record.results() if record.exists() else []
@@ -155,7 +155,7 @@ def space_table(config: StudyConfig) -> Table:
 def _conclude(
     study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
 ) -> int:
-    from orchestrator.progress import points_table, trials_table
+    from orchestrator.display.progress import points_table, trials_table
     from orchestrator.settings import without_password
 
     results = study.record.with_later_scores(study.record.results())

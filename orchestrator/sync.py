@@ -10,7 +10,8 @@ from rich.console import Console
 
 from orchestrator import command
 from orchestrator.settings import Settings, without_password
-from orchestrator.tracking import Tracker, check_tracking
+from orchestrator.tracking.client import check_tracking
+from orchestrator.tracking.tracker import Tracker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

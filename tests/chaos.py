@@ -28,8 +28,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.records import StudyRecord
-from orchestrator.storage import Store, open_store
+from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.study_record import StudyRecord
 from tests.conftest import write_motions
 from tests.mlflow_server import MlflowServer
 from tests.ray_cluster import RayCluster

@@ -25,8 +25,8 @@ from unittest.mock import patch
 
 from mlflow import MlflowClient
 
-from orchestrator.records import StudyRecord
-from orchestrator.storage import Store, open_store
+from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.study_record import StudyRecord
 from tests.browser import photograph
 from tests.chaos import first_difference
 from tests.mlflow_server import MlflowServer

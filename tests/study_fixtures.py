@@ -7,16 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.config import BenchmarkConfig, StudyConfig
-from orchestrator.records import (
-    BASELINE,
-    BenchmarkScore,
-    SplitScore,
-    StudyRecord,
-    TrialRecord,
-    TrialResult,
-    best_epoch,
-)
-from orchestrator.storage import Store
+from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord, TrialResult, best_epoch
+from orchestrator.storage.store import Store
+from orchestrator.storage.study_record import BASELINE, StudyRecord
 from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
 

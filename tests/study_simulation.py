@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import StudyConfig
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.schedulers import falls_short
-from orchestrator.storage import MissingKeyError, Store
-from orchestrator.study import Study
+from orchestrator.search.schedulers import falls_short
+from orchestrator.search.study import Study
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import MissingKeyError, Store
+from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import PROVENANCE, study_config
 
 NUM_EPOCHS = 4

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.lease import Lease
-from orchestrator.metrics import GAUGES
-from orchestrator.records import StudyRecord
-from orchestrator.storage import open_store
+from orchestrator.display.metrics import GAUGES
+from orchestrator.execution.lease import Lease
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
 from tests.ray_cluster import RayCluster
 from tests.test_sweep import NUM_TRIALS, STUDY, half_trained, results
 

@@ -20,7 +20,7 @@ import os, signal, sys, time
 import psutil, ray
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from orchestrator.cluster import ray_session
+from orchestrator.execution.cluster import ray_session
 from orchestrator.config import ResourcesConfig
 
 

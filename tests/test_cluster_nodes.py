@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import nodes
-from orchestrator.cluster import check_capacity
 from orchestrator.config import ResourcesConfig
-from orchestrator.preflight import dataset_digest
+from orchestrator.execution import nodes
+from orchestrator.execution.cluster import check_capacity
+from orchestrator.execution.preflight import dataset_digest
 from orchestrator.settings import Settings
-from orchestrator.storage import open_store
+from orchestrator.storage.store import open_store
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 

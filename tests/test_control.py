@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.control import main
-from orchestrator.records import Control, StudyRecord
-from orchestrator.storage import LocalStore
+from orchestrator.storage.records import Control
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import new_record, propose
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator import evaluate, evaluation
+from orchestrator import evaluate
 from orchestrator.config import BenchmarkConfig
-from orchestrator.evaluation import score_trials
-from orchestrator.records import BASELINE, StudyRecord, TrialRecord
-from orchestrator.statistics import bootstrap_interval, mcnemar_p_value, mean_and_std
-from orchestrator.storage import LocalStore
+from orchestrator.evaluation import benchmark as evaluation
+from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.evaluation.statistics import bootstrap_interval, mcnemar_p_value, mean_and_std
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import BASELINE, StudyRecord
 from tests.study_fixtures import STARTED, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.errors import InputError

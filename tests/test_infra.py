@@ -21,7 +21,7 @@ import yaml
 from mlflow import MlflowClient
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from orchestrator.metrics import GAUGES
+from orchestrator.display.metrics import GAUGES
 
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"

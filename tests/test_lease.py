@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lease import Lease, LeaseLostError
-from orchestrator.storage import LocalStore
+from orchestrator.execution.lease import Lease, LeaseLostError
+from orchestrator.storage.store import LocalStore
 from vitaclip.errors import InputError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestrator.lease import Lease
-from orchestrator.storage import LocalStore
+from orchestrator.execution.lease import Lease
+from orchestrator.storage.store import LocalStore
 with Lease(LocalStore(Path(sys.argv[1])), "study"):
     print("held", flush=True)
     time.sleep(60)
@@ -82,7 +82,7 @@ def test_a_driver_elsewhere_that_beats_is_left_alone(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_another_host(store)
-    monkeypatch.setattr("orchestrator.lease.time.sleep", lambda _: as_another_host(store, beat=2))
+    monkeypatch.setattr("orchestrator.execution.lease.time.sleep", lambda _: as_another_host(store, beat=2))
     with pytest.raises(InputError, match="process 7 on elsewhere"), Lease(store, "study", dead_after_s=5):
         pass
 

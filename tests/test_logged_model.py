@@ -12,9 +12,11 @@ import open_clip
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.storage import LocalStore
-from orchestrator.tracking import MODEL_TAG, Tracker
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.registry import MODEL_TAG
+from orchestrator.tracking.tracker import Tracker
 from tests.study_fixtures import STARTED, finish, study_config
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.train import EpochEnd, fit

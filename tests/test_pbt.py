@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator import pbt
 from orchestrator.config import StudyConfig
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.storage import LocalStore
-from orchestrator.study import Study
-from orchestrator.worker import Job, train_worker
+from orchestrator.execution.worker import Job, train_worker
+from orchestrator.search import pbt
+from orchestrator.search.study import Study
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import PROVENANCE, study_config
 from tests.sweeps import untimed
 from vitaclip.config import BackboneConfig

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.progress import Progress, best_first, pareto_set, points_table, trials_table
-from orchestrator.records import TrialRecord, TrialResult
-from orchestrator.search_space import apply
+from orchestrator.display.progress import Progress, points_table, trials_table
+from orchestrator.display.tally import Tally
+from orchestrator.evaluation.ranking import best_first, pareto_set
+from orchestrator.search.search_space import apply
+from orchestrator.storage.records import TrialRecord, TrialResult
 from orchestrator.sweep import expected_time
-from orchestrator.tally import Tally
 from tests.study_fixtures import STARTED, history_of, study_config
 
 TWO_OBJECTIVES = [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}]

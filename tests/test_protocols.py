@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.evaluation import PROTOCOLS, load_contestant, score_contestants, summarise
+from orchestrator.evaluation.benchmark import PROTOCOLS, load_contestant, score_contestants, summarise
 from tests.conftest import write_square
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes

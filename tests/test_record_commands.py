@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import compare, ls, show, sync
-from orchestrator.records import StudyRecord
-from orchestrator.storage import LocalStore
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import lacking_scores
 from tests.study_fixtures import (
     ZERO_SHOT,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import Objective
-from orchestrator.records import BASELINE, StudyRecord, best_epoch, config_hash, study_names
-from orchestrator.storage import KeyExistsError, LocalStore, StoreError
+from orchestrator.storage.records import best_epoch
+from orchestrator.storage.store import KeyExistsError, LocalStore, StoreError
+from orchestrator.storage.study_record import BASELINE, StudyRecord, config_hash, study_names
 from tests.study_fixtures import (
     finish,
     history_of,

@@ -9,10 +9,10 @@ import optuna
 import pytest
 
 from orchestrator import report
-from orchestrator.figures import class_gains, figures, optuna_study, pareto_front, read_study
-from orchestrator.records import BASELINE, StudyRecord
+from orchestrator.display.figures import class_gains, figures, optuna_study, pareto_front, read_study
 from orchestrator.report import confused_pairs, page, write_report
-from orchestrator.storage import LocalStore
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import BASELINE, StudyRecord
 from tests.browser import CHROMIUM, visit
 from tests.conftest import MOTIONS
 from tests.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score

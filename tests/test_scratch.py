@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.scratch import reap_scratch, scratch_folder
+from orchestrator.execution.scratch import reap_scratch, scratch_folder
 
 
 def test_a_folder_whose_owner_is_being_written_is_left_alone(

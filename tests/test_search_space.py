@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.search_space import apply, field_names, resolve, suggest_params
+from orchestrator.search.search_space import apply, field_names, resolve, suggest_params
 from tests.study_fixtures import study_config
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError

@@ -11,8 +11,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from orchestrator.s3_store import S3Store
-from orchestrator.storage import (
+from orchestrator.storage.s3_store import S3Store
+from orchestrator.storage.store import (
     KeyExistsError,
     LocalStore,
     MissingKeyError,
@@ -185,7 +185,7 @@ def test_no_half_written_file_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     store = LocalStore(tmp_path)
     store.write_json("a.json", 1)
     monkeypatch.setattr(
-        "orchestrator.storage._sync", lambda path: (_ for _ in ()).throw(OSError("disk full"))
+        "orchestrator.storage.store._sync", lambda path: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         store.write_json("a.json", 2)
@@ -257,7 +257,7 @@ def test_failures_may_go_on_for_as_long_as_they_like(
 ) -> None:
     """botocore alone stops trying after some hundred requests of which so many fail."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    monkeypatch.setattr("orchestrator.s3_store.random.uniform", lambda *_: 0.001)
+    monkeypatch.setattr("orchestrator.storage.s3_store.random.uniform", lambda *_: 0.001)
     with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
         failing,
         _,

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.records import StudyRecord
-from orchestrator.search_space import resolve
-from orchestrator.storage import open_store
+from orchestrator.search.search_space import resolve
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
 from tests.s3_server import faulty_proxy, s3_server

@@ -12,17 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestrator import ls, report, show, sync
 from orchestrator.config import BenchmarkConfig
-from orchestrator.mirror import Mirror
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.storage import LocalStore, open_store
-from orchestrator.tracking import Tracker, check_tracking
-from orchestrator.worker import Job, PreemptedError, train_worker
+from orchestrator.execution.worker import Job, PreemptedError, train_worker
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore, open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.client import check_tracking
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.tracker import Tracker
 from tests.mlflow_server import MlflowServer
 from tests.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from tests.study_fixtures import (
@@ -105,7 +108,10 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
     assert complete.data.metrics["best/val/top1"] == 0.6
     assert complete.data.metrics["zero_shot/quickstart/top1"] == pytest.approx(2 / 3)
     assert steps_of(uri, parent, "best/val/top1") == [(1, 0.6), (2, 0.6), (3, 0.6)]
-    assert {"result.json", "config.yaml"} <= artifacts_of(uri, complete)
+    assert {"result.json", "config.yaml", "curves.csv"} <= artifacts_of(uri, complete)
+    curves = mlflow.artifacts.load_text(f"{complete.info.artifact_uri}/curves.csv").splitlines()
+    top1 = curves[0].split(",").index("val/top1")
+    assert [float(row.split(",")[top1]) for row in curves[1:]] == [0.2, 0.6, 0.5]
     assert {"study.yaml", "environment.yaml"} <= artifacts_of(uri, parent)
     assert [data.dataset.name for data in complete.inputs.dataset_inputs] == ["quickstart/train"]
     assert complete.data.tags["vitaclip.backbone_sha256"] == "0" * 64
@@ -255,8 +261,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> I
 @pytest.fixture
 def failing(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultyProxy]]:
     """The server's address through a proxy, and the proxy."""
-    monkeypatch.setattr("orchestrator.mirror._FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr("orchestrator.mirror._LAST_DELAY_S", 0.5)
+    monkeypatch.setattr("orchestrator.tracking.mirror._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.mirror._LAST_DELAY_S", 0.5)
     with faulty_proxy(S3Server(server.uri, "", ""), faults=("lost_answer",)) as (direct, proxy):
         yield direct.endpoint_url, proxy
 
@@ -296,7 +302,7 @@ def test_training_never_waits_and_sync_delivers_later(
     record = new_record(LocalStore(tmp_path / "store"), name="away")
     uri, proxy = failing
     proxy.share, proxy.faults = 1.0, ("cut_upload",)
-    monkeypatch.setattr("orchestrator.mirror._MAX_WAITING", 3)
+    monkeypatch.setattr("orchestrator.tracking.mirror._MAX_WAITING", 3)
     mirror = Mirror(uri, record)
     started = time.monotonic()
     mirror.start()

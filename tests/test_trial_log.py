@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator import show
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.records import StudyRecord
-from orchestrator.storage import open_store
-from orchestrator.study import Study
-from orchestrator.trial_log import TrialLog
-from orchestrator.worker import Job, train_worker
+from orchestrator.execution.worker import Job, train_worker
+from orchestrator.search.study import Study
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.storage.trial_log import TrialLog
 from orchestrator.yaml_file import read_yaml
 from tests.test_sweep import STUDY
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 
 from matplotlib.figure import Figure
 
-from orchestrator.records import SplitScore
+from orchestrator.storage.records import SplitScore
 
 
 def per_class_csv(split: SplitScore) -> str:
@@ -21,6 +22,16 @@ def per_class_csv(split: SplitScore) -> str:
     rows.writerows(
         [name, int(total), accuracy.get(name, "")] for name, total in zip(split.classes, totals, strict=True)
     )
+    return text.getvalue()
+
+
+def curves_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """A row of metrics per epoch."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for metrics in history for name in metrics))
+    rows = csv.DictWriter(text, names)
+    rows.writeheader()
+    rows.writerows(history)
     return text.getvalue()
 
 

@@ -12,7 +12,14 @@ import optuna
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from orchestrator.figures import StudyData, accuracies, fanova, first_objective, pareto_front, trade_offs
+from orchestrator.display.figures import (
+    StudyData,
+    accuracies,
+    fanova,
+    first_objective,
+    pareto_front,
+    trade_offs,
+)
 
 
 def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:

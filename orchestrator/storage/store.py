@@ -1,4 +1,4 @@
-"""Where records and checkpoints live: a local folder or S3-compatible object storage (:mod:`orchestrator.s3_store`).
+"""Where records and checkpoints live: a local folder, or S3-compatible storage (:mod:`orchestrator.storage.s3_store`).
 
 Keys are relative, with forward slashes. Every single write is atomic. A folder (a checkpoint) is published by
 writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the manifest it does not exist.
@@ -257,7 +257,7 @@ def open_store(uri: str) -> Store:
     Raises:
         InputError: the URI has another scheme, or names no bucket.
     """
-    from orchestrator.s3_store import S3Store  # it is a Store
+    from orchestrator.storage.s3_store import S3Store  # it is a Store
 
     parts = urlsplit(uri)
     if parts.scheme == "s3":

@@ -17,8 +17,8 @@ from typing import Self
 
 from pydantic_core import to_json
 
-from orchestrator.records import StudyRecord
-from orchestrator.storage import StoreError
+from orchestrator.storage.store import StoreError
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.distributed import rank_and_world_size
 
 _PACKAGES = ("vitaclip", "orchestrator")

@@ -15,10 +15,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.preflight import dataset_digest, dataset_splits
-from orchestrator.scratch import reap_scratch
+from orchestrator.execution.preflight import dataset_digest, dataset_splits
+from orchestrator.execution.scratch import reap_scratch
 from orchestrator.settings import Settings
-from orchestrator.storage import Store, open_store
+from orchestrator.storage.store import Store, open_store
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError, VitaClipError
 

@@ -1,6 +1,6 @@
 """What runs in a trial's actor: the training itself if it has one worker, else a Ray Train worker group.
 
-Both call :func:`orchestrator.worker.train_worker`. A one-worker trial inside a reused actor starts in a
+Both call :func:`orchestrator.execution.worker.train_worker`. A one-worker trial inside a reused actor starts in a
 fraction of a second; a worker group takes several, so it is used where it is needed: for several workers.
 """
 
@@ -18,22 +18,24 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 
-from orchestrator.preemption import Notice
-from orchestrator.scratch import scratch_folder
-from orchestrator.worker import Job, PreemptedError, train_worker
+from orchestrator.execution.preemption import Notice
+from orchestrator.execution.scratch import scratch_folder
+from orchestrator.execution.worker import Job, PreemptedError, train_worker
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 
 # The keys under which a trial reports why it ends early.
 FAILURE = "failure"  # trying again would not help
 PREEMPTION = "preemption"  # a machine of its is taken away: elsewhere it goes on
 BREAKDOWN = "breakdown"  # a worker was lost
-_START_ATTEMPTS = 90  # of 20 s each (orchestrator/cluster.py): half an hour for a lost node to come back
+_START_ATTEMPTS = (
+    90  # of 20 s each (orchestrator/execution/cluster.py): half an hour for a lost node to come back
+)
 _UNUSED = (DatasetsCallback, PlacementGroupCleanerCallback)
 _HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.worker.Job`."""
+    """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.execution.worker.Job`."""
     job = Job(**config["job"])
     with scratch_folder() as folder:
         try:
@@ -111,7 +113,7 @@ class _Trainer(TorchTrainer):
         """Without a process for Ray's datasets, and without the cleaner.
 
         This is a process per trial that outlives it, and that is blind without a dashboard;
-        :func:`orchestrator.cluster.free_dead_groups` does its work.
+        :func:`orchestrator.execution.cluster.free_dead_groups` does its work.
         """
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
         return [callback for callback in callbacks if not isinstance(callback, _UNUSED)]

@@ -24,7 +24,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.storage import KeyExistsError, MissingKeyError, Store, StoreError, checked_key
+from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError, checked_key
 
 _PATIENCE_S = 300.0  # how long an operation is tried again before its failure is raised
 _PROBE_PATIENCE_S = 3.0  # the same at a sweep's start, where a server that is away is reported in seconds

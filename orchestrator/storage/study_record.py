@@ -4,9 +4,9 @@
 
     <study>/study.json                          what the study is and what it ran on
     <study>/trials/0003/trial.json              written before the trial starts
-    <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage`)
+    <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage.store`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
-    <study>/trials/0003/log.jsonl               what happened to it (see :mod:`orchestrator.trial_log`)
+    <study>/trials/0003/log.jsonl               what happened to it (see :mod:`orchestrator.storage.trial_log`)
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
     <study>/baseline/scores/<benchmark>.json    the same benchmark on the frozen CLIP, without prompts
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import tempfile
 import uuid
@@ -24,17 +23,25 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
-from orchestrator.storage import MANIFEST, MissingKeyError, Store, StoreError
+from orchestrator.storage.records import (
+    BenchmarkScore,
+    Control,
+    StudyInfo,
+    TrialRecord,
+    TrialResult,
+    best_epoch,
+    best_epochs,
+    flatten,
+)
+from orchestrator.storage.store import MANIFEST, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
-from vitaclip.config import Config, TrainConfig
+from vitaclip.config import Config
 from vitaclip.errors import InputError
-from vitaclip.evaluate import confusion_matrix, per_class_top1
 
 _NUM_READERS = 16  # requests under way at once when a whole study is read
 BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
@@ -51,101 +58,6 @@ _MAY_CHANGE = (
     "search.patience",
     "search.max_",
 )
-
-
-class StudyInfo(Config):
-    """``study.json``."""
-
-    id: str
-    created_at: AwareDatetime
-    config: StudyConfig
-    config_hash: str
-    provenance: dict[str, Scalar]
-
-
-class TrialRecord(Config):
-    """``trial.json``: one proposed point with its complete training config."""
-
-    number: int
-    params: dict[str, Scalar]
-    train: TrainConfig
-    bar: dict[int, float] = Field({}, description="epoch -> objective to have reached by then, or stop")
-    parent: int | None = Field(None, description="pbt: the trial whose end this one goes on from")
-    stop_epoch: int | None = Field(None, description="pbt: the last epoch, instead of train.epochs")
-    proposed_at: AwareDatetime
-
-    @property
-    def last_epoch(self) -> int:
-        """The epoch after which it is complete."""
-        return self.train.epochs if self.stop_epoch is None else self.stop_epoch
-
-
-class TrialResult(Config):
-    """``result.json``: how a trial ended. Metrics are fractions, losses or seconds, by epoch."""
-
-    number: int
-    state: Literal["complete", "pruned", "failed"]
-    reason: str | None = None
-    params: dict[str, Scalar]
-    values: tuple[float, ...] | None = Field(None, description="objectives at the best epoch; None: no epoch")
-    metrics: dict[str, float] = Field({}, description="of the best epoch")
-    history: tuple[dict[str, float], ...] = ()
-    best_epoch: int | None = None
-    checkpoint: str | None = None
-    benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")
-    protocols: tuple[BenchmarkConfig, ...] = Field((), description="those that benchmarks was computed by")
-    proposed_at: AwareDatetime
-    finished_at: AwareDatetime
-    durations: dict[str, float] = Field({}, description="seconds, e.g. train_s, benchmarks_s")
-
-
-class SplitScore(Config):
-    """One split's score. ``clips`` are positions in the manifest; ``labels``, ``ranked`` belong to them."""
-
-    split: str
-    top1: float
-    top5: float
-    num_broken: int = Field(description="clips that could not be read; they are left out")
-    num_missing: int = Field(0, description="clips that are annotated but have no file; they are left out")
-    classes: tuple[str, ...]
-    clips: tuple[int, ...]
-    labels: tuple[int, ...]
-    ranked: tuple[tuple[int, ...], ...] = Field(description="the five most probable classes, best first")
-
-    @property
-    def correct(self) -> dict[int, bool]:
-        """Clip -> whether the most probable class was right."""
-        rows = zip(self.clips, self.labels, self.ranked, strict=True)
-        return {clip: label == best[0] for clip, label, best in rows}
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-        return confusion_matrix(self.labels, [best[0] for best in self.ranked], len(self.classes))
-
-    @property
-    def per_class_top1(self) -> dict[str, float]:
-        """Accuracy of each class that has clips."""
-        return per_class_top1(self.classes, self.confusion)
-
-
-class BenchmarkScore(Config):
-    """``scores/<benchmark>.json``: a checkpoint's score on all splits of one benchmark."""
-
-    benchmark: BenchmarkConfig
-    checkpoint: str
-    splits: tuple[SplitScore, ...]
-    metrics: dict[str, float]
-    scored_at: AwareDatetime
-    duration_s: float
-
-
-class Control(Config):
-    """``control.json``: what was changed while the study runs (:mod:`orchestrator.control`)."""
-
-    paused: bool = False
-    num_trials: int | None = Field(None, description="instead of search.num_trials")
-    points: tuple[dict[str, Scalar], ...] = Field((), description="points to try as soon as possible")
 
 
 class StudyRecord:
@@ -410,41 +322,9 @@ def study_names(store: Store) -> list[str]:
     return [parts[0] for parts in keys if len(parts) == 2 and parts[1] == "study.json"]
 
 
-def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> int:
-    """The epoch with the best objective. Raises InputError as :func:`best_epochs` does."""
-    return best_epochs(history, objective)[0]
-
-
-def best_epochs(history: Sequence[Mapping[str, float]], objective: Objective) -> list[int]:
-    """Epochs by their objective, best first; the earliest of equals first; those with NaN are left out.
-
-    Raises:
-        InputError: no epoch reported the objective's metric.
-    """
-    known = [metrics for metrics in history if not math.isnan(metrics.get(objective.metric, math.nan))]
-    if not known:
-        found = ", ".join(sorted(history[-1])) if history else "no epoch"
-        raise InputError(
-            f"objective {objective.metric!r}: found {found}; name one of the metrics of training"
-        )
-    sign = -1 if objective.mode == "max" else 1
-    return [int(m["epoch"]) for m in sorted(known, key=lambda m: sign * m[objective.metric])]
-
-
 def config_hash(config: StudyConfig) -> str:
     """SHA-256 over everything that decides what the study measures."""
     return hashlib.sha256(json.dumps(_identity(config), sort_keys=True).encode()).hexdigest()
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _identity(config: StudyConfig) -> dict[str, Any]:

@@ -9,32 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Read by Ray when it is imported. No reports home; none of Tune's own files, tables and signal handlers.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a job's settings reach its driver, which hands them on: no conflict
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # Train takes one report per check
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # orchestrator/preemption.py does without a process per trial
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # then a lost node is known to be lost, and fewer workers start
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # start actors side by side; the study limits how many
-}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+import ray
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-import ray  # noqa: E402
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]  # noqa: E402
-from ray.util.placement_group import PlacementGroup, remove_placement_group  # noqa: E402
-
-from orchestrator.config import ResourcesConfig  # noqa: E402
-from orchestrator.scratch import scratch_folder  # noqa: E402
-from vitaclip.errors import InputError  # noqa: E402
+from orchestrator.config import ResourcesConfig
+from orchestrator.execution import RAY_ENVIRONMENT
+from orchestrator.execution.scratch import scratch_folder
+from vitaclip.errors import InputError
 
 # Settings that workers share with the driver; credentials are their node's own.
 _FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -125,7 +107,7 @@ def _tracking_settings_hidden() -> Iterator[None]:
 @contextmanager
 def _remote_ray(address: str) -> Iterator[None]:
     variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
-    variables |= {name: os.environ[name] for name in _ENVIRONMENT} | {"RAY_ADDRESS": address}
+    variables |= {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
     try:
         ray.init(
             address=address,

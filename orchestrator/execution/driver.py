@@ -19,13 +19,13 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from orchestrator.config import ResourcesConfig
-from orchestrator.metrics import Metrics
-from orchestrator.mirror import Mirror
-from orchestrator.progress import Progress
-from orchestrator.scoring import Scorer
-from orchestrator.study import Study
-from orchestrator.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
-from orchestrator.worker import Job
+from orchestrator.display.metrics import Metrics
+from orchestrator.display.progress import Progress
+from orchestrator.execution.scoring import Scorer
+from orchestrator.execution.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
+from orchestrator.execution.worker import Job
+from orchestrator.search.study import Study
+from orchestrator.tracking.mirror import Mirror
 
 _ERROR_LINES = 3
 # What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.

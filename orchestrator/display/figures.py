@@ -12,9 +12,11 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from orchestrator.progress import best_first, format_params
-from orchestrator.records import BASELINE, BenchmarkScore, StudyInfo, StudyRecord, TrialResult
-from orchestrator.search_space import suggest_params
+from orchestrator.display.progress import format_params
+from orchestrator.evaluation.ranking import best_first
+from orchestrator.search.search_space import suggest_params
+from orchestrator.storage.records import BenchmarkScore, StudyInfo, TrialResult
+from orchestrator.storage.study_record import BASELINE, StudyRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

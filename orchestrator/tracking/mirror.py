@@ -8,9 +8,11 @@ import queue
 import threading
 from collections.abc import Callable
 
-from orchestrator.records import StudyRecord, TrialResult
 from orchestrator.settings import without_password
-from orchestrator.tracking import Tracker, reason
+from orchestrator.storage.records import TrialResult
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.client import reason
+from orchestrator.tracking.tracker import Tracker
 
 _MAX_WAITING = 10_000
 _FIRST_DELAY_S, _LAST_DELAY_S = 1.0, 30.0  # between two attempts while MLflow fails

@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from orchestrator.config import BenchmarkConfig, ClipTemplates
-from orchestrator.records import BASELINE, BenchmarkScore, SplitScore, StudyRecord
-from orchestrator.statistics import bootstrap_interval, mean_and_std
+from orchestrator.evaluation.statistics import bootstrap_interval, mean_and_std
+from orchestrator.storage.records import BenchmarkScore, SplitScore
+from orchestrator.storage.study_record import BASELINE, StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import CLASS_LISTS, load_dataset

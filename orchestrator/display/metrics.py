@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Gauge
 
-from orchestrator.records import TrialResult
-from orchestrator.study import Study
-from orchestrator.tally import Tally
+from orchestrator.display.tally import Tally
+from orchestrator.search.study import Study
+from orchestrator.storage.records import TrialResult
 
 _INTERVAL_S = 1.0
 _STATES = ("waiting", "running", "scoring", "complete", "pruned", "failed")

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.search_space import apply, edge_values
+from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
-from orchestrator.storage import open_store
-from orchestrator.tracking import check_tracking
+from orchestrator.storage.store import open_store
+from orchestrator.tracking.client import check_tracking
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
@@ -38,7 +38,7 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
 
 def provenance(config: StudyConfig) -> dict[str, Scalar]:
     """What the study runs on: code, lock file, versions, machine, and the datasets' digests."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     lock = root / "requirements.lock"
     return {
         "git_commit": _git(root, "rev-parse", "HEAD") or os.environ.get("VITACLIP_GIT_COMMIT") or None,

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.scratch import is_alive, is_local, this_process
-from orchestrator.storage import KeyExistsError, Store, StoreError
+from orchestrator.execution.scratch import is_alive, is_local, this_process
+from orchestrator.storage.store import KeyExistsError, Store, StoreError
 from vitaclip.errors import InputError, VitaClipError
 
 BEAT_S = 5.0

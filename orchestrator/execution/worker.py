@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 
 from orchestrator.config import ResourcesConfig
-from orchestrator.records import StudyRecord, TrialRecord
-from orchestrator.schedulers import falls_short
-from orchestrator.storage import open_store
-from orchestrator.trial_log import TrialLog
+from orchestrator.search.schedulers import falls_short
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.storage.trial_log import TrialLog
 from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint
 from vitaclip.distributed import gather_from_workers, rank_and_world_size
 from vitaclip.errors import VitaClipError
@@ -48,7 +49,7 @@ class PreemptedError(VitaClipError):
 
 
 class _EnoughError(Exception):
-    """The trial ends here: it missed its bar (:mod:`orchestrator.schedulers`), or its generation is over."""
+    """The trial ends here: it missed its bar (:mod:`orchestrator.search.schedulers`), or its generation is over."""
 
 
 def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lambda: False) -> None:

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Literal
 
-from orchestrator import pbt
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.records import Control, StudyRecord, TrialRecord, TrialResult, best_epoch
-from orchestrator.sampler import PointOutcome, Proposer
-from orchestrator.schedulers import Curve, History, bar, curve, falls_short
-from orchestrator.search_space import Params, apply
-from orchestrator.storage import KeyExistsError
+from orchestrator.search import pbt
+from orchestrator.search.sampler import PointOutcome, Proposer
+from orchestrator.search.schedulers import Curve, History, bar, curve, falls_short
+from orchestrator.search.search_space import Params, apply
+from orchestrator.storage.records import Control, TrialRecord, TrialResult, best_epoch
+from orchestrator.storage.store import KeyExistsError
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
 Wait = Literal["wait"]

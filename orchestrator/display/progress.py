@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.records import TrialRecord, TrialResult
-from orchestrator.tally import RunningTrial, Tally
+from orchestrator.display.tally import RunningTrial, Tally
+from orchestrator.evaluation.ranking import best_first, pareto_set
+from orchestrator.storage.records import TrialRecord, TrialResult
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -153,33 +154,6 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
             str(len(group)),
         )
     return table
-
-
-def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:
-    """Numbers of the complete trials that no other one beats in every objective."""
-    signs = [1 if objective.mode == "max" else -1 for objective in config.search.objectives]
-    points = {
-        result.number: tuple(sign * value for sign, value in zip(signs, result.values, strict=True))
-        for result in results
-        if result.state == "complete" and result.values
-    }
-    return {
-        number
-        for number, point in points.items()
-        if not any(
-            other != point and all(a >= b for a, b in zip(other, point, strict=True))
-            for other in points.values()
-        )
-    }
-
-
-def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
-    """By the first objective: complete trials, then pruned ones, then failed ones."""
-    sign = -1 if config.search.objectives[0].mode == "max" else 1
-    states = ("complete", "pruned", "failed")
-    return sorted(
-        results, key=lambda r: (states.index(r.state), sign * r.values[0] if r.values else 0, r.number)
-    )
 
 
 def format_params(params: Mapping[str, Scalar]) -> str:

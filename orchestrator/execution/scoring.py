@@ -12,10 +12,10 @@ from typing import Any
 import ray
 
 from orchestrator.config import BenchmarkConfig, ResourcesConfig
-from orchestrator.evaluation import score_trials
-from orchestrator.records import StudyRecord
-from orchestrator.scratch import scratch_folder
-from orchestrator.storage import open_store
+from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.execution.scratch import scratch_folder
+from orchestrator.storage.store import open_store
+from orchestrator.storage.study_record import StudyRecord
 
 
 @ray.remote(max_retries=3)

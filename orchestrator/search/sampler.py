@@ -30,7 +30,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.search_space import Params, grid, suggest_params
+from orchestrator.search.search_space import Params, grid, suggest_params
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.records import TrialRecord, TrialResult
+from orchestrator.storage.records import TrialRecord, TrialResult
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Benchmarks by protocol, their statistics, and the order of trials."""

@@ -1,0 +1,1 @@
+"""The store, and the study's record in it: the only truth."""

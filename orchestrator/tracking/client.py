@@ -1,0 +1,65 @@
+"""Whether MLflow can be used, why not, and how it takes values."""
+
+from __future__ import annotations
+
+import json
+import socket
+import textwrap
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from orchestrator.config import Scalar
+from orchestrator.settings import without_password
+from vitaclip.errors import InputError
+
+
+def check_tracking(tracking_uri: str) -> None:
+    """Raises InputError, within seconds, if MLflow cannot be reached or refuses the credentials."""
+    parts = urlsplit(tracking_uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=3).close()
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except (OSError, ValueError, MlflowException) as error:
+        raise InputError(
+            f"MLflow at {without_password(tracking_uri)}: {reason(error, tracking_uri)}; start the server, correct "
+            "MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, ..._SERVER_CERT_PATH), or "
+            "unset it to use the local mlflow.db"
+        ) from None
+
+
+def reason(error: Exception, uri: str) -> str:
+    """What lies at the bottom of an error, in one line, without the password that the address in it may hold."""
+    root: BaseException = error
+    while root.__context__ is not None:
+        root = root.__context__
+    cause = root if isinstance(root, OSError) else error  # "Connection refused", not urllib3's account of it
+    text = without_password(str(cause), uri) or type(cause).__name__
+    return textwrap.shorten(text, 200)
+
+
+def metric_rows(metrics: Mapping[str, float], step: int, timestamp_ms: int) -> list[Metric]:
+    """For ``log_batch``."""
+    return [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow keeps text: strings as they are, all else as JSON spells it."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def present(values: Mapping[str, Scalar]) -> dict[str, str]:
+    """The same for tags, without those that are None."""
+    return texts({key: value for key, value in values.items() if value is not None})
+
+
+def milliseconds(moment: datetime) -> int:
+    """MLflow's time stamps."""
+    return round(1000 * moment.timestamp())

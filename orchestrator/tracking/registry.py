@@ -1,0 +1,54 @@
+"""A study's best model in MLflow: logged with its run, and registered under the study's name."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run
+from mlflow.models import Model
+
+from orchestrator.storage.records import TrialResult
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking import video_classifier
+from orchestrator.tracking.client import texts
+from orchestrator.tracking.runs import STUDY_TAG, TRIAL_TAG
+from vitaclip.checkpoint import OPTIMIZER_FILE
+
+MODEL_TAG = "vitaclip.model_id"
+
+
+def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult, run: Run) -> None:
+    """Logs the best trial's checkpoint as an MLflow model and registers it under the study's name, once.
+
+    Args:
+        run: of the trial that ``result`` tells of.
+    """
+    if result.checkpoint is None or MODEL_TAG in run.data.tags:
+        return
+    tags = {STUDY_TAG: record.info.id, TRIAL_TAG: str(result.number)}
+    name = f"{record.name}-trial-{result.number:04d}"
+    model = client.create_logged_model(
+        run.info.experiment_id, name, run.info.run_id, tags, texts(result.params), "vitaclip"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, model_folder = Path(folder) / "checkpoint", Path(folder) / "model"
+        record.store.download_folder(result.checkpoint, checkpoint)
+        (checkpoint / OPTIMIZER_FILE).unlink(missing_ok=True)  # it is there to predict, not to resume
+        video_classifier.save(
+            checkpoint, model_folder, Model(run_id=run.info.run_id, model_id=model.model_id)
+        )
+        client.log_model_artifacts(model.model_id, str(model_folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, result.best_epoch or 0)])
+    _register(client, record, model, run.info.run_id)
+    client.set_tag(run.info.run_id, MODEL_TAG, model.model_id)
+
+
+def _register(client: MlflowClient, record: StudyRecord, model: LoggedModel, run_id: str) -> None:
+    name = record.name
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description=record.info.config.question)
+    # Not "models:/<id>": a database's client looks that up at the process's tracking URI, not at its own.
+    client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)

@@ -1,0 +1,154 @@
+"""The runs of one study in MLflow: one for the study, one for each trial. They are looked for before they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
+
+from orchestrator.config import Scalar
+from orchestrator.storage.records import TrialRecord, flatten
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.artifacts import installed_packages
+from orchestrator.tracking.client import milliseconds, present, texts
+
+STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
+PARENT = "study"  # the parent run's value of TRIAL_TAG
+
+
+class Runs:
+    """Finds and opens runs. What it holds is MLflow's account of them when they were last read."""
+
+    def __init__(self, client: MlflowClient, record: StudyRecord) -> None:
+        self.client = client
+        self.record = record
+        self._found: dict[str, Run] = {}  # by their TRIAL_TAG
+
+    @property
+    def parent(self) -> Run:
+        """The study's run."""
+        return self._found[PARENT]
+
+    @property
+    def unfinished_trials(self) -> list[Run]:
+        """Runs of trials that have no final status."""
+        trials = (run for trial, run in self._found.items() if trial != PARENT)
+        return [run for run in trials if run.info.status == "RUNNING"]
+
+    def get(self, trial: str) -> Run | None:
+        """A trial's run, or PARENT's, if MLflow has it."""
+        return self._found.get(trial)
+
+    def reread(self, run: Run) -> None:
+        """Takes note of what was written into a run."""
+        self._found[run.data.tags[TRIAL_TAG]] = self.client.get_run(run.info.run_id)
+
+    def find(self) -> None:
+        """Looks at what MLflow has."""
+        self._found = {}
+        for run in self._search():
+            trial = run.data.tags[TRIAL_TAG]
+            if trial in self._found:  # created twice: the server's answer to the first request was lost
+                self.client.delete_run(run.info.run_id)
+            else:
+                self._found[trial] = run
+
+    def open_parent(self) -> Run:
+        """The study's run, made if there is none."""
+        info = self.record.info
+        config = info.config
+        tags: dict[str, Scalar] = {f"vitaclip.{key}": value for key, value in info.provenance.items()} | {
+            "vitaclip.config_hash": info.config_hash,
+            "mlflow.source.git.commit": info.provenance.get("git_commit"),
+            "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
+        }
+        params = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
+        files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": installed_packages()}
+        return self._open(PARENT, config.name, info.created_at, tags, params, files)
+
+    def open_trial(self, trial: TrialRecord) -> Run:
+        """A trial's run, made if there is none."""
+        shared = {key: value for key, value in self.parent.data.tags.items() if key.startswith("vitaclip.")}
+        tags: dict[str, Scalar] = {
+            **shared,
+            "mlflow.parentRunId": self.parent.info.run_id,
+            "mlflow.source.git.commit": self.record.info.provenance.get("git_commit"),
+            "vitaclip.parent_trial": trial.parent,
+            **{f"search.{key}": value for key, value in trial.params.items()},
+        }
+        config = trial.train.model_dump(mode="json")
+        name, files = f"trial {trial.number:04d}", {"config.yaml": config}
+        return self._open(str(trial.number), name, trial.proposed_at, tags, flatten(config), files)
+
+    def _search(self) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id()],
+                f"tags.`{STUDY_TAG}` = '{self.record.info.id}'",
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _experiment_id(self) -> str:
+        name = self.record.name
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            # A local database has no server to say where artifacts go.
+            local = self.client.tracking_uri.startswith("sqlite:")
+            location = f"{Path('mlartifacts').absolute().as_uri()}/{name}" if local else None
+            return str(self.client.create_experiment(name, artifact_location=location))
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _open(
+        self,
+        trial: str,
+        name: str,
+        started_at: datetime,
+        tags: Mapping[str, Scalar],
+        params: Mapping[str, Any],
+        files: Mapping[str, dict[str, Any]],
+    ) -> Run:
+        """A run, made complete at first, and RUNNING unless its state is final."""
+        run = self._found.get(trial)
+        if run is None:
+            identity = {STUDY_TAG: self.record.info.id, TRIAL_TAG: trial}
+            run = self.client.create_run(
+                self._experiment_id(),
+                start_time=milliseconds(started_at),
+                tags=present(tags) | identity,
+                run_name=name,
+            )
+        if not run.data.params:  # they are written last, in one transaction
+            for file, content in files.items():
+                self.client.log_dict(run.info.run_id, content, file)
+            self.client.log_inputs(run.info.run_id, self._dataset_inputs())
+            values = [Param(key, value) for key, value in texts(params).items()]
+            self.client.log_batch(run.info.run_id, params=values)
+            run = self.client.get_run(run.info.run_id)
+        if run.info.status != "RUNNING" and STATE_TAG not in run.data.tags:
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            run = self.client.get_run(run.info.run_id)
+        self._found[trial] = run
+        return run
+
+    def _dataset_inputs(self) -> list[DatasetInput]:
+        """The datasets whose digests the study's provenance holds, as ``dataset.<name>.<split>``."""
+        inputs = []
+        for key, digest in self.record.info.provenance.items():
+            if key.startswith("dataset."):
+                _, name, split = key.split(".", 2)
+                dataset = Dataset(f"{name}/{split}", str(digest), "local", json.dumps({"dataset": name}))
+                inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+        return inputs
