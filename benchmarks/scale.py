@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 from ray import tune
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +38,7 @@ from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
 from orchestrator.tracking.mirror import Mirror
+from tests.mlflow_server import MlflowServer
 from tests.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
@@ -277,14 +279,20 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
         }
     )
     driver.run_trial = _no_training  # type: ignore[attr-defined]
-    clock = _Clock(config)
+    clock, requests_sent = _Clock(config), count_requests()
     with tempfile.TemporaryDirectory() as name, ray_session(None, config.resources):
         record = StudyRecord(open_store(f"{name}/store"), config.name)
         record.create_or_check(config, {})
-        mirror = Mirror(f"sqlite:///{name}/mlflow.db", record)
-        mirror.start()
-        driver.run_study(Study(config, record), record.store.uri, mirror, clock)
-        mirror.close(60)
+        server = MlflowServer(Path(name))
+        server.start()
+        try:
+            mirror = Mirror(server.uri, record)
+            mirror.start()
+            driver.run_study(Study(config, record), record.store.uri, mirror, clock)
+            ended = time.perf_counter()
+            assert mirror.close(600), "MLflow did not take everything within ten minutes"
+        finally:
+            server.kill()
     table = Table(
         "trials", "seconds per trial", "driver at the end, MB", title=f"{num_epochs} epochs, real Ray"
     )
@@ -294,12 +302,30 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
         size = f"{marks[-1][1] / 2**20:.0f}"
         table.add_row(f"{first}-{first + len(marks) - 1}", f"{seconds:.3f}", size)
     console.print(table)
+    per_trial = {kind: round(count / num_trials, 1) for kind, count in sorted(requests_sent.items())}
+    console.print(
+        f"requests to MLflow per trial: {per_trial}; it had everything {time.perf_counter() - ended:.0f} s after the "
+        f"last trial, {sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a second"
+    )
+
+
+def count_requests() -> Counter[str]:
+    """What this process will ask of HTTP servers by the library that MLflow's client uses, by method."""
+    counts: Counter[str] = Counter()
+    send = requests.Session.send
+
+    def counting_send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> Any:
+        counts[str(request.method)] += 1
+        return send(session, request, **options)
+
+    requests.Session.send = counting_send  # type: ignore[method-assign]
+    return counts
 
 
 def _no_training(config: dict[str, Any]) -> None:
     """In place of :func:`orchestrator.execution.trial.run_trial`."""
     job = Job(**config["job"])
-    train(StudyRecord(open_store(job.store_uri), job.study), job.number, tune.report)
+    train(job.open_record(), job.number, tune.report)
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def run_trial(worker: Connection, config: StudyConfig, store: str, tracking_uri:
     if mirror:
         mirror.start()
     clock = Clock()
-    worker.send(Job(store, config.name, 0, config.resources))
+    worker.send(Job(store, config.name, 0))
     while (worker_s := worker.recv()) is not None:
         clock.read(worker_s)
         if mirror and len(clock.wall) > 1:

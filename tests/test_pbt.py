@@ -83,7 +83,7 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
     for _ in range(6):
         trial = study.next_trial()
         assert isinstance(trial, TrialRecord)
-        train_worker(Job(record.store.uri, record.name, trial.number, config.resources), lambda metrics: None)
+        train_worker(Job(record.store.uri, record.name, trial.number), lambda metrics: None)
         assert study.training_ended(trial.number).state == "complete"
         study.finish(trial.number)
     assert study.next_trial() is None

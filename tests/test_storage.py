@@ -90,6 +90,27 @@ def test_written_once_is_never_rewritten(store: Store) -> None:
     assert store.read_json("result.json") == {"top1": 0.5}
 
 
+def test_listing_is_not_disturbed_by_what_is_deleted_meanwhile(tmp_path: Path, folder: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write_json("study/kept.json", 1)
+    ended = threading.Event()
+
+    def come_and_go(number: int) -> None:
+        while not ended.is_set():
+            store.upload_folder(folder, f"study/checkpoints/epoch-{number}")
+            store.delete(f"study/checkpoints/epoch-{number}")
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all("study/kept.json" in store.list("study") for _ in range(1000))
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_of_many_writers_one_wins(store: Store) -> None:
     outcomes: list[str] = []
 

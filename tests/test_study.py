@@ -34,7 +34,7 @@ MAX_TOP1 = Objective()
 def test_crashes_and_concurrency_change_nothing(index: int) -> None:
     """A failing case replays with ``disturbed(SEARCHES[index], index, interleaving)``."""
     expected = undisturbed(SEARCHES[index], seed=index)
-    for interleaving in range(8):
+    for interleaving in range(40):
         found = disturbed(SEARCHES[index], index, interleaving)
         assert found == expected, f"interleaving {interleaving}"
 

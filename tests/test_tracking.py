@@ -151,7 +151,7 @@ def test_every_optimiser_step_is_logged_once(
         record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
 
     def train_trial(number: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        job = Job(record.store.uri, record.name, number, record.info.config.resources)
+        job = Job(record.store.uri, record.name, number)
         train_worker(job, lambda _: Tracker(uri, record).reconcile(), should_stop)
 
     train_trial(0)
@@ -199,7 +199,7 @@ def test_an_interrupted_study_is_killed_and_goes_on(uri: str, record: StudyRecor
     mirror.start()
     train_epochs(record, trial, tmp_path / "c", 0.3, 0.4)
     mirror.notify(0)
-    mirror.trial_finished(finish(record, trial, "complete", 0.3, 0.4))
+    mirror.trial_finished(finish(record, trial, "complete", 0.3, 0.4).number)
     run_trial(record, 1, tmp_path / "c", 0.5)
     run_trial(record, 2, tmp_path / "c", 0.5)
     assert mirror.close(timeout_s=30)
@@ -281,9 +281,9 @@ def test_an_outage_and_lost_answers_cost_nothing(
         mirror.notify(0)
         proxy.share, proxy.faults = (1.0, ("cut_upload",)) if 3 <= num_epochs < 6 else (0.1, ("lost_answer",))
         time.sleep(0.2)
-    mirror.trial_finished(finish(record, trial, "complete", *top1))
+    mirror.trial_finished(finish(record, trial, "complete", *top1).number)
     for number in (1, 2):
-        mirror.trial_finished(run_trial(record, number, tmp_path / "c", 0.5, 0.6))
+        mirror.trial_finished(run_trial(record, number, tmp_path / "c", 0.5, 0.6).number)
     assert mirror.close(timeout_s=60)
     assert proxy.counts["lost_answer"] > 0
     assert proxy.counts["cut_upload"] > 0
@@ -310,7 +310,7 @@ def test_training_never_waits_and_sync_delivers_later(
         result = run_trial(record, number, tmp_path / "c", 0.2, 0.6)
         for _ in range(10):
             mirror.notify(number)
-        mirror.trial_finished(result)
+        mirror.trial_finished(result.number)
     assert not mirror.close(timeout_s=0.5)
     assert time.monotonic() - started < 3
     proxy.share = 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import show
-from orchestrator.config import ResourcesConfig, StudyConfig
+from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
 from orchestrator.search.study import Study
 from orchestrator.storage.store import open_store
@@ -37,7 +37,7 @@ def train(record: StudyRecord, fail_at: int | None = None) -> None:
         if metrics["epoch"] == fail_at:
             raise RuntimeError("the node went away")
 
-    train_worker(Job(record.store.uri, record.name, 0, ResourcesConfig()), report)
+    train_worker(Job(record.store.uri, record.name, 0), report)
 
 
 def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(

@@ -162,7 +162,7 @@ class _Driver(_NotSaved, Callback):
         result = self._study.finish(number)
         for observer in self._observers:
             observer.finished(result)
-        self._mirror.trial_finished(result)
+        self._mirror.trial_finished(number)
 
     def _next_config(self) -> dict[str, Any] | str | None:
         trial = self._study.next_trial()
@@ -173,15 +173,7 @@ class _Driver(_NotSaved, Callback):
             return str(Searcher.FINISHED)
         for observer in self._observers:
             observer.started(trial)
-        return {"job": asdict(self._job(trial.number))}
-
-    def _job(self, number: int) -> Job:
-        return Job(
-            store_uri=self._store_uri,
-            study=self._study.config.name,
-            number=number,
-            resources=self._study.config.resources,
-        )
+        return {"job": asdict(Job(self._store_uri, self._study.config.name, trial.number))}
 
 
 class _Searcher(_NotSaved, Searcher):

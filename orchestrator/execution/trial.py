@@ -18,6 +18,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 
+from orchestrator.config import ResourcesConfig
 from orchestrator.execution.preemption import Notice
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
@@ -39,10 +40,11 @@ def run_trial(config: dict[str, Any]) -> None:
     job = Job(**config["job"])
     with scratch_folder() as folder:
         try:
-            if job.resources.max_workers == 1:
+            resources = job.open_record().info.config.resources
+            if resources.max_workers == 1:
                 _train(job, tune.report)
             else:
-                _train_on_workers(job, folder)
+                _train_on_workers(job, resources, folder)
         except Exception as error:
             tune.report(_explained(error))
             if not isinstance(error, (train.TrainingFailedError, *_HOPELESS)):
@@ -74,8 +76,7 @@ def _train(job: Job, report: Callable[[dict[str, float]], None]) -> None:
         train_worker(job, report, notice.given)
 
 
-def _train_on_workers(job: Job, folder: Path) -> None:
-    resources = job.resources
+def _train_on_workers(job: Job, resources: ResourcesConfig, folder: Path) -> None:
     _Trainer(
         _worker,
         train_loop_config=asdict(job),

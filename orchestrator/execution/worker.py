@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.config import ResourcesConfig
 from orchestrator.search.schedulers import falls_short
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
@@ -36,12 +35,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """Which trial to train, and with what."""
+    """Which trial to train. All else is in the study's record."""
 
     store_uri: str
     study: str
     number: int
-    resources: ResourcesConfig
+
+    def open_record(self) -> StudyRecord:
+        """The study's record, from wherever this process runs."""
+        return StudyRecord(open_store(self.store_uri), self.study)
 
 
 class PreemptedError(VitaClipError):
@@ -63,17 +65,16 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         PreemptedError: ``should_stop`` said yes on one of the workers; all have stopped.
         VitaClipError: see :func:`vitaclip.train.fit`; StoreError if the store stays away.
     """
-    record = StudyRecord(open_store(job.store_uri), job.study)
-    trial = record.trial(job.number)
-    torch.set_num_threads(job.resources.cpus_per_worker)
-    epoch_timeout_s = job.resources.epoch_timeout_s
+    record = job.open_record()
+    trial, resources = record.trial(job.number), record.info.config.resources
+    torch.set_num_threads(resources.cpus_per_worker)
 
     def end_epoch(end: EpochEnd) -> None:
         _publish(record, trial.number, end.history, end.save)
         log.add("epoch", **end.metrics)
         log.save()
         report(end.metrics)
-        _arm(epoch_timeout_s)
+        _arm(resources.epoch_timeout_s)
         if falls_short(end.history, trial.bar, record.objective):
             raise _EnoughError("falls short of its bar")
         if trial.last_epoch <= end.epoch < trial.train.epochs:
@@ -82,7 +83,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
     with (
         TrialLog(record, trial.number) as log,
         tempfile.TemporaryDirectory() as folder,
-        _time_limit(epoch_timeout_s),
+        _time_limit(resources.epoch_timeout_s),
     ):
         resume_from = _fetch_newest(record, trial, Path(folder))
         try:

@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -101,6 +101,10 @@ class Store(ABC):
     def read_text(self, key: str) -> str:
         """Raises MissingKeyError naming the key."""
         return self._get(checked_key(key)).decode()
+
+    def read_texts(self, keys: Sequence[str]) -> Iterator[str]:
+        """Many texts, in the order of their keys."""
+        return map(self.read_text, keys)
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         """Publishes the files of ``folder`` under ``prefix``; an earlier folder there is withdrawn first."""
@@ -225,10 +229,11 @@ class LocalStore(Store):
 
     def list(self, prefix: str) -> list[str]:
         folder = self._path(checked_key(prefix)) if prefix else self.root
-        paths = (
-            path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".staged-")
+        paths = (  # os.walk passes over folders that are deleted meanwhile
+            Path(parent, name) for parent, _, names in os.walk(folder) for name in names
         )
-        return sorted(path.relative_to(self.root).as_posix() for path in paths)
+        keys = (p.relative_to(self.root).as_posix() for p in paths if not p.name.startswith(".staged-"))
+        return sorted(keys)
 
     @contextlib.contextmanager
     def _staged(self, key: str) -> Iterator[Path]:

@@ -19,7 +19,6 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +42,6 @@ from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
 from vitaclip.config import Config
 from vitaclip.errors import InputError
 
-_NUM_READERS = 16  # requests under way at once when a whole study is read
 BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
 
 _Record = TypeVar("_Record", bound=Config)
@@ -294,18 +292,21 @@ class StudyRecord:
         return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"
 
     def _read_all(self, name: str, kind: type[_Record]) -> list[_Record]:
-        """The file ``name`` of every trial that has it, by number; many at a time, for each costs a round trip."""
-        pattern = re.compile(rf"trials/\d+/{re.escape(name)}")
-        keys = (key.removeprefix(f"{self.name}/") for key in self.store.list(f"{self.name}/trials"))
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
-            return list(pool.map(lambda key: self._read(key, kind), filter(pattern.fullmatch, keys)))
+        """The file ``name`` of every trial that has it, by number."""
+        pattern = re.compile(rf"{re.escape(self.name)}/trials/\d+/{re.escape(name)}")
+        keys = list(filter(pattern.fullmatch, self.store.list(f"{self.name}/trials")))
+        return [self._parse(*pair, kind) for pair in zip(keys, self.store.read_texts(keys), strict=True)]
 
     def _read(self, key: str, kind: type[_Record]) -> _Record:
+        key = f"{self.name}/{key}"
+        return self._parse(key, self.store.read_text(key), kind)
+
+    def _parse(self, key: str, text: str, kind: type[_Record]) -> _Record:
         try:
-            return kind.model_validate_json(json.dumps(self.store.read_json(f"{self.name}/{key}")))
+            return kind.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(
-                f"{self.store.uri}: {self.name}/{key} is no {kind.__name__} of this version: {error}"
+                f"{self.store.uri}: {key} is no {kind.__name__} of this version: {error}"
             ) from None
 
     def _write(self, key: str, record: Config, indent: int | None = 1) -> None:

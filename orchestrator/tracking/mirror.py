@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.settings import without_password
-from orchestrator.storage.records import TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.client import reason
 from orchestrator.tracking.tracker import Tracker
@@ -49,9 +48,9 @@ class Mirror:
         """Announces a finished epoch, whose checkpoint is in the store."""
         self._announce(lambda tracker: tracker.log_epochs(trial_number))
 
-    def trial_finished(self, result: TrialResult) -> None:
+    def trial_finished(self, trial_number: int) -> None:
         """Announces a finished trial, whose result is in the store."""
-        self._announce(lambda tracker: tracker.log_result(result))
+        self._announce(lambda tracker: tracker.log_finished(trial_number))
 
     def close(self, timeout_s: float) -> bool:
         """Delivers what waits and ends the runs; False if MLflow did not take it all within ``timeout_s``.

@@ -51,4 +51,6 @@ def _register(client: MlflowClient, record: StudyRecord, model: LoggedModel, run
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=record.info.config.question)
     # Not "models:/<id>": a database's client looks that up at the process's tracking URI, not at its own.
-    client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)
+    client.create_model_version(
+        name, model.artifact_location, run_id, model_id=model.model_id, await_creation_for=0
+    )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
@@ -21,42 +21,58 @@ STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitacl
 PARENT = "study"  # the parent run's value of TRIAL_TAG
 
 
+class _FinalRun(NamedTuple):
+    id: str
+    state: str
+
+
 class Runs:
-    """Finds and opens runs. What it holds is MLflow's account of them when they were last read."""
+    """Finds and opens runs.
+
+    Of a run whose state is final little is kept: a study may have thousands of trials.
+    """
 
     def __init__(self, client: MlflowClient, record: StudyRecord) -> None:
         self.client = client
         self.record = record
-        self._found: dict[str, Run] = {}  # by their TRIAL_TAG
+        self._open_runs: dict[str, Run] = {}  # by their TRIAL_TAG, as they were when last read
+        self._final: dict[str, _FinalRun] = {}  # the others
 
     @property
     def parent(self) -> Run:
         """The study's run."""
-        return self._found[PARENT]
+        return self._open_runs[PARENT]
 
     @property
     def unfinished_trials(self) -> list[Run]:
         """Runs of trials that have no final status."""
-        trials = (run for trial, run in self._found.items() if trial != PARENT)
+        trials = (run for trial, run in self._open_runs.items() if trial != PARENT)
         return [run for run in trials if run.info.status == "RUNNING"]
 
     def get(self, trial: str) -> Run | None:
         """A trial's run, or PARENT's, if MLflow has it."""
-        return self._found.get(trial)
+        if final := self._final.get(trial):
+            return self.client.get_run(final.id)
+        return self._open_runs.get(trial)
+
+    def final_state(self, trial: str) -> str | None:
+        """The state that a trial's run is complete with; None if it is not."""
+        final = self._final.get(trial)
+        return final and final.state
 
     def reread(self, run: Run) -> None:
         """Takes note of what was written into a run."""
-        self._found[run.data.tags[TRIAL_TAG]] = self.client.get_run(run.info.run_id)
+        self._keep(self.client.get_run(run.info.run_id))
 
     def find(self) -> None:
         """Looks at what MLflow has."""
-        self._found = {}
+        self._open_runs, self._final = {}, {}
         for run in self._search():
             trial = run.data.tags[TRIAL_TAG]
-            if trial in self._found:  # created twice: the server's answer to the first request was lost
+            if trial in self._open_runs or trial in self._final:  # made twice: the first answer was lost
                 self.client.delete_run(run.info.run_id)
             else:
-                self._found[trial] = run
+                self._keep(run)
 
     def open_parent(self) -> Run:
         """The study's run, made if there is none."""
@@ -121,7 +137,7 @@ class Runs:
         files: Mapping[str, dict[str, Any]],
     ) -> Run:
         """A run, made complete at first, and RUNNING unless its state is final."""
-        run = self._found.get(trial)
+        run = self.get(trial)
         if run is None:
             identity = {STUDY_TAG: self.record.info.id, TRIAL_TAG: trial}
             run = self.client.create_run(
@@ -140,8 +156,16 @@ class Runs:
         if run.info.status != "RUNNING" and STATE_TAG not in run.data.tags:
             self.client.update_run(run.info.run_id, status="RUNNING")
             run = self.client.get_run(run.info.run_id)
-        self._found[trial] = run
+        self._keep(run)
         return run
+
+    def _keep(self, run: Run) -> None:
+        trial = run.data.tags[TRIAL_TAG]
+        if STATE_TAG in run.data.tags:
+            self._open_runs.pop(trial, None)
+            self._final[trial] = _FinalRun(run.info.run_id, run.data.tags[STATE_TAG])
+        else:
+            self._open_runs[trial] = run
 
     def _dataset_inputs(self) -> list[DatasetInput]:
         """The datasets whose digests the study's provenance holds, as ``dataset.<name>.<split>``."""

@@ -79,11 +79,15 @@ class Tracker:
                 self.client.log_batch(run.info.run_id, metrics=rows)
                 self._logged_epochs[number] = epoch
 
+    def log_finished(self, number: int) -> None:
+        """Completes a trial's run, whose result is in the store."""
+        if result := self.record.result(number):
+            self.log_result(result)
+
     def log_result(self, result: TrialResult) -> None:
         """Completes a trial's run: missing epochs, benchmarks, artifacts and its final status."""
-        run = self._runs.open_trial(self._trial(result.number))
-        if run.data.tags.get(STATE_TAG) != result.state:
-            self._complete(run, result)
+        if self._runs.final_state(str(result.number)) != result.state:
+            self._complete(self._runs.open_trial(self._trial(result.number)), result)
         self._trials.pop(result.number, None)
         self._logged_epochs.pop(result.number, None)
 
