@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     """Runs a study to its end, or on from where it was left, and prints its trials."""
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
     from orchestrator.display.progress import Progress
-    from orchestrator.execution.cluster import check_local_resources, ray_session
+    from orchestrator.execution.cluster import GrowthWatch, check_local_resources, cluster_grows, ray_session
     from orchestrator.execution.driver import run_study
     from orchestrator.execution.lease import Lease
     from orchestrator.execution.nodes import check_nodes, check_settings
@@ -75,14 +76,18 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     with Lease(record.store, config.name) as lease:
         record.create_or_check(config, provenance(config))
         with ray_session(settings.ray_address, config.resources):
+            checks = [lease.check]
             if settings.ray_address is not None:
+                if cluster_grows():
+                    say = partial(console.print, markup=False, soft_wrap=True)
+                    checks.append(GrowthWatch(config.resources, say).look)
                 check_nodes(config, settings.store_uri)
             study = Study(config, record)
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()
             try:
                 with Progress(config, console, study.finished_states) as progress:
-                    errors = run_study(study, settings.store_uri, mirror, progress, lease.check)
+                    errors = run_study(study, settings.store_uri, mirror, progress, checks)
             finally:
                 delivered = mirror.close(_CLOSE_TIMEOUT_S)
     return _conclude(study, settings, errors, delivered, console)

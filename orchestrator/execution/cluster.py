@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -21,7 +26,7 @@ from vitaclip.errors import InputError
 # Settings that workers share with the driver; credentials are their node's own.
 _FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
 _OBJECT_STORE_BYTES = 256 * 2**20
-_REAP_EVERY_S = 2.0
+_REAP_EVERY_S, _LOOK_EVERY_S = 2.0, 10.0
 _logger = logging.getLogger(__name__)
 
 
@@ -34,29 +39,64 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
     """
     with _local_ray(resources) if address is None else _remote_ray(address):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
-        if address is not None:
-            check_capacity(_cluster_capacity(), resources, f"the cluster at {address}")
+        if address is not None and not cluster_grows():
+            check_capacity(ray.cluster_resources(), resources, f"the cluster at {address}")  # type: ignore[no-untyped-call]
         with _reaper():
             yield
 
 
 def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: str) -> None:
     """Raises InputError if the trials could never run at once: they would wait for each other for ever."""
+    if lacking := shortage(found, resources):
+        raise InputError(
+            f"resources: {lacking} in {place}; lower max_concurrent_trials, num_workers or the needs of a worker"
+        )
+
+
+def shortage(found: dict[str, float], resources: ResourcesConfig) -> str | None:
+    """What is too little for all trials that may run at once; None: nothing is."""
     trials = resources.max_concurrent_trials
     for kind, amount in resources.per_worker.items():
         need, have = resources.min_workers * amount, found.get(kind, 0.0)
         if need * trials > have:
-            raise InputError(
-                f"resources: {trials} trials at once need {need * trials:g} {kind} ({need:g} each), "
-                f"{place} has {have:g}; lower max_concurrent_trials, num_workers or the needs of a worker"
-            )
+            return f"{trials} trials at once need {need * trials:g} {kind} ({need:g} each), found {have:g}"
+    return None
 
 
-def _cluster_capacity() -> dict[str, float]:
-    """What the cluster has, or, if it grows by itself, what it may have."""
-    now = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    limit = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return {kind: max(now.get(kind, 0), limit.get(kind, 0)) for kind in now.keys() | limit.keys()}
+def cluster_grows() -> bool:
+    """Whether the cluster has an autoscaler: Ray's second one, which ``ray up`` and KubeRay start by default."""
+    return bool(is_autoscaler_v2(fetch_from_server=True))
+
+
+class GrowthWatch:
+    """Says that trials wait for an autoscaler, and what it cannot provide, each kind of need once.
+
+    It is no error: on a shared cluster others may hold the last nodes that it may have.
+    """
+
+    def __init__(self, resources: ResourcesConfig, say: Callable[[str], None]) -> None:
+        self._say = say
+        if lacking := shortage(ray.cluster_resources(), resources):  # type: ignore[no-untyped-call]
+            say(f"{lacking} so far: trials wait until the cluster has grown")
+        self._client = GcsClient(address=ray.get_runtime_context().gcs_address)
+        self._said: set[str] = set()
+        self._next_look = 0.0
+
+    def look(self) -> None:
+        """Asks the autoscaler, if that was not done a moment ago."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_EVERY_S
+        reply = GetClusterStatusReply.FromString(self._client.get_cluster_status(timeout_s=10))
+        groups = [one.requests for one in reply.autoscaling_state.infeasible_gang_resource_requests]
+        for request in itertools.chain(reply.autoscaling_state.infeasible_resource_requests, *groups):
+            bundle = sorted(request.resources_bundle.items())
+            needs = ", ".join(f"{amount:g} {kind}" for kind, amount in bundle)
+            if needs not in self._said:
+                self._said.add(needs)
+                self._say(
+                    f"the cluster's autoscaler adds no node for {needs}: what needs it waits for a place"
+                )
 
 
 def check_local_resources(resources: ResourcesConfig) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,17 +34,21 @@ for _module in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
 
 
 def run_study(
-    study: Study, store_uri: str, mirror: Mirror, progress: Progress, check: Callable[[], None] = lambda: None
+    study: Study,
+    store_uri: str,
+    mirror: Mirror,
+    progress: Progress,
+    checks: Sequence[Callable[[], None]] = (),
 ) -> dict[int, str]:
     """Trains and scores until nothing is left. Ray must be running.
 
     Args:
-        check: called again and again; what it raises ends the run.
+        checks: called again and again; what one raises ends the run.
 
     Returns:
         trials that trained but could not be scored, with the reason; the next start tries them again.
     """
-    driver = _Driver(study, store_uri, mirror, progress, check)
+    driver = _Driver(study, store_uri, mirror, progress, checks)
     for number in study.unscored:
         driver.score(number)
     driver.train()
@@ -64,14 +68,19 @@ class _Driver(_NotSaved, Callback):
     """Hears from Tune what happens to trials, and passes it on."""
 
     def __init__(
-        self, study: Study, store_uri: str, mirror: Mirror, progress: Progress, check: Callable[[], None]
+        self,
+        study: Study,
+        store_uri: str,
+        mirror: Mirror,
+        progress: Progress,
+        checks: Sequence[Callable[[], None]],
     ) -> None:
         self._study = study
         self._store_uri = store_uri
         self._mirror = mirror
         self._metrics = Metrics(study, lambda: mirror.num_waiting)
         self._observers = (progress, self._metrics)
-        self._check = check
+        self._checks = checks
         self._attempts = Counter[tuple[int, str]]()  # of each trial, those that failed and those preempted
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
@@ -106,7 +115,8 @@ class _Driver(_NotSaved, Callback):
 
     def collect_scores(self, timeout_s: float = 0) -> None:
         """Finishes trials whose benchmarks are in."""
-        self._check()
+        for check in self._checks:
+            check()
         self._metrics.refresh()
         for number in self.scorer.poll(timeout_s):
             self._finish(number)
