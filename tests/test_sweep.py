@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.execution.cluster import num_cpus
 from orchestrator.search.search_space import resolve
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -279,7 +280,7 @@ def test_datasets_backbones_and_sizes_are_checked(
     assert "did you mean" in refused(capsys, "--set", "train.backbone.name=quickstart-tin")
     assert "VITACLIP_DATA_ABSENT" in refused(capsys, "--set", "train.data.dataset=absent")
     many = ["--set", "resources.max_concurrent_trials=999", "--set", "search.lag=999"]
-    assert "this machine has" in refused(capsys, *many)
+    assert f"need 999 CPU (1 each), found {num_cpus()} in this machine" in refused(capsys, *many)
 
 
 def test_a_changed_study_is_refused_and_the_difference_named(
