@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder, RayCluster(Path(folder)) as running:
-        running.start_node("--num-cpus", "2", environment={"RAY_metrics_report_interval_ms": "500"})
+        # two for the trials and one for their benchmarks, which would else wait until all have trained
+        running.start_node("--num-cpus", "3", environment={"RAY_metrics_report_interval_ms": "500"})
         yield running
 
 
