@@ -122,8 +122,9 @@ def history_of(trial: TrialRecord, num_epochs: int = NUM_EPOCHS) -> list[dict[st
 def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> None:
     """All that a worker asks of the store for one trial, without any training."""
     trial = record.trial(number)
-    record.newest_checkpoint(number)
-    with TrialLog(record, number) as log, tempfile.TemporaryDirectory() as name:
+    attempt = record.begin_attempt(number)
+    assert attempt is not None
+    with TrialLog(record, number, attempt.number) as log, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for tensors in ("learned.safetensors", "optimizer.safetensors"):
             (folder / tensors).write_bytes(b"")
@@ -136,7 +137,7 @@ def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> 
                 progress=Progress(epoch=epoch, history=tuple(history)),
             )
             (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
-            record.publish_checkpoint(number, folder, history)
+            record.publish_checkpoint(number, attempt.number, folder, history)
             log.add("epoch", **history[-1])
             log.save()
             report(history[-1])

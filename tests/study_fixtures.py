@@ -69,19 +69,32 @@ def propose(record: StudyRecord, number: int) -> TrialRecord:
     return trial
 
 
+def begin(record: StudyRecord, number: int) -> int:
+    """Begins an attempt at a trial that has not finished; returns the attempt's number."""
+    attempt = record.begin_attempt(number)
+    assert attempt is not None
+    return attempt.number
+
+
 def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: float) -> None:
-    """Publishes a checkpoint (of no tensors) after each epoch."""
+    """Publishes a checkpoint (of no tensors) after each epoch, in a new attempt."""
+    attempt = begin(record, trial.number)
     for num_epochs in range(1, len(top1) + 1):
-        history = history_of(*top1[:num_epochs])
-        folder.mkdir(parents=True, exist_ok=True)
-        info = CheckpointInfo(
-            config=trial.train,
-            class_names=("left", "right"),
-            backbone_sha256="0" * 64,
-            progress=Progress(epoch=num_epochs, history=tuple(history), curve=curve_of(num_epochs)),
-        )
-        (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
-        record.publish_checkpoint(trial.number, folder, history)
+        publish(record, trial, attempt, folder, *top1[:num_epochs])
+
+
+def publish(record: StudyRecord, trial: TrialRecord, attempt: int, folder: Path, *top1: float) -> None:
+    """Publishes one checkpoint (of no tensors), after as many epochs as there are accuracies."""
+    history = history_of(*top1)
+    folder.mkdir(parents=True, exist_ok=True)
+    info = CheckpointInfo(
+        config=trial.train,
+        class_names=("left", "right"),
+        backbone_sha256="0" * 64,
+        progress=Progress(epoch=len(top1), history=tuple(history), curve=curve_of(len(top1))),
+    )
+    (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
+    record.publish_checkpoint(trial.number, attempt, folder, history)
 
 
 def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot") -> SplitScore:

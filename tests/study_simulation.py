@@ -8,9 +8,12 @@ parameters alone, so every order of events must end in the same record.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,12 @@ from typing import Any
 from orchestrator.config import StudyConfig
 from orchestrator.search.schedulers import falls_short
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import MissingKeyError, Store
+from orchestrator.storage.attempts import SupersededError
+from orchestrator.storage.records import TrialRecord, best_epoch
+from orchestrator.storage.store import MANIFEST, MissingKeyError, Store
 from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import PROVENANCE, study_config
+from vitaclip.errors import InputError
 
 NUM_EPOCHS = 4
 
@@ -73,17 +78,27 @@ class MemoryStore(Store):
 
 
 class SimulatedRecord(StudyRecord):
-    """Checkpoints are histories: their files are tested elsewhere."""
+    """Checkpoints hold a history and nothing else: their other files are tested elsewhere."""
 
-    def publish(self, number: int, history: list[dict[str, float]]) -> None:
-        self.store.write_json(f"{self._trial_key(number)}/history.json", history)
+    def publish(self, number: int, attempt: int, history: list[dict[str, float]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "history.json").write_text(json.dumps(history))
+            self.publish_checkpoint(number, attempt, Path(folder), history)
+
+    def train(self, number: int, history: list[dict[str, float]]) -> None:
+        """An attempt of its own that publishes once."""
+        attempt = self.begin_attempt(number)
+        assert attempt is not None
+        self.publish(number, attempt.number, history)
 
     def history(self, number: int) -> list[dict[str, float]]:
-        key = f"{self._trial_key(number)}/history.json"
-        return list(self.store.read_json(key)) if self.store.exists(key) else []
+        key = self.newest_checkpoint(number)
+        return [] if key is None else list(self.store.read_json(f"{key}/history.json"))
 
     def best_checkpoint(self, number: int) -> str | None:
-        return f"checkpoint of {number}" if self.history(number) else None
+        checkpoints = self.checkpoints(number)
+        kept = [metrics for metrics in self.history(number) if metrics["epoch"] in checkpoints]
+        return checkpoints[best_epoch(kept, self.objective)] if kept else None
 
 
 def epoch_metrics(trial: TrialRecord, epoch: int) -> dict[str, float]:
@@ -133,7 +148,13 @@ class Simulation:
     def results(self) -> list[dict[str, Any]]:
         """What must not depend on the interleaving."""
         record = SimulatedRecord(self.store, self.config.name)
-        dropped = {"proposed_at", "finished_at"}
+        for result in record.results():
+            assert result.checkpoint is None or self.store.exists(f"{result.checkpoint}/{MANIFEST}")
+        dropped = {
+            "proposed_at",
+            "finished_at",
+            "checkpoint",
+        }  # attempts are counted in the checkpoint's name
         return [result.model_dump(exclude=dropped) for result in record.results()]
 
     def check_readable(self) -> None:
@@ -145,6 +166,15 @@ class Simulation:
             Study(self.config, record)
 
 
+@dataclass
+class Worker:
+    """One attempt at a trial: what it holds in memory."""
+
+    trial: TrialRecord
+    attempt: int
+    history: list[dict[str, float]]
+
+
 class Driver:
     """One process: what it holds in memory is lost when it dies; its orphaned workers may go on for a while."""
 
@@ -154,7 +184,8 @@ class Driver:
         self.record.create_or_check(simulation.config, PROVENANCE)
         self.study = Study(simulation.config, self.record)
         self.slots = simulation.config.resources.max_concurrent_trials
-        self.training: list[TrialRecord] = []
+        self.training: dict[int, Worker] = {}
+        self.given_up: list[Worker] = []
         self.scoring = list(self.study.unscored)
         self.ended: list[int] = []
         self.exhausted = False
@@ -167,7 +198,7 @@ class Driver:
         """One thing happens."""
         can_start = not self.exhausted and len(self.training) < self.slots
         events = [self.start] * can_start + [self.epoch] * 4 * bool(self.training)
-        events += [self.break_off] * bool(self.training)
+        events += [self.break_off] * bool(self.training) + [self.come_back] * bool(self.given_up)
         events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
         self.rng.choice(events)()
 
@@ -178,33 +209,57 @@ class Driver:
         elif trial == "wait":
             assert self.training, "waits although nothing is running"
         else:
-            self.training.append(trial)
+            self.training[trial.number] = self.begin(trial)
+
+    def begin(self, trial: TrialRecord) -> Worker:
+        attempt = self.record.begin_attempt(trial.number)
+        return Worker(trial, 0 if attempt is None else attempt.number, self.record.history(trial.number))
 
     def epoch(self) -> None:
-        trial = self.rng.choice(self.training)
-        history = self.record.history(trial.number)
+        worker = self.rng.choice(list(self.training.values()))
+        trial, history = worker.trial, worker.history
         over = history and (
             history[-1]["epoch"] >= trial.last_epoch or falls_short(history, trial.bar, self.record.objective)
         )
         if over:
-            self.training.remove(trial)
+            del self.training[trial.number]
             self.end(trial.number)
         else:
-            self.train(trial, history)
+            self.train(worker)
 
     def break_off(self) -> None:
         """A worker is lost: the trial goes on from its last checkpoint, when its turn comes."""
-        trial = self.rng.choice(self.training)
-        self.training.remove(trial)
-        self.study.resume(trial.number)
+        number, worker = self.rng.choice(list(self.training.items()))
+        del self.training[number]
+        self.given_up.append(worker)
+        self.study.resume(number)
 
-    def train(self, trial: TrialRecord, history: list[dict[str, float]]) -> None:
+    def come_back(self) -> None:
+        """A worker that was given up goes on where it stood still."""
+        worker = self.rng.choice(self.given_up)
+        trial = worker.trial
+        if worker.history and worker.history[-1]["epoch"] >= trial.last_epoch:
+            return
+        metrics = epoch_metrics(trial, int(worker.history[-1]["epoch"]) + 1 if worker.history else 1)
+        metrics["time/epoch_s"] = 7.0
+        with suppress(SupersededError, InputError):
+            if trial.number in self.training or trial.number in self.study.outcomes:
+                self.record.publish(trial.number, worker.attempt, [*worker.history, metrics])
+                raise AssertionError("a worker that was superseded published a checkpoint")
+
+    def train(self, worker: Worker) -> None:
+        trial, history = worker.trial, worker.history
         done = history or ([] if trial.parent is None else self.record.history(trial.parent))
         metrics = epoch_metrics(trial, int(done[-1]["epoch"]) + 1 if done else 1)
         if "val/top1" in metrics:
-            self.record.publish(trial.number, [*history, metrics])
+            try:
+                self.record.publish(trial.number, worker.attempt, [*history, metrics])
+                worker.history = [*history, metrics]
+            except SupersededError:  # by the other driver's worker
+                del self.training[trial.number]
+                self.study.resume(trial.number)
         else:  # as the worker does: publishing needs the objective
-            self.training.remove(trial)
+            del self.training[trial.number]
             self.end(trial.number, "InputError: no objective")
 
     def end(self, number: int, error: str | None = None) -> None:

@@ -92,8 +92,9 @@ def cut_power_of_head(cluster: Hosts) -> None:
 
 def events(sweep: Sweep, number: int) -> list[str]:
     """What a trial's log tells, over all attempts."""
-    log = sweep.folder / "store" / "chaos" / "trials" / f"{number:04d}" / "log.jsonl"
-    return [json.loads(line)["event"] for line in log.read_text().splitlines()] if log.exists() else []
+    logs = (sweep.folder / "store" / "chaos" / "trials" / f"{number:04d}" / "attempts").glob("*.jsonl")
+    lines = [line for log in sorted(logs) for line in log.read_text().splitlines()]
+    return [json.loads(line)["event"] for line in lines]
 
 
 def submit(cluster: Hosts, sweep: Sweep) -> None:

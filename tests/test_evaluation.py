@@ -19,7 +19,7 @@ from orchestrator.evaluation.statistics import bootstrap_interval, mcnemar_p_val
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import BASELINE, StudyRecord
-from tests.study_fixtures import STARTED, finish, study_config
+from tests.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.errors import InputError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
@@ -46,9 +46,11 @@ def trained(
         config = TrainConfig.model_validate(train | {"epochs": epochs})
         record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
 
-        def publish(end: EpochEnd, number: int = number) -> None:
+        attempt = begin(record, number)
+
+        def publish(end: EpochEnd, number: int = number, attempt: int = attempt) -> None:
             end.save(root / str(number))
-            record.publish_checkpoint(number, root / str(number), end.history)
+            record.publish_checkpoint(number, attempt, root / str(number), end.history)
 
         fit(config, on_epoch_end=publish)
     return record

@@ -17,7 +17,7 @@ from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.registry import MODEL_TAG
 from orchestrator.tracking.tracker import Tracker
-from tests.study_fixtures import STARTED, finish, study_config
+from tests.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.train import EpochEnd, fit
 
@@ -49,9 +49,11 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
     )
     record.write_trial(trial)
 
+    attempt = begin(record, 0)
+
     def publish(end: EpochEnd) -> None:
         end.save(tmp_path / "checkpoint")
-        record.publish_checkpoint(0, tmp_path / "checkpoint", end.history)
+        record.publish_checkpoint(0, attempt, tmp_path / "checkpoint", end.history)
 
     fit(trial.train, on_epoch_end=publish)
     finish(record, trial, "complete", 0.5)

@@ -12,6 +12,7 @@ from orchestrator.storage.records import best_epoch
 from orchestrator.storage.store import KeyExistsError, LocalStore, StoreError
 from orchestrator.storage.study_record import BASELINE, StudyRecord, config_hash, study_names
 from tests.study_fixtures import (
+    begin,
     finish,
     history_of,
     new_record,
@@ -56,8 +57,8 @@ def test_best_and_last_checkpoints_are_kept(record: StudyRecord, tmp_path: Path)
     assert record.best_checkpoint(0) is None
     train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3, 0.4)
     assert list(record.checkpoints(0)) == [2, 4]
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0004"
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
     assert record.history(0) == history_of(0.1, 0.5, 0.3, 0.4)
 
 
@@ -67,15 +68,19 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from_until_the_epoch_ends(
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3)
     stopped = tmp_path / "c"
-    assert record.publish_checkpoint(0, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith("3-step-000007")
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0003-step-000007"
+    assert record.publish_checkpoint(0, 1, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith(
+        "3-step-000007"
+    )
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0003-step-000007"
     assert record.history(0) == history_of(0.1, 0.5, 0.3)
     assert list(record.checkpoints(0)) == [2]
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
-    record.publish_checkpoint(0, stopped, history_of(0.1, 0.5, 0.3, 0.4))
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0004"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
+    record.publish_checkpoint(0, 1, stopped, history_of(0.1, 0.5, 0.3, 0.4))
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
     propose(record, 1)
-    assert record.publish_checkpoint(1, stopped, [], step=2).endswith("checkpoints/epoch-0000-step-000002")
+    assert record.publish_checkpoint(1, begin(record, 1), stopped, [], step=2).endswith(
+        "attempt-0001/epoch-0000-step-000002"
+    )
 
 
 def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
@@ -83,14 +88,14 @@ def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.4, 0.5, 0.5, 0.3, 0.1)
     assert list(record.checkpoints(0)) == [2, 3, 5]
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0002"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
 
 
 def test_a_half_uploaded_checkpoint_is_not_resumed_from(record: StudyRecord, tmp_path: Path) -> None:
     train_epochs(record, propose(record, 0), tmp_path / "c", 0.5, 0.1)
-    record.store.delete("depth/trials/0000/checkpoints/epoch-0002/manifest.json")
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0001"
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/epoch-0001"
+    record.store.delete("depth/trials/0000/checkpoints/attempt-0001/epoch-0002/manifest.json")
+    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
+    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
 
 
 def test_a_study_goes_on_with_more_trials_but_not_another_question(record: StudyRecord) -> None:

@@ -71,7 +71,7 @@ class Manual:
     def train(self, *top1: float, error: str | None = None) -> str:
         """Runs the next trial to the end of these epochs, and finishes it."""
         trial = self.next()
-        self.record.publish(trial.number, history_of(*top1)) if top1 else None
+        self.record.train(trial.number, history_of(*top1)) if top1 else None
         state = self.study.training_ended(trial.number, error).state
         self.study.finish(trial.number)
         return state
@@ -145,7 +145,7 @@ def test_a_proposal_waits_for_the_trials_it_depends_on() -> None:
     manual = Manual(lag=2)
     first, _ = manual.next(), manual.next()
     assert manual.study.next_trial() == "wait"
-    manual.record.publish(first.number, history_of(0.1, 0.2, 0.3))
+    manual.record.train(first.number, history_of(0.1, 0.2, 0.3))
     manual.study.training_ended(first.number)
     assert manual.next().number == 2
 
@@ -153,7 +153,7 @@ def test_a_proposal_waits_for_the_trials_it_depends_on() -> None:
 def test_interrupted_trials_come_first_and_unchanged() -> None:
     manual = Manual()
     first, second = manual.next(), manual.next()
-    manual.record.publish(second.number, history_of(0.1, 0.2, 0.3))  # trained, but its end was never noted
+    manual.record.train(second.number, history_of(0.1, 0.2, 0.3))  # trained, but its end was never noted
     again = Study(manual.config, manual.record)
     assert again.unscored == [second.number]
     assert again.next_trial() == first

@@ -63,6 +63,6 @@ def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(
 
 
 def test_a_loss_that_is_no_number_is_logged(record: StudyRecord) -> None:
-    with TrialLog(record, 0) as log:
+    with TrialLog(record, 0, 1) as log:
         log.add("epoch", loss=float("nan"))
     assert json.loads(record.log(0).splitlines()[1])["loss"] == "NaN"

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.search.schedulers import falls_short
+from orchestrator.storage.attempts import Attempt
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -63,14 +64,18 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
 
     Raises:
         PreemptedError: ``should_stop`` said yes on one of the workers; all have stopped.
+        SupersededError: another worker was given this trial meanwhile; nothing of its was touched.
         VitaClipError: see :func:`vitaclip.train.fit`; StoreError if the store stays away.
     """
     record = job.open_record()
     trial, resources = record.trial(job.number), record.info.config.resources
     torch.set_num_threads(resources.cpus_per_worker)
+    attempt = _begin_attempt(record, trial.number)
+    if attempt is None:
+        return
 
     def end_epoch(end: EpochEnd) -> None:
-        _publish(record, trial.number, end.history, end.save)
+        _publish(record, trial.number, attempt, end.history, end.save)
         log.add("epoch", **end.metrics)
         log.save()
         report(end.metrics)
@@ -81,24 +86,31 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
             raise _EnoughError("its generation is over")
 
     with (
-        TrialLog(record, trial.number) as log,
+        TrialLog(record, trial.number, attempt.number) as log,
         tempfile.TemporaryDirectory() as folder,
         _time_limit(resources.epoch_timeout_s),
     ):
-        resume_from = _fetch_newest(record, trial, Path(folder))
+        resume_from = _fetch_start(record, trial, attempt, Path(folder))
         try:
             fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch, should_stop=should_stop)
         except _EnoughError as enough:
             log.add("stop", reason=str(enough))
         except TrainingInterruptedError as stop:
-            _publish(record, trial.number, stop.progress.history, stop.save, stop.progress.step)
+            _publish(record, trial.number, attempt, stop.progress.history, stop.save, stop.progress.step)
             gather_from_workers([None])  # the first worker to fail would end the one that publishes
             raise PreemptedError(str(stop)) from None
+
+
+def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
+    """The attempt that all workers of this training belong to; None: the trial has finished meanwhile."""
+    rank, _ = rank_and_world_size()
+    return gather_from_workers([record.begin_attempt(number)] if rank == 0 else [])[0]
 
 
 def _publish(
     record: StudyRecord,
     number: int,
+    attempt: Attempt,
     history: Sequence[EpochMetrics],
     save: Callable[[Path], None],
     step: int = 0,
@@ -108,7 +120,7 @@ def _publish(
         _wait_for_space()
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
-            record.publish_checkpoint(number, Path(folder), history, step)
+            record.publish_checkpoint(number, attempt.number, Path(folder), history, step)
 
 
 def _wait_for_space() -> None:
@@ -136,9 +148,9 @@ def _arm(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
-def _fetch_newest(record: StudyRecord, trial: TrialRecord, folder: Path) -> Path | None:
-    """Downloads what the trial goes on from: its own newest checkpoint, else its parent's; None: neither is there."""
-    key = record.newest_checkpoint(trial.number)
+def _fetch_start(record: StudyRecord, trial: TrialRecord, attempt: Attempt, folder: Path) -> Path | None:
+    """Downloads what the attempt goes on from: the trial's newest checkpoint, else its parent's; None: nothing."""
+    key = attempt.goes_on_from
     inherited = key is None and trial.parent is not None
     if trial.parent is not None and inherited:
         key = record.newest_checkpoint(trial.parent)

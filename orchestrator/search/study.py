@@ -98,6 +98,9 @@ class Study:
     def training_ended(self, number: int, error: str | None = None) -> Outcome:
         """Takes note that a trial's training stopped; ``error`` if it failed for good."""
         if number not in self.finished:
+            if error:
+                # The worker that was given up may still be at work: what it publishes from now on does not count.
+                self.record.begin_attempt(number)
             trial, history = self._unfinished[number], self.record.history(number)
             outcome = None if error else outcome_of(trial, history, self.config)
             self.outcomes[number] = outcome or _failed(

@@ -4,9 +4,9 @@
 
     <study>/study.json                          what the study is and what it ran on
     <study>/trials/0003/trial.json              written before the trial starts
-    <study>/trials/0003/checkpoints/epoch-0004/ published whole (see :mod:`orchestrator.storage.store`)
+    <study>/trials/0003/attempts/               who worked on it (see :mod:`orchestrator.storage.attempts`), and logs
+    <study>/trials/0003/checkpoints/            published whole (see :mod:`orchestrator.storage.store`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
-    <study>/trials/0003/log.jsonl               what happened to it (see :mod:`orchestrator.storage.trial_log`)
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
     <study>/baseline/scores/<benchmark>.json    the same benchmark on the frozen CLIP, without prompts
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
+from orchestrator.storage.attempts import Attempt, Checkpoint, SupersededError, TrialFolder
 from orchestrator.storage.records import (
     BenchmarkScore,
     Control,
@@ -37,7 +39,7 @@ from orchestrator.storage.records import (
     best_epochs,
     flatten,
 )
-from orchestrator.storage.store import MANIFEST, MissingKeyError, Store, StoreError
+from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
 from vitaclip.config import Config
 from vitaclip.errors import InputError
@@ -184,39 +186,90 @@ class StudyRecord:
         protocols = tuple(score.benchmark for score in scores)
         return result.model_copy(update={"benchmarks": benchmarks, "protocols": protocols})
 
+    def begin_attempt(self, number: int) -> Attempt | None:
+        """Takes the next attempt at a trial; older ones may write no more. None: the trial has finished."""
+        while True:
+            folder = self._folder(number)
+            if folder.is_finished:
+                return None
+            attempt = Attempt(
+                number=folder.newest_attempt + 1,
+                token=uuid.uuid4().hex,
+                goes_on_from=folder.checkpoints[-1].key if folder.checkpoints else None,
+                began_at=datetime.now(UTC),
+                host=socket.gethostname(),
+            )
+            try:
+                key = f"{folder.key}/attempts/{attempt.number:04d}.json"
+                self.store.create_json(key, attempt.model_dump(mode="json"))
+            except KeyExistsError:  # another worker began at the same moment
+                continue
+            return attempt
+
     def publish_checkpoint(
-        self, number: int, folder: Path, history: Sequence[Mapping[str, float]], step: int = 0
+        self,
+        number: int,
+        attempt: int,
+        folder: Path,
+        history: Sequence[Mapping[str, float]],
+        step: int = 0,
     ) -> str:
         """Uploads a checkpoint, deletes all but it and the best ones, and returns its key.
 
         Args:
-            history: the epochs done.
-            step: optimiser steps done in the epoch under way; 0: the checkpoint is of an epoch's end.
+            number: the trial's.
+            attempt: the number of the attempt that made the checkpoint.
+            folder: where its files lie.
+            history: metrics of the epochs done.
+            step: optimizer steps done in the epoch under way; 0: the checkpoint is of an epoch's end.
+
+        Raises:
+            SupersededError: a newer attempt has begun, or the trial has finished; no checkpoint of theirs is touched.
         """
-        newest = (int(history[-1]["epoch"]) if history else 0, step)
-        key = self._checkpoint_key(number, *newest)
+        self._checked_folder(number, attempt)
+        epoch = int(history[-1]["epoch"]) if history else 0
+        key = self._checkpoint_key(number, attempt, epoch, step)
         self.store.upload_folder(folder, key)
+        self._prune(
+            self._checked_folder(number, attempt), attempt, Checkpoint(attempt, epoch, step, key), history
+        )
+        return key
+
+    def _checked_folder(self, number: int, attempt: int) -> TrialFolder:
+        folder = self._folder(number)
+        if folder.is_finished or folder.newest_attempt > attempt:
+            why = (
+                "the trial has finished"
+                if folder.is_finished
+                else f"attempt {folder.newest_attempt} has begun"
+            )
+            raise SupersededError(
+                f"study {self.name!r}, trial {number}: {why}; attempt {attempt} was given up and writes no more"
+            )
+        return folder
+
+    def _prune(
+        self, folder: TrialFolder, attempt: int, newest: Checkpoint, history: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Deletes what no reader needs of this attempt and of those before it."""
         num_best = self.info.config.resources.num_best_checkpoints
         best = best_epochs(history, self.objective)[:num_best] if history else []
-        keep = {newest, *((epoch, 0) for epoch in best)}
-        for place, other in self._all_checkpoints(number).items():
-            if place not in keep:
-                self.store.delete(other)
-        return key
+        keep = {newest, *(c for c in folder.checkpoints if c.step == 0 and c.epoch in best)}
+        for other in sorted(folder.all_checkpoints - keep):
+            if other.attempt <= attempt:
+                self.store.delete(other.key)
 
     def checkpoints(self, number: int) -> dict[int, str]:
         """Epoch -> key of every whole checkpoint of an epoch's end, oldest first."""
-        return {epoch: key for (epoch, step), key in self._all_checkpoints(number).items() if not step}
+        return {c.epoch: c.key for c in self._folder(number).checkpoints if not c.step}
 
     def newest_checkpoint(self, number: int) -> str | None:
         """Key of the last whole checkpoint, from which the trial resumes."""
-        return next(reversed(self._all_checkpoints(number).values()), None)
+        checkpoints = self._folder(number).checkpoints
+        return checkpoints[-1].key if checkpoints else None
 
-    def _all_checkpoints(self, number: int) -> dict[tuple[int, int], str]:
-        """(Epochs done, steps done in the next one) -> key of every whole checkpoint, oldest first."""
-        pattern = re.compile(rf"(.*/checkpoints/epoch-(\d+)(?:-step-(\d+))?)/{re.escape(MANIFEST)}")
-        matches = map(pattern.fullmatch, self.store.list(f"{self._trial_key(number)}/checkpoints"))
-        return dict(sorted(((int(match[2]), int(match[3] or 0)), match[1]) for match in matches if match))
+    def _folder(self, number: int) -> TrialFolder:
+        return TrialFolder(self.store, self._trial_key(number))
 
     def best_checkpoint(self, number: int) -> str | None:
         """Key of the whole checkpoint whose epoch was best in the first objective."""
@@ -245,15 +298,12 @@ class StudyRecord:
             return read_info(Path(folder))
 
     def log(self, number: int) -> str:
-        """A trial's log, one JSON object a line; empty if it was never started."""
-        try:
-            return self.store.read_text(f"{self._trial_key(number)}/log.jsonl")
-        except MissingKeyError:
-            return ""
+        """A trial's log over all its attempts, one JSON object a line; empty if it was never started."""
+        return "".join(self.store.read_texts(self._folder(number).log_keys))
 
-    def write_log(self, number: int, lines: str) -> None:
-        """Replaces a trial's log."""
-        self.store.write_text(f"{self._trial_key(number)}/log.jsonl", lines)
+    def write_log(self, number: int, attempt: int, lines: str) -> None:
+        """Replaces the log of one attempt."""
+        self.store.write_text(f"{self._trial_key(number)}/attempts/{attempt:04d}.jsonl", lines)
 
     @property
     def objective(self) -> Objective:
@@ -284,9 +334,9 @@ class StudyRecord:
     def _trial_key(self, number: int) -> str:
         return f"{self.name}/trials/{number:04d}"
 
-    def _checkpoint_key(self, number: int, epoch: int, step: int) -> str:
+    def _checkpoint_key(self, number: int, attempt: int, epoch: int, step: int) -> str:
         part = f"-step-{step:06d}" if step else ""
-        return f"{self._trial_key(number)}/checkpoints/epoch-{epoch:04d}{part}"
+        return f"{self._trial_key(number)}/checkpoints/attempt-{attempt:04d}/epoch-{epoch:04d}{part}"
 
     def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
         return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"

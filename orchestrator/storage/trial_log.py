@@ -1,8 +1,9 @@
-"""One structured log per trial, over all its attempts: ``trials/0003/log.jsonl``, one JSON object a line.
+"""One structured log per trial, over all its attempts: one JSON object a line.
 
 Each line has ``time`` and ``event``: an attempt's start and end, each epoch's metrics, and whatever this project's
-packages warn of meanwhile. The trial's first worker writes it, whole and after every epoch: an object store cannot
-append. The other workers' warnings are in Ray's logs only.
+packages warn of meanwhile. Each attempt has a file of its own, ``trials/0003/attempts/0002.jsonl``. The trial's first
+worker writes it, whole and after every epoch: an object store cannot append. The other workers' warnings
+are in Ray's logs only.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ _PACKAGES = ("vitaclip", "orchestrator")
 class TrialLog(logging.Handler):
     """A context manager around one attempt at a trial."""
 
-    def __init__(self, record: StudyRecord, number: int) -> None:
+    def __init__(self, record: StudyRecord, number: int, attempt: int) -> None:
         super().__init__(logging.WARNING)
         self._record = record
-        self._number = number
+        self._number, self._attempt = number, attempt
         self._rank, self._num_workers = rank_and_world_size()
-        self._lines = record.log(number) if self._rank == 0 else ""
+        self._lines = ""
 
     def __enter__(self) -> Self:
-        self.add("start", host=socket.gethostname(), pid=os.getpid(), num_workers=self._num_workers)
+        self.add(
+            "start",
+            attempt=self._attempt,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            num_workers=self._num_workers,
+        )
         for package in _PACKAGES:
             logging.getLogger(package).addHandler(self)
         return self
@@ -61,4 +68,4 @@ class TrialLog(logging.Handler):
     def save(self) -> None:
         """Writes all lines to the store. Raises StoreError."""
         if self._rank == 0:
-            self._record.write_log(self._number, self._lines)
+            self._record.write_log(self._number, self._attempt, self._lines)
