@@ -73,13 +73,13 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
         check_settings(settings)
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
-    with Lease(record.store, config.name) as lease:
+    say = partial(console.print, markup=False, soft_wrap=True)
+    with Lease(record.store, config.name, say=say) as lease:
         record.create_or_check(config, provenance(config))
         with ray_session(settings.ray_address, config.resources):
             checks = [lease.check]
             if settings.ray_address is not None:
                 if cluster_grows():
-                    say = partial(console.print, markup=False, soft_wrap=True)
                     checks.append(GrowthWatch(config.resources, say).look)
                 check_nodes(config, settings.store_uri)
             study = Study(config, record)

@@ -51,7 +51,8 @@ def ray_processes(sweep: subprocess.Popen[bytes], title: str) -> list[psutil.Pro
 def untimed(value: Any) -> Any:
     """Metrics, or a whole result, without what the clock decides."""
     if isinstance(value, dict):
-        timed = ("time/", "proposed_at", "finished_at", "durations")
+        # a checkpoint's key tells how many attempts there were
+        timed = ("time/", "proposed_at", "finished_at", "durations", "checkpoint")
         return {key: untimed(item) for key, item in value.items() if not key.startswith(timed)}
     return [untimed(item) for item in value] if isinstance(value, list) else value
 

@@ -1,15 +1,17 @@
-"""One driver per study: refused while the other lives, taken at once when it died, lost when it slept too long."""
+"""One driver per study: refused while another shows life, taken when it stood still, lost when it slept too long."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.execution.lease import Lease, LeaseLostError
+from orchestrator.execution.scratch import this_process
 from orchestrator.storage.store import LocalStore
 from vitaclip.errors import InputError
 
@@ -18,7 +20,7 @@ import sys, time
 from pathlib import Path
 from orchestrator.execution.lease import Lease
 from orchestrator.storage.store import LocalStore
-with Lease(LocalStore(Path(sys.argv[1])), "study"):
+with Lease(LocalStore(Path(sys.argv[1])), "study", beat_s=0.1):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -49,14 +51,14 @@ def test_a_study_is_given_back_and_taken_again(store: LocalStore) -> None:
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_study(store: LocalStore) -> None:
     with (
-        Lease(store, "study"),
-        pytest.raises(InputError, match="process .* on this machine"),
+        Lease(store, "study", beat_s=0.05),
+        pytest.raises(InputError, match="is being run by process"),
         Lease(store, "study"),
     ):
         pass
 
 
-def test_a_killed_driver_holds_nothing(store: LocalStore) -> None:
+def test_a_killed_driver_holds_nothing_once_it_has_stood_still(store: LocalStore) -> None:
     root = Path(__file__).resolve().parents[1]
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(store.root)], cwd=root, stdout=subprocess.PIPE, text=True
@@ -67,9 +69,42 @@ def test_a_killed_driver_holds_nothing(store: LocalStore) -> None:
         pass
     holder.kill()
     holder.wait()
-    started = time.monotonic()
-    with Lease(store, "study"):
-        assert time.monotonic() - started < 5
+    said: list[str] = []
+    with Lease(store, "study", say=said.append, dead_after_s=0.5):
+        assert "was not given back" in said[0]
+
+
+def test_a_beating_lease_is_not_taken_over_by_a_clone_of_its_machine(store: LocalStore) -> None:
+    """Its process number means another process here, or none, and everything else about the two is equal."""
+    clone = {**this_process(), "pid": 999_999, "started": 123.0, "token": "x"}
+    store.create_json("study/leases/000001.json", {**clone, "beat": 0})
+    ended = threading.Event()
+
+    def keep_beating() -> None:
+        beat = 1
+        while not ended.wait(0.05):
+            store.write_json("study/leases/000001.json", {**clone, "beat": beat})
+            beat += 1
+
+    thread = threading.Thread(target=keep_beating)
+    thread.start()
+    try:
+        with pytest.raises(InputError, match="process 999999"), Lease(store, "study"):
+            pass
+    finally:
+        ended.set()
+        thread.join()
+    assert newest(store) == "study/leases/000001.json"
+
+
+def test_two_clones_never_have_the_same_lease(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take the same number at once with the same process number: only one of them may believe it."""
+    same = this_process()
+    monkeypatch.setattr("orchestrator.execution.lease.this_process", lambda: same)
+    first, second = Lease(store, "study"), Lease(store, "study")
+    monkeypatch.setattr(Lease, "_newest", lambda _: None)
+    with first, pytest.raises(InputError, match="another driver that started at the same moment"), second:
+        pass
 
 
 def test_a_driver_elsewhere_is_given_time_to_show_life(store: LocalStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import uuid
@@ -312,3 +313,20 @@ def test_errors_that_last_say_what_to_do(
             open_store(f"s3://{bucket}").write_json("a.json", 0)
         with pytest.raises(StoreError, match=message):
             open_store(f"s3://{bucket}").upload_folder(folder, "f")
+
+
+def test_a_folder_without_hard_links_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT does: the kernel refuses the link with EPERM."""
+
+    def no_link(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(target))
+
+    monkeypatch.setattr("os.link", no_link)
+    store = LocalStore(tmp_path / "store")
+    with pytest.raises(InputError, match="hard links"):
+        store.check()
+    with pytest.raises(StoreError, match="hard links"):
+        store.create_json("study/leases/000001.json", 1)
+    assert store.list("") == []

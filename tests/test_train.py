@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, distributed
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import LEARNED_FILE, OPTIMIZER_FILE, load_model, read_history, read_info
+from vitaclip.checkpoint import drop_optimizer, load_model, read_history, read_info
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
@@ -60,10 +59,10 @@ def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def assert_same_files(found: Path, wanted: Path) -> None:
-    for name in (LEARNED_FILE, OPTIMIZER_FILE):
-        ours, theirs = load_file(found / name), load_file(wanted / name)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    ours, theirs = read_info(found).tensors, read_info(wanted).tensors
+    assert ours.keys() == theirs.keys() == {"learned", "optimizer"}
+    for kind in ours:
+        assert (found / ours[kind].name).read_bytes() == (wanted / theirs[kind].name).read_bytes()
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config: TrainConfig, tmp_path: Path) -> None:
@@ -195,6 +194,51 @@ def test_non_finite_loss_ends_the_run(config: TrainConfig) -> None:
     )
     with pytest.raises(NonFiniteLossError, match="lower optimizer.lr"):
         fit(hot)
+
+
+def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any moment: each write to the folder is the last one in turn."""
+    fit(config, on_epoch_end=Saver(tmp_path))
+    first, second = load_model(tmp_path / "1")[0], load_model(tmp_path / "2")[0]
+    steps = ("_write_tensors", "_write_info", "_delete_others")
+    for cut in steps:
+        folder = tmp_path / f"cut_{cut}"
+        shutil.copytree(tmp_path / "1", folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vitaclip.checkpoint.{cut}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fit(config, resume_from=tmp_path / "1", on_epoch_end=lambda end, to=folder: end.save(to))
+        wanted = second if cut == "_delete_others" else first
+        found = load_model(folder)[0].learned_state()
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.learned_state().items())
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_tensors_of_another_checkpoint_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    fit(config.model_copy(update={"epochs": 2}), on_epoch_end=Saver(tmp_path))
+    ours, others = (read_info(tmp_path / epoch).tensors["learned"].name for epoch in ("1", "2"))
+    (tmp_path / "1" / ours).write_bytes((tmp_path / "2" / others).read_bytes())
+    with pytest.raises(CheckpointError, match=f"{ours}.*do not belong to this checkpoint"):
+        load_model(tmp_path / "1")
+    (tmp_path / "1" / ours).unlink()
+    with pytest.raises(CheckpointError, match=f"{ours}: cannot be read"):
+        load_model(tmp_path / "1")
+
+
+def test_a_checkpoint_holds_no_tensors_of_those_it_replaced(config: TrainConfig, tmp_path: Path) -> None:
+    fit(config, on_epoch_end=lambda end: end.save(tmp_path) if end.epoch < 3 else None)
+    files = {file.name for file in read_info(tmp_path).tensors.values()}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.json", *files}
+    drop_optimizer(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    load_model(tmp_path)
+    with pytest.raises(CheckpointError, match="names no optimizer tensors"):
+        fit(config, resume_from=tmp_path)
 
 
 def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
 """A checkpoint: a folder of a few megabytes that resumes a training or scores a model.
 
-``learned.safetensors`` (everything but the backbone), ``optimizer.safetensors`` (if it can resume a training) and
-``checkpoint.json`` (schema version, config, class names, backbone hash, progress), written last. No pickles.
+``learned-<hash>.safetensors`` (everything but the backbone), ``optimizer-<hash>.safetensors`` (if it can resume a
+training) and ``checkpoint.json`` (schema version, config, class names, backbone hash, progress), written last. It names
+its tensor files and their SHA-256, so whatever interrupts a save leaves the checkpoint that was there before. No pickles.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import uuid
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vitaclip.config import Config, TrainConfig
@@ -21,7 +25,8 @@ from vitaclip.errors import CheckpointError
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 
 SCHEMA_VERSION: Final = 1
-LEARNED_FILE, OPTIMIZER_FILE, INFO_FILE = "learned.safetensors", "optimizer.safetensors", "checkpoint.json"
+INFO_FILE: Final = "checkpoint.json"
+TensorKind = Literal["learned", "optimizer"]
 
 EpochMetrics = dict[str, float]
 
@@ -49,6 +54,13 @@ class Progress(Config):
     micro_batch_size: int | None = None  # instead of the config's, after memory ran out
 
 
+class TensorFile(Config):
+    """One of a checkpoint's tensor files."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+\.safetensors$")
+    sha256: str
+
+
 class CheckpointInfo(Config):
     """The content of ``checkpoint.json``."""
 
@@ -57,6 +69,7 @@ class CheckpointInfo(Config):
     class_names: tuple[str, ...]
     backbone_sha256: str
     progress: Progress = Progress()
+    tensors: dict[TensorKind, TensorFile] = {}
 
 
 def save_checkpoint(
@@ -66,18 +79,36 @@ def save_checkpoint(
     progress: Progress,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Writes a checkpoint into ``folder``; without an optimizer it can be scored but not resumed."""
+    """Writes a checkpoint into ``folder``; without an optimizer it can be scored but not resumed.
+
+    Args:
+        folder: made if it is not there. A checkpoint in it stays whole until the new one is.
+        model: whose learned tensors are saved.
+        config: of its training.
+        progress: how far the training has come.
+        optimizer: whose state is saved.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_contiguous(model.learned_state()), folder / LEARNED_FILE)
+    tensors = {"learned": _write_tensors(folder, "learned", model.learned_state())}
     if optimizer is not None:
-        save_file(_contiguous(_optimizer_tensors(model, optimizer)), folder / OPTIMIZER_FILE)
+        tensors["optimizer"] = _write_tensors(folder, "optimizer", _optimizer_tensors(model, optimizer))
     info = CheckpointInfo(
         config=config,
         class_names=model.class_names,
         backbone_sha256=model.backbone_sha256,
         progress=progress,
+        tensors=tensors,
     )
     _write_info(folder, info)
+    _delete_others(folder, info)
+
+
+def drop_optimizer(folder: Path) -> None:
+    """Leaves a checkpoint that is there to predict, not to resume."""
+    info = read_info(folder)
+    info = info.model_copy(update={"tensors": {"learned": info.tensors["learned"]}})
+    _write_info(folder, info)
+    _delete_others(folder, info)
 
 
 def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
@@ -91,7 +122,29 @@ def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
 
 
 def _write_info(folder: Path, info: CheckpointInfo) -> None:
-    (folder / INFO_FILE).write_text(info.model_dump_json(indent=1))
+    unfinished = folder / f".{uuid.uuid4().hex}.tmp"
+    unfinished.write_text(info.model_dump_json(indent=1))
+    unfinished.replace(folder / INFO_FILE)
+
+
+def _write_tensors(folder: Path, kind: TensorKind, tensors: dict[str, Tensor]) -> TensorFile:
+    """Writes tensors under a name that no other checkpoint's tensors have."""
+    content = save(_contiguous(tensors))
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = TensorFile(name=f"{kind}-{sha256[:16]}.safetensors", sha256=sha256)
+    with (folder / file.name).open("wb") as target:
+        target.write(content)
+        target.flush()
+        os.fsync(target.fileno())
+    return file
+
+
+def _delete_others(folder: Path, info: CheckpointInfo) -> None:
+    """Deletes tensors of the checkpoints that this one replaced."""
+    belonging = {file.name for file in info.tensors.values()}
+    for path in folder.glob("*.safetensors"):
+        if path.name not in belonging and path.name.startswith(("learned-", "optimizer-")):
+            path.unlink(missing_ok=True)
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -147,13 +200,13 @@ def load_learned(model: VitaCLIP, folder: Path) -> None:
             f"found {model.backbone_sha256} as {info.config.backbone.name}/{info.config.backbone.pretrained}; "
             "load the backbone it was trained on"
         )
-    learned = _read(folder / LEARNED_FILE)
+    learned = _read_tensors(folder, info, "learned")
     wanted = model.learned_state()
     misfits = sorted(wanted.keys() ^ learned.keys())
     misfits += [n for n in wanted.keys() & learned.keys() if wanted[n].shape != learned[n].shape]
     if misfits:
         raise CheckpointError(
-            f"{folder / LEARNED_FILE}: tensors that do not fit its config: {', '.join(misfits)}"
+            f"{folder / info.tensors['learned'].name}: tensors that do not fit its config: {', '.join(misfits)}"
         )
     model.load_state_dict(learned, strict=False)
 
@@ -164,14 +217,17 @@ def load_optimizer(model: VitaCLIP, optimizer: torch.optim.Optimizer, folder: Pa
     Raises:
         CheckpointError: the checkpoint holds none, or one of other parameters.
     """
-    tensors = _read(folder / OPTIMIZER_FILE)
+    info = read_info(folder)
+    tensors = _read_tensors(folder, info, "optimizer")
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(model.trainable()):
         entries = {key.partition(":")[0]: t for key, t in tensors.items() if key.partition(":")[2] == name}
         if entries:
             state[index] = entries
     if sum(len(entries) for entries in state.values()) != len(tensors):
-        raise CheckpointError(f"{folder / OPTIMIZER_FILE}: holds parameters that its config does not train")
+        raise CheckpointError(
+            f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not train"
+        )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -188,8 +244,22 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[str, Tensor]:
+    """The tensors that belong to a checkpoint. Raises CheckpointError if others stand in their place."""
+    file = info.tensors.get(kind)
+    if file is None:
+        raise CheckpointError(
+            f"{folder / INFO_FILE}: names no {kind} tensors; use a checkpoint that has them"
+        )
+    path = folder / file.name
     try:
-        return dict(load_file(path))
-    except (FileNotFoundError, SafetensorError, OSError) as error:
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != file.sha256:
+            raise CheckpointError(
+                f"{path}: found SHA-256 {found[:16]}..., {INFO_FILE} says {file.sha256[:16]}...: these tensors do not "
+                "belong to this checkpoint, or are damaged; copy the whole folder again, or use another checkpoint"
+            )
+        return dict(load(content))
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error

@@ -1,7 +1,9 @@
 """One driver per study: a lease in the store that outlives no crash.
 
 Each driver takes the next number under ``<study>/leases``; creating a key is exclusive, so of two that start at once
-one wins. The holder's heartbeat is a counter: another host needs no synchronised clock to see that it stands still.
+one wins. The holder's heartbeat is a counter: nobody needs a synchronized clock to see that it stands still. A host's
+name and process numbers prove nothing (cloned machines share both), so a lease that was not given back is taken over
+only after it has stood still for its whole time, whoever asks.
 """
 
 from __future__ import annotations
@@ -9,17 +11,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.execution.scratch import is_alive, is_local, this_process
+from orchestrator.execution.scratch import this_process
 from orchestrator.storage.store import KeyExistsError, Store, StoreError
 from vitaclip.errors import InputError, VitaClipError
 
-BEAT_S = 5.0
-DEAD_AFTER_S = 30.0
+BEAT_S = 3.0
+DEAD_AFTER_S = 20.0
 _logger = logging.getLogger(__name__)
 
 
@@ -31,11 +35,28 @@ class Lease:
     """A context manager that holds a study for this process."""
 
     def __init__(
-        self, store: Store, study: str, *, beat_s: float = BEAT_S, dead_after_s: float = DEAD_AFTER_S
+        self,
+        store: Store,
+        study: str,
+        *,
+        say: Callable[[str], None] = _logger.warning,
+        beat_s: float = BEAT_S,
+        dead_after_s: float = DEAD_AFTER_S,
     ) -> None:
+        """A lease that is not taken yet.
+
+        Args:
+            store: where the study is.
+            study: its name.
+            say: told why taking the study takes a while.
+            beat_s: seconds between two signs of life.
+            dead_after_s: seconds without one after which a holder counts as dead.
+        """
         self._store = store
         self._folder = f"{study}/leases"
         self._study = study
+        self._token = uuid.uuid4().hex
+        self._say = say
         self._beat_s = beat_s
         self._dead_after_s = dead_after_s
         self._key = ""
@@ -44,7 +65,7 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Takes the study, at once if its last driver ended or died on this host.
+        """Takes the study: at once if its last driver gave it back, else when that one has stood still for long enough.
 
         Raises:
             InputError: another driver is at work on it.
@@ -97,15 +118,16 @@ class Lease:
         holder = self._store.read_json(key)
         if holder["beat"] < 0:
             return
-        if is_local(holder):
-            if is_alive(holder):
-                raise self._refusal(f"process {holder['pid']} on this machine")
-            return
+        who = f"process {holder['pid']} on {holder['host'].partition(' ')[0]}"
+        self._say(
+            f"study {self._study!r} was not given back by its last driver ({who}); waiting up to "
+            f"{self._dead_after_s:.0f} s for a sign of life"
+        )
         deadline = time.monotonic() + self._dead_after_s
         while time.monotonic() < deadline:
-            time.sleep(min(1.0, self._dead_after_s / 10))
+            time.sleep(min(0.5, self._dead_after_s / 10))
             if self._store.read_json(key) != holder:
-                raise self._refusal(f"process {holder['pid']} on {holder['host'].partition(' ')[0]}")
+                raise self._refusal(who)
 
     def _refusal(self, who: str) -> InputError:
         return InputError(
@@ -113,6 +135,5 @@ class Lease:
             "this study another name"
         )
 
-    @staticmethod
-    def _content(beat: int) -> dict[str, Any]:
-        return {**this_process(), "beat": beat}
+    def _content(self, beat: int) -> dict[str, Any]:
+        return {**this_process(), "token": self._token, "beat": beat}

@@ -21,6 +21,7 @@ import psutil
 _PREFIX = "vitaclip-"
 _OWNER_FILE = "owner.json"
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
@@ -72,9 +73,12 @@ def is_alive(process: dict[str, Any]) -> bool:
 
 
 def _host() -> str:
-    """This machine, and this container on it: process numbers mean nothing outside of their namespace."""
+    """This machine since its start, and this container on it: elsewhere process numbers mean nothing.
+
+    Cloned machines share a name and the number of their first namespace, but no two starts share a boot id.
+    """
     with suppress(OSError):
-        return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()}"
+        return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()} {_BOOT_ID.read_text().strip()}"
     return socket.gethostname()
 
 

@@ -155,14 +155,21 @@ class Store(ABC):
         """Writes, rewrites, reads, lists and deletes a probe. Raises InputError with the reason."""
         key = f".probe-{uuid.uuid4().hex}/probe.json"
         try:
-            self.write_json(key, 1)
+            self._create(key, to_json(1, None))
             kept = not self._create(key, to_json(2, None)) and self.read_json(key) == 1
+            self.write_json(key, 3)
+            listed = self.list(str(PurePosixPath(key).parent)) == [key] and self.read_json(key) == 3
             self.delete(key)
         except (OSError, StoreError) as error:
             raise InputError(
                 f"store {self.uri}: cannot be written and read: {error}; set VITACLIP_STORE to a folder or "
                 "s3://bucket/prefix that can"
             ) from None
+        if not listed:
+            raise InputError(
+                f"store {self.uri}: does not show what was just written to it; use a folder or a server whose reads "
+                "see every write before them"
+            )
         if not kept:
             raise InputError(
                 f"store {self.uri}: overwrites what must be written once: the server ignores 'If-None-Match' on "
@@ -191,10 +198,16 @@ class LocalStore(Store):
         try:
             staged.write_bytes(data)
             _sync(staged)
-            os.link(staged, path)  # unlike a rename, fails if the name is taken
+            # unlike a rename, a link fails if the name is taken
+            os.link(staged, path)
             _sync(path.parent)
         except FileExistsError:
             return False
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri}: {key} cannot be created ({error.strerror or error}); records that are written once "
+                "need a file system with hard links and free space: ext4, XFS, NFS and Lustre have links, FAT has none"
+            ) from None
         finally:
             staged.unlink(missing_ok=True)
         return True

@@ -14,7 +14,7 @@ from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking import video_classifier
 from orchestrator.tracking.client import texts
 from orchestrator.tracking.runs import STUDY_TAG, TRIAL_TAG
-from vitaclip.checkpoint import OPTIMIZER_FILE
+from vitaclip.checkpoint import drop_optimizer
 
 MODEL_TAG = "vitaclip.model_id"
 
@@ -35,7 +35,7 @@ def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, model_folder = Path(folder) / "checkpoint", Path(folder) / "model"
         record.store.download_folder(result.checkpoint, checkpoint)
-        (checkpoint / OPTIMIZER_FILE).unlink(missing_ok=True)  # it is there to predict, not to resume
+        drop_optimizer(checkpoint)
         video_classifier.save(
             checkpoint, model_folder, Model(run_id=run.info.run_id, model_id=model.model_id)
         )
