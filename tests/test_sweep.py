@@ -70,14 +70,14 @@ def results(workplace: Path) -> dict[str, bytes]:
 
 def checkpoints(workplace: Path) -> list[Path]:
     """Whole ones, of all trials."""
-    return list((workplace / "store").glob("*/trials/*/checkpoints/*/manifest.json"))
+    return list((workplace / "store").glob("*/trials/*/checkpoints/*/*/manifest.json"))
 
 
 def half_trained(workplace: Path) -> bool:
     """Some trial is finished, and some other one has a checkpoint but no result."""
     trials = (workplace / "store").glob("motions/trials/*")
     return bool(results(workplace)) and any(
-        list(trial.glob("checkpoints/*/manifest.json")) and not (trial / "result.json").exists()
+        list(trial.glob("checkpoints/*/*/manifest.json")) and not (trial / "result.json").exists()
         for trial in trials
     )
 

@@ -2,7 +2,8 @@
 
 ``learned-<hash>.safetensors`` (everything but the backbone), ``optimizer-<hash>.safetensors`` (if it can resume a
 training) and ``checkpoint.json`` (schema version, config, class names, backbone hash, progress), written last. It names
-its tensor files and their SHA-256, so whatever interrupts a save leaves the checkpoint that was there before. No pickles.
+its tensor files and their SHA-256, so whatever interrupts a save leaves the checkpoint that was there before. No
+pickles.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class CheckpointInfo(Config):
     class_names: tuple[str, ...]
     backbone_sha256: str
     progress: Progress = Progress()
-    tensors: dict[TensorKind, TensorFile] = {}
+    tensors: dict[TensorKind, TensorFile] = Field({})
 
 
 def save_checkpoint(
