@@ -389,7 +389,7 @@ def test_no_secret_is_written_anywhere(
     ]
     shown = "".join(capfd.readouterr()) + caplog.text
     assert "fails" in shown
-    assert len(stored) == 6
+    assert len(stored) == 7
     for secret in (s3.secret_key, "planted%21password", "planted!password"):
         assert secret not in shown
         assert not any(secret.encode() in content for content in stored + written)

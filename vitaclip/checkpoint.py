@@ -107,7 +107,8 @@ def save_checkpoint(
 def drop_optimizer(folder: Path) -> None:
     """Leaves a checkpoint that is there to predict, not to resume."""
     info = read_info(folder)
-    info = info.model_copy(update={"tensors": {"learned": info.tensors["learned"]}})
+    kept = {kind: file for kind, file in info.tensors.items() if kind != "optimizer"}
+    info = info.model_copy(update={"tensors": kept})
     _write_info(folder, info)
     _delete_others(folder, info)
 
