@@ -151,6 +151,7 @@ def _score(record: StudyRecord, number: int) -> BenchmarkScore:
         num_broken=0,
         classes=("left", "right"),
         clips=(0, 1),
+        files=(0, 1),
         labels=(0, 1),
         ranked=((0, 1), (0, 1)),
     )

@@ -5,38 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.evaluation.statistics import mcnemar_p_value
+from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
+from orchestrator.evaluation.ranking import best_first
 from orchestrator.show import trial_content
-from orchestrator.storage.records import BenchmarkScore, flatten
+from orchestrator.storage.records import flatten
 from orchestrator.storage.study_record import StudyRecord
 
-SIGNIFICANCE = 0.05
 _BARS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass(frozen=True)
-class PairedScore:
-    """Two models on the same clips of one benchmark."""
-
-    benchmark: str
-    top1: tuple[float, float]
-    only_first: int  # clips that the first got right and the second wrong
-    only_second: int
-    p_value: float  # exact McNemar test
-
-    @property
-    def verdict(self) -> str:
-        """In words; a difference is called one only where it is."""
-        if self.p_value >= SIGNIFICANCE:
-            return "no difference shown"
-        return "first is better" if self.only_first > self.only_second else "second is better"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +34,8 @@ def _compare(options: argparse.Namespace, console: Console) -> None:
     (study_a, a), (study_b, b) = map(command.parse_trial, (options.first, options.second))
     record_a, record_b = command.open_study(study_a), command.open_study(study_b)
     first, second = trial_content(record_a, a), trial_content(record_b, b)
-    pairs = paired_scores(record_a.scores(a), record_b.scores(b))
+    choice = max(_choice(record_a, a), _choice(record_b, b), key=lambda choice: choice.num_trials)
+    [pairs] = paired_scores(record_a.scores(a), [record_b.scores(b)], choice)
     if options.json:
         command.print_json(console, _as_json(first, second, pairs))
         return
@@ -61,28 +44,11 @@ def _compare(options: argparse.Namespace, console: Console) -> None:
     console.print(_paired_table(options.first, options.second, pairs))
 
 
-def paired_scores(first: Sequence[BenchmarkScore], second: Sequence[BenchmarkScore]) -> list[PairedScore]:
-    """The benchmarks on which both were scored by the same protocol and read the same clips."""
-    by_benchmark = {score.benchmark: score for score in second}
-    pairs = ((score, by_benchmark.get(score.benchmark)) for score in first)
-    return [_pair(one, other) for one, other in pairs if other is not None and _clips(one) == _clips(other)]
-
-
-def _pair(first: BenchmarkScore, second: BenchmarkScore) -> PairedScore:
-    outcomes = [
-        (right, other.correct[clip])
-        for one, other in zip(first.splits, second.splits, strict=True)
-        for clip, right in one.correct.items()
-    ]
-    only_first = sum(a and not b for a, b in outcomes)
-    only_second = sum(b and not a for a, b in outcomes)
-    name = first.benchmark.name
-    top1 = (first.metrics[f"{name}/top1"], second.metrics[f"{name}/top1"])
-    return PairedScore(name, top1, only_first, only_second, mcnemar_p_value(only_first, only_second))
-
-
-def _clips(score: BenchmarkScore) -> list[tuple[object, ...]]:
-    return [(split.split, split.classes, split.clips, split.labels) for split in score.splits]
+def _choice(record: StudyRecord, number: int) -> Choice:
+    """How this trial was chosen, if it is its study's best one."""
+    results = best_first(record.info.config, record.results())
+    is_best = bool(results) and results[0].number == number
+    return Choice.of_best(record.info.config, len(results)) if is_best else NO_CHOICE
 
 
 def _as_json(first: dict[str, Any], second: dict[str, Any], pairs: Sequence[PairedScore]) -> dict[str, Any]:
@@ -128,12 +94,26 @@ def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str
 
 
 def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> Table:
-    columns = ("benchmark", name_a, name_b, "only first right", "only second right", "p (McNemar)", "verdict")
+    columns = (
+        "benchmark",
+        name_a,
+        name_b,
+        "only first right",
+        "only second right",
+        "p (corrected)",
+        "verdict",
+    )
     table = Table(*columns, title="top-1 on the same clips")
     for pair in pairs:
         counts = (str(pair.only_first), str(pair.only_second))
         tops = (f"{value:.3f}" for value in pair.top1)
         table.add_row(pair.benchmark, *tops, *counts, f"{pair.p_value:.3g}", pair.verdict)
+    num_choices = max((pair.num_choices for pair in pairs), default=1)
+    if num_choices > 1:
+        table.caption = (
+            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p is multiplied by "
+            f"{num_choices}."
+        )
     return table
 
 

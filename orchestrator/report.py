@@ -20,9 +20,9 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from orchestrator import command
-from orchestrator.compare import paired_scores
 from orchestrator.display.figures import StudyData, figures, optuna_study, read_study
 from orchestrator.display.pictures import write_pictures
+from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
 from orchestrator.storage.records import BenchmarkScore, SplitScore, flatten
 from orchestrator.storage.study_record import BASELINE
@@ -148,7 +148,10 @@ def trials_html(data: StudyData) -> str:
         if set(found) - {"-"}:
             cells = [f"{model} B/16, as published", *blank, *found, "", "", ""]
             rows.append(_row(cells, kind="published"))
-    note = "<p class=note>Accuracies are fractions; in brackets the 95% bootstrap interval over clips.</p>"
+    note = (
+        "<p class=note>Accuracies are fractions; in brackets the 95% interval "
+        "(Clopper-Pearson, on the effective number of clips).</p>"
+    )
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>{note}'
 
 
@@ -166,12 +169,19 @@ def _comparisons(data: StudyData) -> str:
         return "<p class=note>No trial has finished an epoch.</p>"
     header = ["benchmark", "against", "best trial", "other", "only best right", "only other right", "p", ""]
     rows = [_row(header, tag="th")]
-    for name, scores in _others(data):
-        for pair in paired_scores(data.scores[data.best.number], scores):
+    names, scores = zip(*_others(data), strict=True)
+    choice = Choice.of_best(data.info.config, len(data.results))
+    for name, pairs in zip(names, paired_scores(data.scores[data.best.number], scores, choice), strict=True):
+        for pair in pairs:
             words = {"first is better": "better", "second is better": "worse"}.get(pair.verdict, pair.verdict)
             counts = (str(pair.only_first), str(pair.only_second), f"{pair.p_value:.2g}")
             rows.append(_row([pair.benchmark, name, *(f"{top1:.3f}" for top1 in pair.top1), *counts, words]))
-    return f"<table>{''.join(rows)}</table><p class=note>Exact McNemar test on the same clips, 5% level.</p>"
+    note = (
+        "Exact test on the same clips (McNemar's; where splits share clips, by sign flips), 5% level, corrected for "
+        "all comparisons of this table (Holm). The best trial was chosen on the clips of the search and looks better "
+        f"there than it is: on them, p is multiplied by the number of trials, {choice.num_trials}."
+    )
+    return f"<table>{''.join(rows)}</table><p class=note>{note}</p>"
 
 
 def _others(data: StudyData) -> Iterator[tuple[str, Sequence[BenchmarkScore]]]:

@@ -107,6 +107,7 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
         num_broken=0,
         classes=("left", "right", "up"),
         clips=tuple(range(len(labels))),
+        files=tuple(range(len(labels))),
         labels=tuple(labels),
         ranked=tuple((p, *(c for c in range(3) if c != p)) for p in predicted),
     )

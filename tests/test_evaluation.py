@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from orchestrator import evaluate
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
-from orchestrator.evaluation.statistics import bootstrap_interval, mcnemar_p_value, mean_and_std
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import BASELINE, StudyRecord
@@ -203,26 +201,3 @@ def test_the_command_scores_what_exists(
 def test_a_trial_without_checkpoint_cannot_be_scored(record: StudyRecord, motion_dataset: str) -> None:
     with pytest.raises(InputError, match="trial 7: has no checkpoint"):
         score_trials(record, [7], benchmark_on(motion_dataset))
-
-
-def test_bootstrap_interval_is_that_of_resampled_clips() -> None:
-    correct = np.array([1] * 30 + [0] * 70)
-    rng = np.random.default_rng(1)
-    resampled = rng.choice(correct, size=(4000, 100)).mean(axis=1)
-    found = bootstrap_interval([30], [100])
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))), abs=0.011)
-    both = bootstrap_interval([30, 30], [100, 100])
-    assert both.high - both.low == pytest.approx((found.high - found.low) / 2**0.5, rel=0.1)
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 0), (3, 8), (6, 6)])
-def test_mcnemar_counts_all_outcomes(first: int, second: int) -> None:
-    n = first + second
-    uneven = abs(first - second)
-    outcomes = [abs(2 * sum(flips) - n) >= uneven for flips in product((0, 1), repeat=n)]
-    assert mcnemar_p_value(first, second) == pytest.approx(np.mean(outcomes))
-
-
-def test_mean_and_std() -> None:
-    assert mean_and_std([0.4]) == (0.4, 0.0)
-    assert mean_and_std([0.4, 0.6]) == pytest.approx((0.5, 0.02**0.5))

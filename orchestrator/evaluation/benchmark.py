@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from orchestrator.config import BenchmarkConfig, ClipTemplates
-from orchestrator.evaluation.statistics import bootstrap_interval, mean_and_std
+from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
 from orchestrator.storage.records import BenchmarkScore, SplitScore
 from orchestrator.storage.study_record import BASELINE, StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import CLASS_LISTS, load_dataset
-from vitaclip.data.manifest import read_class_list
+from vitaclip.data.manifest import Manifest, read_class_list
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
 from vitaclip.evaluate import Candidate, Score, candidate, evaluate, frozen_clip
@@ -163,7 +164,7 @@ def _score_split(
     data = next(iter(contestants.values())).data
     scores = evaluate(candidates, manifest, data, benchmark.views)
     return {
-        number: _split_score(split, score, len(manifest.missing))
+        number: _split_score(split, score, manifest)
         for number, score in zip(contestants, scores, strict=True)
     }
 
@@ -188,7 +189,7 @@ def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[
     return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
 
 
-def _split_score(split: str, score: Score, num_missing: int) -> SplitScore:
+def _split_score(split: str, score: Score, manifest: Manifest) -> SplitScore:
     if not score.num_clips:
         raise InputError(
             f"split {split!r}: none of its {score.num_broken} clips can be read; check the dataset's folder"
@@ -198,20 +199,25 @@ def _split_score(split: str, score: Score, num_missing: int) -> SplitScore:
         top1=score.top1,
         top5=score.top5,
         num_broken=score.num_broken,
-        num_missing=num_missing,
+        num_missing=len(manifest.missing),
         classes=score.classes,
         clips=tuple(p.clip for p in score.predictions),
+        files=tuple(_file_number(manifest.clips[p.clip].path) for p in score.predictions),
         labels=tuple(p.label for p in score.predictions),
         ranked=tuple(p.ranked for p in score.predictions),
     )
 
 
+def _file_number(path: str) -> int:
+    """Tells a clip by its name and folder, wherever the dataset lies. 48 bits: JSON's numbers hold 53."""
+    name = "/".join(Path(path).parts[-2:])
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
+
+
 def summarise(benchmark: BenchmarkConfig, splits: Sequence[SplitScore]) -> dict[str, float]:
     """A benchmark's metrics: means over its splits; top-1's spread over them and 95% interval over clips."""
     top1, top1_std = mean_and_std([split.top1 for split in splits])
-    interval = bootstrap_interval(
-        [sum(split.correct.values()) for split in splits], [len(split.clips) for split in splits]
-    )
+    interval = accuracy_interval([outcomes(split) for split in splits])
     metrics = {
         "top1": top1,
         "top5": mean_and_std([split.top5 for split in splits])[0],

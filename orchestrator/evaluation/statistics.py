@@ -1,12 +1,22 @@
-"""What a measured accuracy is worth: intervals, and whether two models really differ."""
+"""What a measured accuracy is worth: intervals, and whether two models really differ.
+
+Splits of one benchmark may share clips (Kinetics-600's draws of 160 of 220 classes, HMDB51's three lists). A clip that
+stands in three splits is one observation, so everything here counts clips by their file, over all splits at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta, binomtest
+
+from orchestrator.storage.records import SplitScore
+
+_LEVEL = 0.95
+_NUM_FLIPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -17,21 +27,99 @@ class Interval:
     high: float
 
 
-def bootstrap_interval(num_correct: Sequence[int], num_clips: Sequence[int], *, seed: int = 0) -> Interval:
-    """95% percentile bootstrap interval of the mean accuracy over splits, resampling the clips of each split.
+@dataclass(frozen=True)
+class Outcomes:
+    """What one model did on one split's N clips, all arrays ``[N]``."""
 
-    Resampling n clips of which a share p is right gives Binomial(n, p) right ones, so it is drawn directly.
+    files: npt.NDArray[np.int64]  # which clip it is, the same number in every split
+    labels: npt.NDArray[np.str_]  # its class's name
+    right: npt.NDArray[np.bool_]  # whether the most probable class was the true one
+
+
+def outcomes(split: SplitScore) -> Outcomes:
+    """What a split's score tells of every clip."""
+    return Outcomes(
+        files=np.asarray(split.files, dtype=np.int64),
+        labels=np.asarray([split.classes[label] for label in split.labels]),
+        right=np.asarray([label == best[0] for label, best in zip(split.labels, split.ranked, strict=True)]),
+    )
+
+
+def accuracy_interval(splits: Sequence[Outcomes]) -> Interval:
+    """95% Clopper-Pearson interval of the mean accuracy over splits, on the effective number of clips.
+
+    With weight ``w_i`` of clip i in the mean, over all splits, this number is ``1 / sum(w_i ** 2)`` (Kish), made
+    smaller where splits are draws of classes. The exact interval does not degenerate near 0 and 1 (Korn and Graubard,
+    Confidence intervals for proportions with small expected number of positive counts, 1998).
     """
-    rng = np.random.default_rng(seed)
-    shares = [
-        rng.binomial(total, correct / total, size=10_000) / total
-        for correct, total in zip(num_correct, num_clips, strict=True)
-        if total
-    ]
-    if not shares:
+    splits = [split for split in splits if len(split.files)]
+    if not splits:
         return Interval(0.0, 1.0)
-    low, high = np.quantile(np.mean(shares, axis=0), (0.025, 0.975))
+    weights = np.concatenate([np.full(len(s.files), 1 / (len(splits) * len(s.files))) for s in splits])
+    share = float(weights @ np.concatenate([s.right for s in splits]))
+    _, places = np.unique(np.concatenate([s.files for s in splits]), return_inverse=True)
+    number = 1 / float((np.bincount(places, weights) ** 2).sum())
+    if 0 < share < 1:
+        spread = share * (1 - share)
+        number = spread / (spread / number + _class_draw_variance(splits))
+    return _clopper_pearson(share * number, number)
+
+
+def _clopper_pearson(num_right: float, number: float) -> Interval:
+    tail, num_wrong = (1 - _LEVEL) / 2, number - num_right
+    # Sums of weights are a rounding error away from whole numbers.
+    low = beta.ppf(tail, num_right, num_wrong + 1) if num_right > 1e-9 else 0.0
+    high = beta.ppf(1 - tail, num_right + 1, num_wrong) if num_wrong > 1e-9 else 1.0
     return Interval(float(low), float(high))
+
+
+def _class_draw_variance(splits: Sequence[Outcomes]) -> float:
+    """Variance of the mean over splits that comes from which classes were drawn; 0 where all splits have the same.
+
+    A class that was drawn more often than others weighs more, and classes differ in how hard they are.
+    """
+    labels = np.concatenate([s.labels for s in splits])
+    names, places = np.unique(labels, return_inverse=True)
+    shares = np.stack([[np.mean(s.labels == name) for name in names] for s in splits])
+    num_draws = (shares > 0).sum(axis=0)
+    if len(names) < 2 or (num_draws == len(splits)).all():
+        return 0.0
+    counts = np.bincount(places)
+    accuracies = np.bincount(places, np.concatenate([s.right for s in splits])) / counts
+    within = accuracies * (1 - accuracies) / np.maximum(counts / num_draws - 1, 1)
+    between = max(0.0, float(np.var(accuracies, ddof=1) - within.mean()))
+    surplus = (num_draws - num_draws.mean()) * shares.sum(axis=0) / num_draws / len(splits)
+    return between * float((surplus**2).sum())
+
+
+def clip_differences(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> npt.NDArray[np.float64]:
+    """How much each clip adds to the difference of two models' mean accuracies; splits and clips must be the same."""
+    files = np.concatenate([s.files for s in first])
+    added = np.concatenate(
+        [
+            (a.right.astype(float) - b.right) / (len(first) * len(a.files))
+            for a, b in zip(first, second, strict=True)
+        ]
+    )
+    _, places = np.unique(files, return_inverse=True)
+    return np.asarray(np.bincount(places, added), dtype=np.float64)
+
+
+def paired_p_value(differences: npt.NDArray[np.float64]) -> float:
+    """How probable so large a difference is, were both models equally good on every clip: two-sided, by sign flips.
+
+    Where all clips weigh the same this is McNemar's exact test. Otherwise signs are drawn 20,000 times, seeded.
+    """
+    sizes, counts = np.unique(np.abs(differences[np.abs(differences) > 1e-12]).round(12), return_counts=True)
+    if len(sizes) <= 1:
+        return mcnemar_p_value(int((differences > 1e-12).sum()), int((differences < -1e-12).sum()))
+    rng = np.random.default_rng(0)
+    flipped = sum(
+        size * (2 * rng.binomial(count, 0.5, _NUM_FLIPS) - count)
+        for size, count in zip(sizes, counts, strict=True)
+    )
+    as_large = np.abs(flipped) >= abs(differences.sum()) - 1e-12
+    return float((1 + as_large.sum()) / (1 + _NUM_FLIPS))
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
@@ -42,8 +130,20 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
         only_second: the reverse.
     """
     total = only_first + only_second
-    tail = sum(comb(total, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, float(2 * tail / 2**total))
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values made larger so that, of all of them together, a false difference is called in 5% of cases.
+
+    Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:

@@ -62,7 +62,7 @@ class TrialResult(Config):
 
 
 class SplitScore(Config):
-    """One split's score. ``clips`` are positions in the manifest; ``labels``, ``ranked`` belong to them."""
+    """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked`` belong to them."""
 
     split: str
     top1: float
@@ -71,6 +71,9 @@ class SplitScore(Config):
     num_missing: int = Field(0, description="clips that are annotated but have no file; they are left out")
     classes: tuple[str, ...]
     clips: tuple[int, ...]
+    files: tuple[int, ...] = Field(
+        description="numbers of the clips' files, equal in every split that holds them"
+    )
     labels: tuple[int, ...]
     ranked: tuple[tuple[int, ...], ...] = Field(description="the five most probable classes, best first")
 
