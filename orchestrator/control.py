@@ -1,11 +1,12 @@
 """``python -m orchestrator.control STUDY``: pauses a study, or gives it more trials or points, while it runs.
 
-Its driver looks at ``<study>/control.json`` before each new trial. Trials that run are left alone.
+Its driver looks at ``<study>/control/`` about once a second. Trials that run are left alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ from ruamel.yaml.error import YAMLError
 
 from orchestrator import command
 from orchestrator.config import Scalar
-from orchestrator.search.search_space import check_point
+from orchestrator.search.search_space import check_point, most_trials
+from orchestrator.storage.records import ControlChange
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
@@ -36,31 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _edit(options: argparse.Namespace, console: Console) -> None:
     record = command.open_study(options.study)
+    change = ControlChange(
+        paused=options.pause if options.pause or options.resume else None,
+        num_trials=None if options.num_trials is None else _checked_number(options.num_trials, record),
+        points=tuple(_parse_point(text, record) for text in options.point),
+    )
+    if change != ControlChange():
+        record.add_change(change)
     control = record.control()
-    changes: dict[str, object] = {}
-    if options.pause or options.resume:
-        changes["paused"] = bool(options.pause)
-    if options.num_trials is not None:
-        changes["num_trials"] = _checked_number(options.num_trials, record)
-    if options.point:
-        changes["points"] = (*control.points, *(_parse_point(text, record) for text in options.point))
-    control = control.model_copy(update=changes)
-    if changes:
-        record.write_control(control)
     console.print(
         f"{record.name}: {'paused' if control.paused else 'not paused'}, "
-        f"{control.num_trials or record.info.config.search.num_trials} trials, "
-        f"{len(control.points)} extra points",
+        f"{control.num_trials} trials, {len(control.points)} extra points",
         highlight=False,
     )
 
 
 def _checked_number(number: int, record: StudyRecord) -> int:
-    proposed = len(record.trials())
-    if number < max(1, proposed):
-        raise InputError(
-            f"--num-trials: found {number}, allowed are {max(1, proposed)} (already proposed) or more"
-        )
+    fewest, most = max(1, len(record.trials())), most_trials(record.info.config)
+    if not fewest <= number <= most:
+        end = "or more" if most == math.inf else f"to {most}, all that this search can have"
+        raise InputError(f"--num-trials: found {number}, allowed are {fewest} (already proposed) {end}")
     return number
 
 

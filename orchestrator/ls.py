@@ -71,7 +71,7 @@ def _study_row(record: StudyRecord) -> dict[str, Any]:
         "name": record.name,
         "created_at": record.info.created_at.isoformat(),
         "num_finished": len(results),
-        "num_trials": config.search.num_trials,
+        "num_trials": record.control().num_trials,
         "metric": record.objective.metric,
         "best": best.values[0] if best and best.values else None,
         "best_trial": best.number if best else None,

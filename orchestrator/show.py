@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -36,7 +37,7 @@ def _show(options: argparse.Namespace, console: Console) -> None:
 
 
 def _show_study(record: StudyRecord, console: Console, *, as_json: bool) -> None:
-    info = record.info.model_dump(mode="json")
+    info = record.info.model_dump(mode="json") | {"control": asdict(record.control())}
     if as_json:
         command.print_json(console, info)
     else:

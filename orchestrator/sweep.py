@@ -86,7 +86,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()
             try:
-                with Progress(config, console, study.finished_states) as progress:
+                with Progress(config, console, study.finished_states, lambda: study.num_trials) as progress:
                     errors = run_study(study, settings.store_uri, mirror, progress, checks)
             finally:
                 delivered = mirror.close(_CLOSE_TIMEOUT_S)
@@ -101,23 +101,23 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
 
     record = StudyRecord(open_store(settings.store_uri), config.name)
     results = record.results() if record.exists() else []
-    finished = len(results)
+    num_trials = record.control().num_trials if record.exists() else config.search.num_trials
     search, resources, train = config.search, config.resources, config.train
     benchmarks = [f"{b.name} on {', '.join(b.splits)}" for b in config.benchmarks] or ["none"]
     lines = {
         "study": config.name,
         "question": config.question.strip(),
         "hypothesis": config.hypothesis.strip(),
-        "trials": f"{search.num_trials}, {finished} of them finished, {resources.max_concurrent_trials} at once",
+        "trials": f"{num_trials}, {len(results)} of them finished, {resources.max_concurrent_trials} at once",
         "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
         f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
-        "time": expected_time(config, results),
+        "time": expected_time(config, results, num_trials),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(benchmarks),
-        "writes": f"up to {search.num_trials * max(train.epochs, 1)} checkpoints (of each trial the last and the best "
-        f"{resources.num_best_checkpoints} stay), {search.num_trials * len(config.benchmarks)} benchmark scores, "
-        f"{search.num_trials} results",
+        "writes": f"up to {num_trials * max(train.epochs, 1)} checkpoints (of each trial the last and the best "
+        f"{resources.num_best_checkpoints} stay), {num_trials * len(config.benchmarks)} benchmark scores, "
+        f"{num_trials} results",
         "store": f"{settings.store_uri}/{config.name}",
         "MLflow": without_password(settings.tracking_uri),
         "Ray": settings.ray_address or "started on this machine for the time of the sweep",
@@ -129,13 +129,13 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     console.print("dry run: nothing was started")
 
 
-def expected_time(config: StudyConfig, results: Sequence[TrialResult]) -> str:
+def expected_time(config: StudyConfig, results: Sequence[TrialResult], num_trials: int) -> str:
     """What is left to do in hours, by the mean of the trials that have finished."""
     durations = [result.durations["train_s"] for result in results if result.state == "complete"]
     if not durations:
         return "not known before a first trial is complete"
     resources = config.resources
-    hours = (config.search.num_trials - len(results)) * sum(durations) / len(durations) / 3600
+    hours = (num_trials - len(results)) * sum(durations) / len(durations) / 3600
     gpu_hours = hours * resources.max_workers * resources.gpus_per_worker
     wall_hours = hours / resources.max_concurrent_trials
     return f"about {wall_hours:.2f} hours of training are left, {gpu_hours:.1f} GPU-hours"

@@ -152,7 +152,7 @@ def finish(
             "state": state,
             "reason": None if state == "complete" else "a reason",
             "params": trial.params,
-            "values": [best["val/top1"]] if best else None,
+            "values": [best["val/top1"]] if best and state != "failed" else None,
             "metrics": best,
             "history": history,
             "best_epoch": epoch,

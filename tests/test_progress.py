@@ -54,8 +54,8 @@ def test_trials_stand_best_first_and_failed_ones_last() -> None:
 def test_the_time_left_follows_from_finished_trials() -> None:
     resources = {"max_concurrent_trials": 2, "num_workers": 4, "gpus_per_worker": 1}
     config = study_config(search={"num_trials": 122}, resources=resources)
-    assert "not known" in expected_time(config, [])
-    text = expected_time(config, [result(0, 0.2), result(1, 0.3)])
+    assert "not known" in expected_time(config, [], 122)
+    text = expected_time(config, [result(0, 0.2), result(1, 0.3)], 122)
     assert text == "about 1.00 hours of training are left, 8.0 GPU-hours"
 
 
@@ -101,7 +101,7 @@ def test_without_a_terminal_there_are_few_plain_lines() -> None:
     console = Console(file=StringIO(), width=120)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
-    with Progress(config, console, Counter()) as progress:
+    with Progress(config, console, Counter(), lambda: 3) as progress:
         progress.started(trial)
         progress.broke_off(0, "in a file\nPreemptedError: stopped in epoch 1")
         assert not progress.running
@@ -122,7 +122,7 @@ def test_on_a_terminal_each_running_trial_has_a_line() -> None:
     console = Console(file=StringIO(), width=120, force_terminal=True)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
-    with Progress(config, console, Counter()) as progress:
+    with Progress(config, console, Counter(), lambda: 3) as progress:
         progress.started(trial)
         progress.epoch_ended(0, history_of(0.25)[0])
         shown = text_of(progress.render())

@@ -15,7 +15,7 @@ from orchestrator.search.sampler import PointOutcome, Proposer
 from orchestrator.search.schedulers import Curve, bar, falls_short
 from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
-from orchestrator.storage.records import Control, TrialRecord
+from orchestrator.storage.records import ControlChange, TrialRecord
 from tests.study_fixtures import PROVENANCE, history_of, study_config
 from tests.study_simulation import (
     SEARCHES,
@@ -82,9 +82,10 @@ def test_another_terminal_pauses_and_lengthens_a_study_and_adds_points(
 ) -> None:
     monkeypatch.setattr("orchestrator.search.study._CONTROL_INTERVAL_S", -1.0)
     manual = Manual(num_trials=2)
-    manual.record.write_control(Control(paused=True))
+    manual.record.add_change(ControlChange(paused=True))
     assert manual.study.next_trial() == "wait"
-    manual.record.write_control(Control(num_trials=3, points=({"prompts.depth": 4, "optimizer.lr": 5e-3},)))
+    point = {"prompts.depth": 4, "optimizer.lr": 5e-3}
+    manual.record.add_change(ControlChange(paused=False, num_trials=3, points=(point,)))
     assert manual.next().params == {"prompts.depth": 4, "optimizer.lr": 5e-3}
     assert manual.next().params["optimizer.lr"] != 5e-3
     assert manual.next().number == 2

@@ -20,9 +20,10 @@ from mlflow.entities import Run
 from orchestrator import ls, report, show, sync
 from orchestrator.config import BenchmarkConfig
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
-from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.records import ControlChange, TrialRecord
 from orchestrator.storage.store import LocalStore, open_store
 from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking import tracker as tracker_module
 from orchestrator.tracking.client import check_tracking
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.tracker import Tracker
@@ -207,6 +208,45 @@ def test_an_interrupted_study_is_killed_and_goes_on(uri: str, record: StudyRecor
     assert len(runs) == 4
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert steps_of(uri, runs["trial 0000"], "val/top1") == [(1, 0.3), (2, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("states", "search", "num_trials", "status", "registered"),
+    [
+        (["complete"] * 3, {}, None, "FINISHED", True),
+        (["complete"] * 3, {}, 4, "KILLED", False),
+        (["complete"] * 2, {}, 2, "FINISHED", True),
+        (["complete"] * 2, {}, None, "KILLED", False),
+        (["complete"] * 2, {"max_wall_hours": 1e-9}, None, "FINISHED", True),
+        (["failed", "pruned", "failed"], {}, None, "FINISHED", True),
+        (["failed"] * 2, {"max_first_failures": 1}, None, "FAILED", False),
+    ],
+)
+def test_a_study_ends_as_it_was_told(
+    uri: str,
+    tmp_path: Path,
+    states: list[str],
+    search: dict[str, int],
+    num_trials: int | None,
+    status: str,
+    registered: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registrations: list[int] = []
+    monkeypatch.setattr(tracker_module, "register_best", lambda *a: registrations.append(a[2].number))
+    record = new_record(LocalStore(tmp_path / "store"), search={"num_trials": 3, "lag": 2} | search)
+    for number, state in enumerate(states):
+        run_trial(record, number, tmp_path / "c", 0.9 - number / 10, state=state)
+    record.add_change(ControlChange(num_trials=num_trials))
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    tracker.stop()
+    parent = runs_of(uri)["depth"]
+    assert parent.info.status == status
+    assert registrations == ([next(n for n, s in enumerate(states) if s != "failed")] if registered else [])
+    best = [value for _, value in steps_of(uri, parent, "best/val/top1")]
+    expected = [0.9 - n / 10 for n, s in enumerate(states) if s != "failed"]
+    assert best[:1] == pytest.approx(expected[:1])
 
 
 def test_a_run_created_twice_is_kept_once(uri: str, record: StudyRecord, tmp_path: Path) -> None:

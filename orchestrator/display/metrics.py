@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from ray.util.metrics import Gauge
 
 from orchestrator.display.tally import Tally
+from orchestrator.evaluation.ranking import rank
 from orchestrator.search.study import Study
 from orchestrator.storage.records import TrialResult
 
@@ -36,10 +37,10 @@ class Metrics(Tally):
 
     def __init__(self, study: Study, num_waiting: Callable[[], int]) -> None:
         super().__init__(study.finished_states)
-        self._objective = study.config.search.objectives[0]
+        self._study = study
         self._num_waiting = num_waiting
         finished = [study.outcomes[number] for number in study.finished]
-        self._best = [outcome.values[0] for outcome in finished if outcome.values]
+        self._best = [(outcome.state, outcome.values) for outcome in finished]
         self._num_epochs = self._num_retries = 0
         self._gauges = {
             name: Gauge(
@@ -49,7 +50,6 @@ class Metrics(Tally):
         }
         for gauge in self._gauges.values():
             gauge.set_default_tags({"study": study.config.name})
-        self._num_trials = study.config.search.num_trials
         self._published = 0.0
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -62,8 +62,7 @@ class Metrics(Tally):
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
-        if result.values and result.state != "failed":
-            self._best.append(result.values[0])
+        self._best.append((result.state, result.values))
 
     def refresh(self) -> None:
         """Publishes everything, at most once a second. Ray forgets a value once it is collected: call it often."""
@@ -71,10 +70,10 @@ class Metrics(Tally):
             return
         self._published = time.monotonic()
         counts = self.ended | Counter(running=len(self.running), scoring=len(self.scoring))
-        counts["waiting"] = max(0, self._num_trials - sum(counts.values()))
+        counts["waiting"] = max(0, self._study.num_trials - sum(counts.values()))
         for state in _STATES:
             self._gauges["trials"].set(counts[state], {"state": state})
-        self._gauges["trials_planned"].set(self._num_trials)
+        self._gauges["trials_planned"].set(self._study.num_trials)
         self._gauges["epochs"].set(self._num_epochs)
         self._gauges["retries"].set(self._num_retries)
         self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
@@ -82,10 +81,9 @@ class Metrics(Tally):
         self._gauges["data_wait_ratio"].set(self._sum("time/data_wait_s") / epochs_s if epochs_s else 0.0)
         self._gauges["broken_videos"].set(self._sum("data/broken"))
         self._gauges["tracking_waiting"].set(self._num_waiting())
-        if self._best:
-            best = max(self._best) if self._objective.mode == "max" else min(self._best)
-            self._best = [best]
-            self._gauges["objective_best"].set(best)
+        self._best = sorted(self._best, key=lambda one: rank(self._study.config, *one))[:1]
+        if self._best and (values := self._best[0][1]):
+            self._gauges["objective_best"].set(values[0])
 
     def _sum(self, key: str) -> float:
         return sum(running.metrics.get(key, 0.0) for running in self.running.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from types import TracebackType
 from typing import Self
@@ -25,9 +25,12 @@ _PLAIN_INTERVAL_S = 10.0
 class Progress(Tally):
     """A context manager around a study's run; the driver tells it what happens."""
 
-    def __init__(self, config: StudyConfig, console: Console, ended: Counter[str]) -> None:
+    def __init__(
+        self, config: StudyConfig, console: Console, ended: Counter[str], num_trials: Callable[[], int]
+    ) -> None:
         super().__init__(ended)
         self._config = config
+        self._num_trials = num_trials
         self._console = console
         self._last_line = 0.0
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
@@ -66,17 +69,13 @@ class Progress(Tally):
         }
         text = ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) or result.reason or ""
         self._say(
-            f"trial {result.number} {result.state} ({self.ended.total()}/{self._num_trials}): {text}",
+            f"trial {result.number} {result.state} ({self.ended.total()}/{self._num_trials()}): {text}",
             always=True,
         )
 
     @property
     def _metric(self) -> str:
         return self._config.search.objectives[0].metric
-
-    @property
-    def _num_trials(self) -> int:
-        return self._config.search.num_trials
 
     def _say(self, line: str, *, always: bool = False) -> None:
         if always or not self._console.is_terminal:
@@ -87,7 +86,7 @@ class Progress(Tally):
         """The lines of the running trials, and the study's."""
         lines = [self._line(running) for _, running in sorted(self.running.items())]
         waiting = f", benchmarks of {len(self.scoring)} under way" if self.scoring else ""
-        total = f"{self._config.name}: {self.ended.total()}/{self._num_trials} trials finished{waiting}"
+        total = f"{self._config.name}: {self.ended.total()}/{self._num_trials()} trials finished{waiting}"
         return Group(*lines, Text(total, style="bold"))
 
     def _line(self, running: RunningTrial) -> Text:

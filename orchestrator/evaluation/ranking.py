@@ -28,8 +28,10 @@ def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:
 
 def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
     """By the first objective: complete trials, then pruned ones, then failed ones."""
+    return sorted(results, key=lambda result: (*rank(config, result.state, result.values), result.number))
+
+
+def rank(config: StudyConfig, state: str, values: Sequence[float] | None) -> tuple[int, float]:
+    """Orders trials: smaller is better."""
     sign = -1 if config.search.objectives[0].mode == "max" else 1
-    states = ("complete", "pruned", "failed")
-    return sorted(
-        results, key=lambda r: (states.index(r.state), sign * r.values[0] if r.values else 0, r.number)
-    )
+    return ("complete", "pruned", "failed").index(state), sign * values[0] if values else 0.0

@@ -117,6 +117,7 @@ class _Driver(_NotSaved, Callback):
         """Finishes trials whose benchmarks are in."""
         for check in self._checks:
             check()
+        self._study.look_at_control()
         self._metrics.refresh()
         for number in self.scorer.poll(timeout_s):
             self._finish(number)

@@ -174,12 +174,18 @@ def _check_grid(config: StudyConfig) -> None:
             raise InputError(f"search_space.{key}: a grid needs a step, or categorical choices")
         if distribution.when:
             raise InputError(f"search_space.{key}.when: a grid knows no conditions; take another sampler")
-    num_points = math.prod(map(len, grid(config.search_space).values()))
-    if config.search.num_trials > num_points * config.search.num_repeats:
+    if config.search.num_trials > most_trials(config):
         raise InputError(
-            f"search.num_trials: found {config.search.num_trials}, the grid has {num_points} points "
-            f"(times {config.search.num_repeats} repeats)"
+            f"search.num_trials: found {config.search.num_trials}, the grid has {most_trials(config):g} points "
+            f"({config.search.num_repeats} repeats included)"
         )
+
+
+def most_trials(config: StudyConfig) -> float:
+    """How many trials the search can have: a grid's points with their repeats; with pbt, see ``max_trials``."""
+    if config.search.sampler.name != "grid":
+        return config.max_trials
+    return math.prod(map(len, grid(config.search_space).values())) * config.search.num_repeats
 
 
 def grid(space: SearchSpace) -> dict[str, list[Scalar]]:

@@ -7,7 +7,6 @@ one died.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from orchestrator.search import pbt
 from orchestrator.search.sampler import PointOutcome, Proposer
 from orchestrator.search.schedulers import Curve, History, bar, curve, falls_short
 from orchestrator.search.search_space import Params, apply
-from orchestrator.storage.records import Control, TrialRecord, TrialResult, best_epoch
+from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
 from orchestrator.storage.store import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
@@ -56,8 +55,7 @@ class Study:
         self._recall()
         self._proposer = Proposer(config)
         self._points: list[PointOutcome] = []  # what the proposer is told, in order
-        self._last_control = Control()
-        self._control_until = -math.inf
+        self._control, self._control_until = record.control(), time.monotonic() + _CONTROL_INTERVAL_S
 
     @property
     def unscored(self) -> list[int]:
@@ -73,7 +71,18 @@ class Study:
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
         number = len(self._params)
-        return None if number >= self._num_wanted else self._stop_reason(self._settled(number))
+        return None if number >= self.num_trials else self._stop_reason(self._settled(number))
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials there are to be, as the file and other terminals have said so far."""
+        return int(min(self._control.num_trials, self.config.max_trials))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a start now would find nothing to do: every trial has its result, and no further one is wanted."""
+        enough = len(self._params) >= self.num_trials or self.stop_reason is not None
+        return enough and not self._unfinished
 
     def next_trial(self) -> TrialRecord | Wait | None:
         """The trial to run next: an interrupted one, or a new one, which is then on record; None: no more.
@@ -84,12 +93,19 @@ class Study:
         if self._to_resume:
             return self._unfinished[self._to_resume.popleft()]
         number, settled = len(self._params), self._settled(len(self._params))
-        enough = number >= self._num_wanted
-        if not enough and (settled is None or self._control().paused):
+        self.look_at_control()
+        enough = number >= self.num_trials
+        if not enough and (settled is None or self._control.paused):
             return "wait"
         if enough or self._stop_reason(settled):
             return "wait" if self._unfinished.keys() - self.outcomes.keys() else None
         return self._propose(number, settled or [])
+
+    def look_at_control(self) -> None:
+        """Takes note of what another terminal asked for, at most once a second."""
+        if time.monotonic() > self._control_until:
+            self._control = self.record.control()
+            self._control_until = time.monotonic() + _CONTROL_INTERVAL_S
 
     def resume(self, number: int) -> None:
         """Takes note that a trial's training broke off and is to go on from its last checkpoint."""
@@ -136,18 +152,6 @@ class Study:
             self._to_resume.append(trial.number)
         else:
             self.outcomes[trial.number] = outcome
-
-    def _control(self) -> Control:
-        """What another terminal asked for, read at most once a second."""
-        if time.monotonic() > self._control_until:
-            self._last_control = self.record.control()
-            self._control_until = time.monotonic() + _CONTROL_INTERVAL_S
-        return self._last_control
-
-    @property
-    def _num_wanted(self) -> float:
-        """How many trials there are to be."""
-        return min(self._control().num_trials or self.config.search.num_trials, self.config.max_trials)
 
     @property
     def _breeds(self) -> bool:
@@ -222,7 +226,7 @@ class Study:
         if point < len(self.config.search.first_points):
             return self.config.search.first_points[point]
         tried = [params.items() for params in self._params.values()]
-        wanted = self._control().points
+        wanted = self._control.points
         return next((one for one in wanted if not any(one.items() <= items for items in tried)), None)
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
@@ -255,7 +259,7 @@ class Study:
             state=outcome.state,
             reason=outcome.reason,
             params=trial.params,
-            values=None if best is None else _values(history, self.config),
+            values=outcome.values,
             metrics=metrics,
             history=tuple(history),
             best_epoch=best,

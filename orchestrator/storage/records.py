@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, PositiveInt
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from vitaclip.config import Config, TrainConfig
@@ -49,7 +50,9 @@ class TrialResult(Config):
     state: Literal["complete", "pruned", "failed"]
     reason: str | None = None
     params: dict[str, Scalar]
-    values: tuple[float, ...] | None = Field(None, description="objectives at the best epoch; None: no epoch")
+    values: tuple[float, ...] | None = Field(
+        None, description="objectives at the best epoch; None: it failed"
+    )
     metrics: dict[str, float] = Field({}, description="of the best epoch")
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int | None = None
@@ -105,12 +108,35 @@ class BenchmarkScore(Config):
     duration_s: float
 
 
-class Control(Config):
-    """``control.json``: what was changed while the study runs (:mod:`orchestrator.control`)."""
+class ControlChange(Config):
+    """``control/000001.json``: one change of a study that may be running (:mod:`orchestrator.control`)."""
 
-    paused: bool = False
-    num_trials: int | None = Field(None, description="instead of search.num_trials")
+    paused: bool | None = Field(None, description="None: as before")
+    num_trials: PositiveInt | None = Field(
+        None, description="the number of trials from now on; None: as before"
+    )
     points: tuple[dict[str, Scalar], ...] = Field((), description="points to try as soon as possible")
+
+
+@dataclass(frozen=True)
+class Control:
+    """What all changes of a study together say."""
+
+    num_trials: int
+    paused: bool = False
+    points: tuple[dict[str, Scalar], ...] = ()
+
+    @classmethod
+    def of(cls, config: StudyConfig, changes: Iterable[ControlChange]) -> Control:
+        """The latest word on each matter, oldest change first; points add up."""
+        control = cls(config.search.num_trials)
+        for change in changes:
+            control = cls(
+                change.num_trials or control.num_trials,
+                control.paused if change.paused is None else change.paused,
+                control.points + change.points,
+            )
+        return control
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> int:

@@ -3,6 +3,7 @@
 ::
 
     <study>/study.json                          what the study is and what it ran on
+    <study>/control/000001.json                 one change of a study that may be running
     <study>/trials/0003/trial.json              written before the trial starts
     <study>/trials/0003/attempts/               who worked on it (see :mod:`orchestrator.storage.attempts`), and logs
     <study>/trials/0003/checkpoints/            published whole (see :mod:`orchestrator.storage.store`)
@@ -32,6 +33,7 @@ from orchestrator.storage.attempts import Attempt, Checkpoint, SupersededError, 
 from orchestrator.storage.records import (
     BenchmarkScore,
     Control,
+    ControlChange,
     StudyInfo,
     TrialRecord,
     TrialResult,
@@ -90,6 +92,8 @@ class StudyRecord:
         else:
             info = self._read("study.json", StudyInfo)
             self._check_same(info.config, config)
+            if config.search.num_trials != info.config.search.num_trials and self._control_keys():
+                self.add_change(ControlChange(num_trials=config.search.num_trials))  # the latest word
             info = info.model_copy(update={"config": config})
         self._write("study.json", info)
         self.__dict__.pop("info", None)
@@ -120,15 +124,26 @@ class StudyRecord:
             )
 
     def control(self) -> Control:
-        """What was changed since the start; defaults if nothing was."""
-        try:
-            return self._read("control.json", Control)
-        except MissingKeyError:
-            return Control()
+        """How many trials there are to be, whether the study is paused, and the points to try soon."""
+        keys = self._control_keys()
+        texts = zip(keys, self.store.read_texts(keys), strict=True)
+        return Control.of(self.info.config, (self._parse(*pair, ControlChange) for pair in texts))
 
-    def write_control(self, control: Control) -> None:
-        """Changes a study that may be running."""
-        self._write("control.json", control)
+    def add_change(self, change: ControlChange) -> None:
+        """Changes a study that may be running. Changes that are made at once all count."""
+        while True:
+            keys = self._control_keys()
+            number = int(Path(keys[-1]).stem) + 1 if keys else 1
+            try:
+                self.store.create_json(
+                    f"{self.name}/control/{number:06d}.json", change.model_dump(mode="json")
+                )
+            except KeyExistsError:  # by another terminal, at the same moment
+                continue
+            return
+
+    def _control_keys(self) -> list[str]:
+        return sorted(key for key in self.store.list(f"{self.name}/control") if key.endswith(".json"))
 
     def write_trial(self, trial: TrialRecord) -> None:
         """Records a proposal, before it starts. Raises KeyExistsError if the number is taken."""

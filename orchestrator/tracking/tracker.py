@@ -20,6 +20,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from orchestrator.config import Scalar
 from orchestrator.evaluation.ranking import best_first
+from orchestrator.search.study import Study
 from orchestrator.storage.records import BenchmarkScore, TrialRecord, TrialResult
 from orchestrator.storage.study_record import BASELINE, StudyRecord
 from orchestrator.tracking.artifacts import confusion_figure, curves_csv, per_class_csv
@@ -92,17 +93,20 @@ class Tracker:
         self._logged_epochs.pop(result.number, None)
 
     def stop(self) -> None:
-        """Gives every run that is still open its status: the study is finished, or was interrupted."""
-        results = self.record.results()
-        config = self.record.info.config
-        finished = len(results) >= config.search.num_trials
+        """Gives every run that is still open its status: the study has ended as it was told, or was interrupted.
+
+        A study none of whose trials got to an end has failed.
+        """
+        config, results = self.record.info.config, self.record.results()
+        ended = Study(config, self.record).has_ended
         for run in self._runs.unfinished_trials:
             self._end(run, "KILLED")
         self._log_parent_results(results)
-        if finished and results:
-            best = best_first(config, results)[0]
+        best = next((one for one in best_first(config, results) if one.state != "failed"), None)
+        if ended and best:
             register_best(self.client, self.record, best, self._runs.open_trial(self._trial(best.number)))
-        self._end(self._runs.parent, "FINISHED" if finished else "KILLED")
+        status = ("FINISHED" if best else "FAILED") if ended else "KILLED"
+        self._end(self._runs.parent, status)
 
     def log_scores(self, numbers: Sequence[int]) -> None:
         """Adds scores that were computed after their trials had finished to the runs that MLflow has."""
@@ -168,16 +172,14 @@ class Tracker:
 
     def _log_parent_results(self, results: Sequence[TrialResult]) -> None:
         """The study's progress: the best objective after each finished trial, in the order of finishing."""
-        run, objective = self._runs.parent, self.record.objective
+        run, config = self._runs.parent, self.record.info.config
         logged = int(run.data.metrics.get("num_finished", 0))
-        best: float | None = None
+        best: list[TrialResult] = []
         for step, result in enumerate(sorted(results, key=lambda result: result.finished_at), start=1):
             metrics: dict[str, float] = {"num_finished": step}
-            if result.values:
-                choose = max if objective.mode == "max" else min
-                best = result.values[0] if best is None else choose(best, result.values[0])
-            if best is not None:
-                metrics[f"best/{objective.metric}"] = best
+            best = best_first(config, [*best, result])[:1]
+            if best[0].values:
+                metrics[f"best/{self.record.objective.metric}"] = best[0].values[0]
             if step > logged:
                 self._log_metrics(run, metrics, step, milliseconds(result.finished_at))
         for score in self.record.scores(BASELINE):
