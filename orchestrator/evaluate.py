@@ -25,7 +25,8 @@ from orchestrator.evaluation.benchmark import (
     summarise,
 )
 from orchestrator.settings import Settings
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.records import Baseline
+from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.client import check_tracking
 from orchestrator.tracking.tracker import Tracker
 from vitaclip.config import EvalConfig
@@ -87,9 +88,9 @@ def _score_study(record: StudyRecord, numbers: Sequence[int], benchmarks: Sequen
     for benchmark in benchmarks:
         for number, score in score_trials(record, numbers, benchmark).items():
             rows[f"{record.name}/{number}"] |= score.metrics
-        clip = record.read_score(BASELINE, benchmark)
-        if clip is not None:
-            rows.setdefault("frozen CLIP", {}).update(clip.metrics)
+        for baseline in {Baseline.of(record.trial(number).train): None for number in numbers}:
+            if clip := record.read_score(baseline, benchmark):
+                rows.setdefault(baseline.name, {}).update(clip.metrics)
     return rows
 
 

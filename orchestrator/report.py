@@ -24,8 +24,7 @@ from orchestrator.display.figures import StudyData, figures, optuna_study, read_
 from orchestrator.display.pictures import write_pictures
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
-from orchestrator.storage.records import BenchmarkScore, SplitScore, flatten
-from orchestrator.storage.study_record import BASELINE
+from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialResult, flatten
 from orchestrator.tracking.client import check_tracking
 from orchestrator.tracking.tracker import Tracker
 from vitaclip.data.datasets import load_dataset
@@ -137,12 +136,9 @@ def trials_html(data: StudyData) -> str:
         ]
         rows.append(_row([*cells, result.state, *times]))
     blank = ["-"] * (len(config.search_space) + len(objectives))
-    clip = data.metrics(BASELINE)
-    rows.append(
-        _row(
-            ["frozen CLIP", *blank, *(command.accuracy(clip, b) for b in benchmarks), "", "", ""], kind="clip"
-        )
-    )
+    for baseline in data.baselines:
+        clip = [command.accuracy(data.metrics(baseline), name) for name in benchmarks]
+        rows.append(_row([baseline.name, *blank, *clip, "", "", ""], kind="clip"))
     for model, numbers in PUBLISHED.items():
         found = [f"{numbers[name]:.3f}" if name in numbers else "-" for name in benchmarks]
         if set(found) - {"-"}:
@@ -169,7 +165,7 @@ def _comparisons(data: StudyData) -> str:
         return "<p class=note>No trial has finished an epoch.</p>"
     header = ["benchmark", "against", "best trial", "other", "only best right", "only other right", "p", ""]
     rows = [_row(header, tag="th")]
-    names, scores = zip(*_others(data), strict=True)
+    names, scores = zip(*_others(data, data.best), strict=True)
     choice = Choice.of_best(data.info.config, len(data.results))
     for name, pairs in zip(names, paired_scores(data.scores[data.best.number], scores, choice), strict=True):
         for pair in pairs:
@@ -184,9 +180,10 @@ def _comparisons(data: StudyData) -> str:
     return f"<table>{''.join(rows)}</table><p class=note>{note}</p>"
 
 
-def _others(data: StudyData) -> Iterator[tuple[str, Sequence[BenchmarkScore]]]:
-    yield "frozen CLIP", data.scores[BASELINE]
-    for result in [result for result in data.results if result != data.best][:3]:
+def _others(data: StudyData, best: TrialResult) -> Iterator[tuple[str, Sequence[BenchmarkScore]]]:
+    baseline = data.baseline_of[best.number]
+    yield baseline.name, data.scores[baseline]
+    for result in [result for result in data.results if result != best][:3]:
         yield f"trial {result.number}", data.scores[result.number]
 
 

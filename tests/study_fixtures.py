@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.config import BenchmarkConfig, StudyConfig
 from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord, TrialResult, best_epoch
 from orchestrator.storage.store import Store
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
 
@@ -115,7 +115,7 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
 
 def write_score(
     record: StudyRecord,
-    number: int,
+    contender: Contender,
     split: SplitScore,
     benchmark: BenchmarkConfig | None = None,
     scored_at: datetime = STARTED,
@@ -123,16 +123,16 @@ def write_score(
     """Writes a score (by default of zero_shot/quickstart) and returns its metrics."""
     benchmark = benchmark or BenchmarkConfig.model_validate(ZERO_SHOT)
     metrics = {f"{benchmark.name}/top1": split.top1, f"{benchmark.name}/top5": split.top5}
-    key = "frozen CLIP" if number == BASELINE else str(record.best_checkpoint(number))
     score = BenchmarkScore(
         benchmark=benchmark,
-        checkpoint=key,
+        checkpoint=record.best_checkpoint(contender) if isinstance(contender, int) else None,
+        baseline=None if isinstance(contender, int) else contender,
         splits=(split,),
         metrics=metrics,
         scored_at=scored_at,
         duration_s=1.0,
     )
-    record.write_score(number, score)
+    record.write_score(contender, score)
     return metrics
 
 

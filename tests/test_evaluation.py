@@ -14,9 +14,9 @@ from orchestrator import evaluate
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
-from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.records import Baseline, TrialRecord
 from orchestrator.storage.store import LocalStore
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.errors import InputError
@@ -28,7 +28,7 @@ from vitaclip.train import EpochEnd, fit
 def trained(
     small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> StudyRecord:
-    """Two trials, trained for one epoch and for none."""
+    """Trials trained for one epoch and for none, and one whose clips are drawn in another way."""
     root = tmp_path_factory.mktemp("study")
     train = {
         "backbone": small_backbone.model_dump(),
@@ -40,8 +40,9 @@ def trained(
     }
     record = StudyRecord(LocalStore(root / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[]), {})
-    for number, epochs in enumerate((1, 0)):
-        config = TrainConfig.model_validate(train | {"epochs": epochs})
+    data = {"dataset": motion_dataset, "num_frames": 2, "sampling": "uniform"}
+    for number, changes in enumerate([{"epochs": 1}, {"epochs": 0}, {"epochs": 0, "data": data}]):
+        config = TrainConfig.model_validate(train | changes)
         record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
 
         attempt = begin(record, number)
@@ -89,8 +90,31 @@ def test_the_frozen_clip_is_scored_beside_them(record: StudyRecord, motion_datas
     wanted = evaluate_clip(
         config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
     )
-    [score] = record.scores(BASELINE)
+    [score] = record.scores(Baseline.of(config))
     assert score.metrics[f"supervised/{motion_dataset}/top1"] == wanted.top1
+
+
+def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path
+) -> None:
+    shutil.copytree(record.store.uri, tmp_path / "other")
+    other = StudyRecord(LocalStore(tmp_path / "other"), "depth")
+    benchmark = benchmark_on(motion_dataset)
+    score_trials(record, [0, 1, 2], benchmark)
+    for number in (2, 1, 0):
+        score_trials(other, [number], benchmark)
+    four_frames, two_frames = (Baseline.of(record.trial(number).train) for number in (0, 2))
+    for baseline, number in ((four_frames, 0), (two_frames, 2)):
+        config = record.trial(number).train
+        wanted = evaluate_clip(
+            config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
+        )
+        for scored in (record, other):
+            [score] = scored.scores(baseline)
+            assert score.splits[0].ranked == tuple(p.ranked for p in wanted.predictions)
+            assert (score.baseline, score.checkpoint) == (baseline, None)
+    assert four_frames.name == "frozen CLIP, ViT-test-small, 4 frames dense, stride 2"
+    assert two_frames.name == "frozen CLIP, ViT-test-small, 2 frames uniform"
 
 
 def test_a_finished_score_is_never_computed_twice(
@@ -103,7 +127,7 @@ def test_a_finished_score_is_never_computed_twice(
     monkeypatch.setattr(
         evaluation,
         "_compute",
-        lambda record, numbers, b: passes.append(list(numbers)) or compute(record, numbers, b),
+        lambda record, missing, *more: passes.append(list(missing)) or compute(record, missing, *more),
     )
     both = score_trials(record, [0, 1], benchmark)
     assert passes == [[1]]
@@ -111,7 +135,7 @@ def test_a_finished_score_is_never_computed_twice(
     score_trials(record, [0, 1], benchmark)
     assert passes == [[1]]
     score_trials(record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)}))
-    assert passes == [[1], [BASELINE, 0]]
+    assert passes == [[1], [0, Baseline.of(record.trial(0).train)]]
 
 
 def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
@@ -195,9 +219,10 @@ def test_the_command_scores_what_exists(
     name = "depth/0" if target == "depth" else target
     wanted = score_trials(record, [0], benchmark_on(motion_dataset))[0].metrics
     assert rows[name] == wanted
-    assert ("frozen CLIP" in rows) == target.startswith("depth")
+    assert any(name.startswith("frozen CLIP") for name in rows) == target.startswith("depth")
 
 
 def test_a_trial_without_checkpoint_cannot_be_scored(record: StudyRecord, motion_dataset: str) -> None:
+    record.write_trial(record.trial(0).model_copy(update={"number": 7}))
     with pytest.raises(InputError, match="trial 7: has no checkpoint"):
         score_trials(record, [7], benchmark_on(motion_dataset))

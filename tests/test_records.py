@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import Objective
-from orchestrator.storage.records import best_epoch
+from orchestrator.storage.records import Baseline, best_epoch
 from orchestrator.storage.store import KeyExistsError, LocalStore, StoreError
-from orchestrator.storage.study_record import BASELINE, StudyRecord, config_hash, study_names
+from orchestrator.storage.study_record import StudyRecord, config_hash, study_names
 from tests.study_fixtures import (
     begin,
     finish,
@@ -134,14 +134,15 @@ def test_scores_of_trials_and_of_clip(record: StudyRecord, tmp_path: Path) -> No
     benchmark = record.info.config.benchmarks[0]
     assert record.read_score(0, benchmark) is None
     write_score(record, 0, split_score([0, 1, 0, 1], [0, 1, 2, 1]))
-    write_score(record, BASELINE, split_score([0], [1]))
+    baseline = Baseline.of(trial.train)
+    write_score(record, baseline, split_score([0], [1]))
     score = record.read_score(0, benchmark)
     assert score is not None
     assert score.splits[0].per_class_top1 == {"left": 1.0, "right": 1.0, "up": 0.0}
     assert score.splits[0].confusion.tolist() == [[1, 0, 0], [0, 2, 0], [1, 0, 0]]
     assert score.splits[0].correct == {0: True, 1: True, 2: False, 3: True}
     assert record.scores(0) == [score]
-    assert [s.checkpoint for s in record.scores(BASELINE)] == ["frozen CLIP"]
+    assert [s.baseline for s in record.scores(baseline)] == [baseline]
     other = benchmark.model_copy(update={"split": "val"})
     assert record.read_score(0, other) is None
 

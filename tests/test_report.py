@@ -11,8 +11,9 @@ import pytest
 from orchestrator import report
 from orchestrator.display.figures import class_gains, figures, optuna_study, pareto_front, read_study
 from orchestrator.report import confused_pairs, page, write_report
+from orchestrator.storage.records import Baseline
 from orchestrator.storage.store import LocalStore
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.study_record import StudyRecord
 from tests.browser import CHROMIUM, visit
 from tests.conftest import MOTIONS
 from tests.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score
@@ -25,7 +26,7 @@ def record(tmp_path: Path) -> StudyRecord:
         run_trial(record, number, tmp_path / "c", top1 / 2, top1)
     run_trial(record, 4, tmp_path / "c", 0.1, state="pruned")
     finish(record, propose(record, 5), "failed")
-    write_score(record, BASELINE, split_score([0, 0, 0], [0, 1, 2]))
+    write_score(record, Baseline.of(record.trial(0).train), split_score([0, 0, 0], [0, 1, 2]))
     return record
 
 
@@ -105,7 +106,7 @@ def test_pareto_front_is_what_nothing_beats() -> None:
 def test_gains_are_over_clip_by_class(record: StudyRecord) -> None:
     write_score(record, 1, split_score([2, 1, 2], [0, 1, 2]))
     data = read_study(record)
-    figure = class_gains(data.scores[1][0], data.scores[BASELINE][0])
+    figure = class_gains(data.scores[1][0], data.scores[data.baselines[0]][0])
     assert dict(zip(figure.data[0].y, figure.data[0].x, strict=True)) == {"left": -1, "right": 1, "up": 1}
 
 

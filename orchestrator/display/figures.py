@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from orchestrator.display.progress import format_params
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.search_space import suggest_params
-from orchestrator.storage.records import BenchmarkScore, StudyInfo, TrialResult
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult
+from orchestrator.storage.study_record import Contender, StudyRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,7 +31,8 @@ class StudyData:
     name: str
     info: StudyInfo
     results: tuple[TrialResult, ...]  # best first
-    scores: Mapping[int, Sequence[BenchmarkScore]]  # by trial number
+    baseline_of: Mapping[int, Baseline]  # by trial number
+    scores: Mapping[Contender, Sequence[BenchmarkScore]]
 
     @property
     def metric(self) -> str:
@@ -43,9 +44,14 @@ class StudyData:
         """The best trial that finished an epoch."""
         return next((result for result in self.results if result.values), None)
 
-    def metrics(self, number: int) -> dict[str, float]:
-        """All benchmark metrics of one trial, or of BASELINE."""
-        return {key: value for score in self.scores[number] for key, value in score.metrics.items()}
+    @property
+    def baselines(self) -> list[Baseline]:
+        """The frozen CLIP for each way of drawing clips, by number of frames."""
+        return sorted(set(self.baseline_of.values()), key=lambda one: (one.num_frames, one.key))
+
+    def metrics(self, contender: Contender) -> dict[str, float]:
+        """All benchmark metrics of one trial or baseline."""
+        return {key: value for score in self.scores[contender] for key, value in score.metrics.items()}
 
     def gpu_hours(self, result: TrialResult) -> float:
         """Training time times the GPUs that it held."""
@@ -56,8 +62,13 @@ class StudyData:
 def read_study(record: StudyRecord) -> StudyData:
     """Everything on record of a study's finished trials."""
     results = best_first(record.info.config, record.results())
-    numbers = [BASELINE, *(result.number for result in results)]
-    return StudyData(record.name, record.info, tuple(results), {n: record.scores(n) for n in numbers})
+    finished = {result.number for result in results}
+    baseline_of = {
+        trial.number: Baseline.of(trial.train) for trial in record.trials() if trial.number in finished
+    }
+    contenders: list[Contender] = [*finished, *set(baseline_of.values())]
+    scores = {one: record.scores(one) for one in contenders}
+    return StudyData(record.name, record.info, tuple(results), baseline_of, scores)
 
 
 def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
@@ -178,9 +189,9 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
             mode=mode,
             marker={"color": color, "size": 9},
         )
-    clip = data.metrics(BASELINE)
-    if y in clip:
-        figure.add_hline(y=clip[y], line_dash="dot", annotation_text="frozen CLIP")
+    for baseline in data.baselines:
+        if y in (clip := data.metrics(baseline)):
+            figure.add_hline(y=clip[y], line_dash="dot", annotation_text=baseline.name)
     return figure.update_xaxes(title=x).update_yaxes(title=y)
 
 
@@ -197,7 +208,7 @@ def _gain_pairs(data: StudyData) -> dict[str, tuple[BenchmarkScore, BenchmarkSco
     """Best trial and frozen CLIP on each benchmark that both were scored on."""
     if data.best is None:
         return {}
-    clip = {score.benchmark: score for score in data.scores[BASELINE]}
+    clip = {score.benchmark: score for score in data.scores[data.baseline_of[data.best.number]]}
     return {
         f"Gains and losses by class, {score.benchmark.name}": (score, clip[score.benchmark])
         for score in data.scores[data.best.number]

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from torch.nn import functional as F
 
 from orchestrator.config import BenchmarkConfig, ClipTemplates
 from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
-from orchestrator.storage.records import BenchmarkScore, SplitScore
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.records import Baseline, BenchmarkScore, SplitScore
+from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import CLASS_LISTS, load_dataset
@@ -26,6 +27,7 @@ from vitaclip.errors import InputError
 from vitaclip.evaluate import Candidate, Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
 
+_Key = TypeVar("_Key")  # of a contestant
 TEMPLATES = CLASS_LISTS.with_name("templates")
 
 # How the published datasets are scored where a command names only the dataset.
@@ -64,52 +66,60 @@ def score_trials(
 ) -> dict[int, BenchmarkScore]:
     """Scores of several trials, each video decoded once for all of them.
 
-    What was scored by this protocol before is read, not computed. The frozen CLIP itself (``BASELINE``) is
-    scored in the same pass, so that each table can show what the prompts gained.
+    What was scored by this protocol before is read, not computed. The frozen CLIP itself is scored in the same pass,
+    on clips drawn as for each of the trials, so that each table can show what the prompts gained.
 
     Raises:
         InputError: a trial has no checkpoint, or the benchmark does not fit it.
         CheckpointError: a checkpoint or its backbone is not what it says.
     """
-    scores = {number: _known_score(record, number, benchmark) for number in numbers}
-    missing = [number for number, score in scores.items() if score is None]
+    baselines = {Baseline.of(train): train.data for train in (record.trial(n).train for n in numbers)}
+    contenders: list[Contender] = [*numbers, *baselines]
+    scores = {one: _known_score(record, one, benchmark) for one in contenders}
+    missing = [one for one, score in scores.items() if score is None]
     if missing:
-        wanted = [BASELINE, *missing] if _known_score(record, BASELINE, benchmark) is None else missing
-        for number, score in _compute(record, wanted, benchmark).items():
-            record.write_score(number, score)
-            scores[number] = score
-    return {number: score for number, score in scores.items() if score is not None and number in numbers}
+        new = _compute(record, missing, baselines, benchmark)
+        for one in missing:
+            record.write_score(one, new[one])
+        scores |= new
+    return {number: score for number in numbers if (score := scores[number]) is not None}
 
 
-def _known_score(record: StudyRecord, number: int, benchmark: BenchmarkConfig) -> BenchmarkScore | None:
-    score = record.read_score(number, benchmark)
-    if score is None or number == BASELINE or score.checkpoint == record.best_checkpoint(number):
+def _known_score(
+    record: StudyRecord, contender: Contender, benchmark: BenchmarkConfig
+) -> BenchmarkScore | None:
+    score = record.read_score(contender, benchmark)
+    if score is None or score.baseline or score.checkpoint == record.best_checkpoint(cast(int, contender)):
         return score
     return None
 
 
 def _compute(
-    record: StudyRecord, numbers: Sequence[int], benchmark: BenchmarkConfig
-) -> dict[int, BenchmarkScore]:
+    record: StudyRecord,
+    contenders: Sequence[Contender],
+    baselines: Mapping[Baseline, DataConfig],
+    benchmark: BenchmarkConfig,
+) -> dict[Contender, BenchmarkScore]:
     started = time.perf_counter()
-    checkpoints = {number: _best_checkpoint(record, number) for number in numbers if number != BASELINE}
-    contestants = _load_all(record, checkpoints)
-    if BASELINE in numbers:
-        data = next(iter(contestants.values())).data
-        clip = frozen_clip(record.info.config.train.backbone, data.num_frames)
-        contestants[BASELINE] = Contestant(clip, data, only_names=True)
+    checkpoints = {one: _best_checkpoint(record, one) for one in contenders if isinstance(one, int)}
+    contestants: dict[Contender, Contestant] = dict(_load_all(record, checkpoints).items())
+    for one in contenders:
+        if isinstance(one, Baseline):
+            clip = frozen_clip(one.backbone, one.num_frames)
+            contestants[one] = Contestant(clip, baselines[one], only_names=True)
     splits = score_contestants(contestants, benchmark)
-    duration_s = (time.perf_counter() - started) / len(numbers)
+    duration_s = (time.perf_counter() - started) / len(contenders)
     return {
-        number: BenchmarkScore(
+        one: BenchmarkScore(
             benchmark=benchmark,
-            checkpoint=checkpoints.get(number, "frozen CLIP"),
-            splits=splits[number],
-            metrics=summarise(benchmark, splits[number]),
+            checkpoint=checkpoints[one] if isinstance(one, int) else None,
+            baseline=one if isinstance(one, Baseline) else None,
+            splits=splits[one],
+            metrics=summarise(benchmark, splits[one]),
             scored_at=datetime.now(UTC),
             duration_s=duration_s,
         )
-        for number in numbers
+        for one in contenders
     }
 
 
@@ -142,13 +152,13 @@ def load_contestant(checkpoint: Path) -> Contestant:
 
 
 def score_contestants(
-    contestants: Mapping[int, Contestant], benchmark: BenchmarkConfig
-) -> dict[int, tuple[SplitScore, ...]]:
+    contestants: Mapping[_Key, Contestant], benchmark: BenchmarkConfig
+) -> dict[_Key, tuple[SplitScore, ...]]:
     """Scores on every split, one pass over the videos for all contestants that can share their clips."""
-    groups: dict[tuple[object, ...], dict[int, Contestant]] = {}
+    groups: dict[tuple[object, ...], dict[_Key, Contestant]] = {}
     for number, contestant in contestants.items():
         groups.setdefault(contestant.clip_shape, {})[number] = contestant
-    scores: dict[int, tuple[SplitScore, ...]] = dict.fromkeys(contestants, ())
+    scores: dict[_Key, tuple[SplitScore, ...]] = dict.fromkeys(contestants, ())
     for split in benchmark.splits:
         for group in groups.values():
             for number, score in _score_split(group, benchmark, split).items():
@@ -157,8 +167,8 @@ def score_contestants(
 
 
 def _score_split(
-    contestants: Mapping[int, Contestant], benchmark: BenchmarkConfig, split: str
-) -> dict[int, SplitScore]:
+    contestants: Mapping[_Key, Contestant], benchmark: BenchmarkConfig, split: str
+) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
     candidates = [_candidate(one, manifest.classes, benchmark) for one in contestants.values()]
     data = next(iter(contestants.values())).data

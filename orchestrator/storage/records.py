@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from pydantic import AwareDatetime, Field, PositiveInt
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
-from vitaclip.config import Config, TrainConfig
+from vitaclip.config import BackboneConfig, Config, TrainConfig
 from vitaclip.errors import InputError
 from vitaclip.evaluate import confusion_matrix, per_class_top1
 
@@ -97,11 +98,40 @@ class SplitScore(Config):
         return per_class_top1(self.classes, self.confusion)
 
 
+class Baseline(Config):
+    """The frozen CLIP that a trial is compared with: its backbone without prompts, on clips drawn as for the trial."""
+
+    backbone: BackboneConfig
+    num_frames: PositiveInt
+    sampling: Literal["dense", "uniform"]
+    stride: PositiveInt | None = Field(description="None: the way of sampling knows no stride")
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> Baseline:
+        """That of a trial."""
+        data = train.data
+        stride = data.stride if data.sampling == "dense" else None
+        return cls(backbone=train.backbone, num_frames=data.num_frames, sampling=data.sampling, stride=stride)
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        stride = "" if self.stride is None else f", stride {self.stride}"
+        return f"frozen CLIP, {self.backbone.name}, {self.num_frames} frames {self.sampling}{stride}"
+
+    @property
+    def key(self) -> str:
+        """Its folder in the record."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return f"{self.num_frames}-{self.sampling}-{digest[:12]}"
+
+
 class BenchmarkScore(Config):
-    """``scores/<benchmark>.json``: a checkpoint's score on all splits of one benchmark."""
+    """``scores/<benchmark>.json``: a checkpoint's, or the frozen CLIP's, score on all splits of one benchmark."""
 
     benchmark: BenchmarkConfig
-    checkpoint: str
+    checkpoint: str | None = Field(description="None: a baseline's")
+    baseline: Baseline | None = Field(None, description="None: a trial's")
     splits: tuple[SplitScore, ...]
     metrics: dict[str, float]
     scored_at: AwareDatetime

@@ -9,7 +9,7 @@
     <study>/trials/0003/checkpoints/            published whole (see :mod:`orchestrator.storage.store`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
-    <study>/baseline/scores/<benchmark>.json    the same benchmark on the frozen CLIP, without prompts
+    <study>/baselines/<way>/scores/<benchmark>.json  the same on the frozen CLIP, for each way of drawing clips
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pydantic import ValidationError
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from orchestrator.storage.attempts import Attempt, Checkpoint, SupersededError, TrialFolder
 from orchestrator.storage.records import (
+    Baseline,
     BenchmarkScore,
     Control,
     ControlChange,
@@ -46,7 +47,7 @@ from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
 from vitaclip.config import Config
 from vitaclip.errors import InputError
 
-BASELINE = -1  # stands for a trial number where the scored model is the study's frozen CLIP itself
+Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP
 
 _Record = TypeVar("_Record", bound=Config)
 
@@ -325,21 +326,21 @@ class StudyRecord:
         """The first objective, by which trials and epochs are ranked."""
         return self.info.config.search.objectives[0]
 
-    def read_score(self, number: int, benchmark: BenchmarkConfig) -> BenchmarkScore | None:
+    def read_score(self, contender: Contender, benchmark: BenchmarkConfig) -> BenchmarkScore | None:
         """The stored score of this benchmark, if it was computed by exactly this protocol."""
-        key = self._score_key(number, benchmark)
+        key = _score_key(contender, benchmark)
         if not self.store.exists(f"{self.name}/{key}"):
             return None
         score = self._read(key, BenchmarkScore)
         return score if score.benchmark == benchmark else None
 
-    def write_score(self, number: int, score: BenchmarkScore) -> None:
-        """Stores a benchmark's score of one trial."""
-        self._write(self._score_key(number, score.benchmark), score, indent=None)
+    def write_score(self, contender: Contender, score: BenchmarkScore) -> None:
+        """Stores a benchmark's score."""
+        self._write(_score_key(contender, score.benchmark), score, indent=None)
 
-    def scores(self, number: int) -> list[BenchmarkScore]:
-        """All stored scores of one trial, or of BASELINE."""
-        keys = self.store.list(f"{self.name}/{_score_folder(number)}")
+    def scores(self, contender: Contender) -> list[BenchmarkScore]:
+        """All stored scores of one trial or baseline."""
+        keys = self.store.list(f"{self.name}/{_score_folder(contender)}")
         return [self._read(key.removeprefix(f"{self.name}/"), BenchmarkScore) for key in keys]
 
     def benchmarks(self, number: int) -> dict[str, float]:
@@ -352,9 +353,6 @@ class StudyRecord:
     def _checkpoint_key(self, number: int, attempt: int, epoch: int, step: int) -> str:
         part = f"-step-{step:06d}" if step else ""
         return f"{self._trial_key(number)}/checkpoints/attempt-{attempt:04d}/epoch-{epoch:04d}{part}"
-
-    def _score_key(self, number: int, benchmark: BenchmarkConfig) -> str:
-        return f"{_score_folder(number)}/{benchmark.name.replace('/', '-')}.json"
 
     def _read_all(self, name: str, kind: type[_Record]) -> list[_Record]:
         """The file ``name`` of every trial that has it, by number."""
@@ -378,8 +376,14 @@ class StudyRecord:
         self.store.write_json(f"{self.name}/{key}", record.model_dump(mode="json"), indent=indent)
 
 
-def _score_folder(number: int) -> str:
-    return "baseline/scores" if number == BASELINE else f"trials/{number:04d}/scores"
+def _score_folder(contender: Contender) -> str:
+    if isinstance(contender, Baseline):
+        return f"baselines/{contender.key}/scores"
+    return f"trials/{contender:04d}/scores"
+
+
+def _score_key(contender: Contender, benchmark: BenchmarkConfig) -> str:
+    return f"{_score_folder(contender)}/{benchmark.name.replace('/', '-')}.json"
 
 
 def study_names(store: Store) -> list[str]:

@@ -21,8 +21,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from orchestrator.config import Scalar
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.study import Study
-from orchestrator.storage.records import BenchmarkScore, TrialRecord, TrialResult
-from orchestrator.storage.study_record import BASELINE, StudyRecord
+from orchestrator.storage.records import Baseline, BenchmarkScore, TrialRecord, TrialResult
+from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.artifacts import confusion_figure, curves_csv, per_class_csv
 from orchestrator.tracking.client import metric_rows, milliseconds, present
 from orchestrator.tracking.registry import register_best
@@ -122,6 +122,7 @@ class Tracker:
             for score in new:
                 self._log_metrics(run, score.metrics, step, milliseconds(score.scored_at))
             self._log_score_files(run, new)
+            self._log_baseline(run, Baseline.of(self._trial(number).train))
 
     def log_report(self, folder: Path) -> bool:
         """Adds a report's files to the study's run; False if there is none."""
@@ -152,6 +153,7 @@ class Tracker:
         finished_ms = milliseconds(result.finished_at)
         self._log_metrics(run, _final_metrics(result), result.best_epoch or 0, finished_ms)
         self._log_score_files(run, self.record.scores(result.number))
+        self._log_baseline(run, Baseline.of(self._trial(result.number).train))
         self.client.log_text(run.info.run_id, curves_csv(result.history), "curves.csv")
         self.client.log_dict(run.info.run_id, result.model_dump(mode="json"), "result.json")
         self._tag(run, self._final_tags(result))
@@ -182,10 +184,15 @@ class Tracker:
                 metrics[f"best/{self.record.objective.metric}"] = best[0].values[0]
             if step > logged:
                 self._log_metrics(run, metrics, step, milliseconds(result.finished_at))
-        for score in self.record.scores(BASELINE):
-            clip = {f"frozen_clip/{key}": value for key, value in score.metrics.items()}
-            self._log_metrics(run, clip, 0, milliseconds(score.scored_at))
+        self._log_baseline(run, Baseline.of(config.train))
         self._runs.reread(run)
+
+    def _log_baseline(self, run: Run, baseline: Baseline) -> None:
+        """The frozen CLIP's scores, beside those of what it is to be compared with."""
+        for score in self.record.scores(baseline):
+            clip = {f"frozen_clip/{key}": value for key, value in score.metrics.items()}
+            if not clip.items() <= run.data.metrics.items():
+                self._log_metrics(run, clip, 0, milliseconds(score.scored_at))
 
     def _final_tags(self, result: TrialResult) -> dict[str, Scalar]:
         tags: dict[str, Scalar] = {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint}
