@@ -42,6 +42,7 @@ from tests.mlflow_server import MlflowServer
 from tests.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
+from vitaclip.data.identity import DataIdentity
 from vitaclip.data.manifest import read_list
 
 NUM_EPOCHS = 10
@@ -146,6 +147,7 @@ def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> 
 def _score(record: StudyRecord, number: int) -> BenchmarkScore:
     split = SplitScore(
         split="zero_shot",
+        data=DataIdentity(num_classes=2, num_clips=2, classes="", labels="", sizes=""),
         top1=0.5,
         top5=1.0,
         num_broken=0,

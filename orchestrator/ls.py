@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.display.progress import trials_table
+from orchestrator.display.progress import code_lines, trials_table
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store
@@ -42,6 +42,8 @@ def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> Non
         )
         return
     console.print(trials_table(config, results))
+    for line in code_lines(results):
+        console.print(line, markup=False, soft_wrap=True)
     finished = {result.number for result in results}
     open_trials = [str(trial.number) for trial in record.trials() if trial.number not in finished]
     if open_trials:

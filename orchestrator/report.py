@@ -22,6 +22,7 @@ from rich.console import Console
 from orchestrator import command
 from orchestrator.display.figures import StudyData, figures, optuna_study, read_study
 from orchestrator.display.pictures import write_pictures
+from orchestrator.display.progress import code_lines
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
 from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialResult, flatten
@@ -245,7 +246,12 @@ def _facts(data: StudyData) -> str:
         "started": data.info.created_at.isoformat(timespec="seconds"),
         "config hash": data.info.config_hash,
         **data.info.provenance,
+        **{f"data {name}": found.digest for name, found in data.info.inputs.data.items()},
+        **{f"backbone {name}": sha256 for name, sha256 in data.info.inputs.backbones.items()},
         **flatten(data.info.config.model_dump(mode="json", include={"search", "resources", "train"})),
+    }
+    facts |= {
+        f"ran on {line.partition(':')[0]}": line.partition(": ")[2] for line in code_lines(data.results)
     }
     rows = "".join(
         f'<tr><td>{escape(k)}</td><td class="text">{escape(str(v))}</td></tr>' for k, v in facts.items()

@@ -62,6 +62,10 @@ def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
     content = trial | (result.model_dump(mode="json") if result else {"state": "not finished"})
     content["history"] = list(result.history) if result else record.history(number)
     content["benchmarks"] = record.benchmarks(number)
+    content["attempts"] = {
+        str(one.number): f"{one.began_at:%Y-%m-%d %H:%M:%S} on {one.host}, code {one.code.name}"
+        for one in record.attempts(number)
+    }
     return content
 
 

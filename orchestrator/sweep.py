@@ -56,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     """Runs a study to its end, or on from where it was left, and prints its trials."""
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
+    from orchestrator.code_version import code_version
     from orchestrator.display.progress import Progress
     from orchestrator.execution.cluster import GrowthWatch, check_local_resources, cluster_grows, ray_session
     from orchestrator.execution.driver import run_study
     from orchestrator.execution.lease import Lease
     from orchestrator.execution.nodes import check_nodes, check_settings
-    from orchestrator.execution.preflight import preflight, provenance
+    from orchestrator.execution.preflight import preflight, provenance, study_inputs
     from orchestrator.search.study import Study
     from orchestrator.storage.store import open_store
     from orchestrator.storage.study_record import StudyRecord
@@ -75,7 +76,9 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     record = StudyRecord(open_store(settings.store_uri), config.name)
     say = partial(console.print, markup=False, soft_wrap=True)
     with Lease(record.store, config.name, say=say) as lease:
-        record.create_or_check(config, provenance(config))
+        record.create_or_check(config, provenance(), study_inputs(config))
+        if record.info.provenance.get("source_sha256") != code_version().source_sha256:
+            say(f"the study was started with other code and goes on with {code_version().name}")
         with ray_session(settings.ray_address, config.resources):
             checks = [lease.check]
             if settings.ray_address is not None:
@@ -160,13 +163,15 @@ def space_table(config: StudyConfig) -> Table:
 def _conclude(
     study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
 ) -> int:
-    from orchestrator.display.progress import points_table, trials_table
+    from orchestrator.display.progress import code_lines, points_table, trials_table
     from orchestrator.settings import without_password
 
     results = study.record.with_later_scores(study.record.results())
     console.print(trials_table(study.config, results))
     if study.config.search.num_repeats > 1:
         console.print(points_table(study.config, results))
+    for line in code_lines(results):
+        console.print(line, markup=False, soft_wrap=True)
     if study.stop_reason:
         console.print(f"stopped early: {study.stop_reason}", markup=False)
     for number, error in errors.items():

@@ -7,14 +7,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.config import BenchmarkConfig, StudyConfig
-from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord, TrialResult, best_epoch
+from orchestrator.storage.records import (
+    BenchmarkScore,
+    SplitScore,
+    StudyInputs,
+    TrialRecord,
+    TrialResult,
+    best_epoch,
+)
 from orchestrator.storage.store import Store
 from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
+from vitaclip.data.identity import DataIdentity
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-PROVENANCE = {"git_commit": "abc123", "git_dirty": False, "dataset.quickstart.train": "0123456789abcdef"}
+PROVENANCE = {"git_commit": "abc123", "source_sha256": "def456"}
+TRAIN_DATA = DataIdentity(num_classes=3, num_clips=9, classes="c" * 16, labels="1" * 16, sizes="5" * 16)
+INPUTS = StudyInputs(data={"quickstart/train": TRAIN_DATA}, backbones={"tiny": "0" * 64})
 ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 
 
@@ -39,7 +49,7 @@ def new_record(store: Store, **changes: object) -> StudyRecord:
     """A study that was just started."""
     config = study_config(**changes)
     record = StudyRecord(store, config.name)
-    record.create_or_check(config, PROVENANCE)
+    record.create_or_check(config, PROVENANCE, INPUTS)
     return record
 
 
@@ -102,6 +112,7 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
     correct = [p == label for p, label in zip(predicted, labels, strict=True)]
     return SplitScore(
         split=split,
+        data=TRAIN_DATA,
         top1=sum(correct) / len(correct),
         top5=1.0,
         num_broken=0,

@@ -10,10 +10,10 @@ import pytest
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution import nodes
 from orchestrator.execution.cluster import check_capacity
-from orchestrator.execution.preflight import dataset_digest
 from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store
 from vitaclip.data.datasets import load_dataset
+from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
 
 
@@ -22,7 +22,7 @@ def own_copy(
     motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, nodes.Digests]:
     """The dataset as the driver sees it, and a folder in which this node has its own copy of it."""
-    digests = {(motion_dataset, "val"): dataset_digest(motion_dataset, "val")}
+    digests = {(motion_dataset, "val"): identify(load_dataset(motion_dataset, "val"))}
     source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
     shutil.copytree(source, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
     monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "copy"))
@@ -59,7 +59,16 @@ def test_another_list_of_clips_is_noticed(own_copy: tuple[Path, nodes.Digests]) 
     folder, digests = own_copy
     rows = (folder / "val.csv").read_text().splitlines()
     (folder / "val.csv").write_text("\n".join(rows[:-1]))
-    assert "lists other classes or clips" in str(nodes._data_problem(digests))
+    assert "its clips or labels are others (8 clips were recorded, found 7)" in str(
+        nodes._data_problem(digests)
+    )
+
+
+def test_a_copy_of_other_bytes_is_named(own_copy: tuple[Path, nodes.Digests]) -> None:
+    folder, digests = own_copy
+    with (folder / "val_0.mp4").open("ab") as video:
+        video.write(b"more")
+    assert "its files have other sizes" in str(nodes._data_problem(digests))
 
 
 def test_only_nodes_that_can_hold_a_worker_are_asked() -> None:

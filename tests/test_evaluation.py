@@ -19,6 +19,7 @@ from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from tests.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.train import EpochEnd, fit
@@ -115,6 +116,22 @@ def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
             assert (score.baseline, score.checkpoint) == (baseline, None)
     assert four_frames.name == "frozen CLIP, ViT-test-small, 4 frames dense, stride 2"
     assert two_frames.name == "frozen CLIP, ViT-test-small, 2 frames uniform"
+
+
+def test_scores_of_other_data_are_never_mixed(
+    record: StudyRecord, tmp_path: Path, motion_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_on(motion_dataset)
+    score_trials(record, [0], benchmark)
+    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
+    shutil.copytree(source, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
+    score_trials(record, [2], benchmark)  # a copy is the same data
+    shutil.copy(tmp_path / "data/val_1.mp4", tmp_path / "data/val_0.mp4")
+    with pytest.raises(InputError, match="other data of motions/val: its files have other sizes"):
+        score_trials(record, [0, 1], benchmark)
+    assert record.scores(1) == []
+    assert score_trials(record, [0], benchmark)  # what is there needs no data
 
 
 def test_a_finished_score_is_never_computed_twice(

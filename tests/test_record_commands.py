@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import compare, ls, show, sync
+from orchestrator.code_version import code_version
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import lacking_scores
@@ -51,6 +52,21 @@ def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.Capture
     propose(record, 3)
     assert ls.main(["depth"]) == 0
     assert "not finished: 3" in capsys.readouterr().out
+
+
+def test_trials_of_other_code_are_told_apart(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second = record.results()[0], propose(record, 3)
+    train_epochs(record, second, tmp_path / "c", 0.3)
+    result = finish(record, second, "complete", 0.3, write=False)
+    record.write_result(result.model_copy(update={"code": ("abc (sources 1)", "def (sources 2)")}))
+    assert ls.main(["depth"]) == 0
+    output = capsys.readouterr().out
+    assert "code abc (sources 1), then def (sources 2): trials 3" in output
+    assert first.code == ()
+    assert show.main(["depth/3", "--json"]) == 0
+    assert code_version().name in json_of(capsys)["attempts"]["1"]  # type: ignore[index]
 
 
 def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.code_version import CodeVersion, code_version, source_sha256
 from orchestrator.config import Objective
-from orchestrator.storage.records import Baseline, best_epoch
+from orchestrator.storage.records import Baseline, StudyInputs, best_epoch
 from orchestrator.storage.store import KeyExistsError, LocalStore, StoreError
 from orchestrator.storage.study_record import StudyRecord, config_hash, study_names
 from tests.study_fixtures import (
+    INPUTS,
+    PROVENANCE,
+    TRAIN_DATA,
     begin,
     finish,
     history_of,
@@ -110,6 +114,56 @@ def test_a_study_goes_on_with_more_trials_but_not_another_question(record: Study
     space["optimizer.lr"]["high"] = 1.0
     with pytest.raises(InputError, match=r"search_space\.optimizer\.lr\.high"):
         record.create_or_check(study_config(search_space=space), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"classes": "d" * 16, "num_classes": 4},
+            r"quickstart/train: its classes are others \(3 were recorded, found 4\)",
+        ),
+        ({"labels": "2" * 16}, "quickstart/train: its clips or labels are others"),
+        ({"sizes": "6" * 16}, "quickstart/train: its files have other sizes"),
+    ],
+)
+def test_a_study_goes_on_with_its_own_data_only(
+    record: StudyRecord, changes: dict[str, object], expected: str
+) -> None:
+    other = StudyInputs(data={"quickstart/train": TRAIN_DATA.model_copy(update=changes)})
+    with pytest.raises(InputError, match=expected):
+        record.create_or_check(study_config(), PROVENANCE, other)
+    assert record.info.inputs == INPUTS
+
+
+def test_a_study_goes_on_with_its_own_backbone_and_may_get_more_data(record: StudyRecord) -> None:
+    with pytest.raises(InputError, match="backbone tiny: its weights are others"):
+        record.create_or_check(study_config(), PROVENANCE, StudyInputs(backbones={"tiny": "1" * 64}))
+    more = StudyInputs(data={"ucf101/test_1": TRAIN_DATA})
+    record.create_or_check(study_config(), PROVENANCE, more)
+    assert record.info.inputs == INPUTS.joined(more)
+
+
+def test_every_attempt_tells_its_code(
+    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = propose(record, 0)
+    begin(record, 0)
+    other = CodeVersion(git_commit=None, source_sha256="e" * 64)
+    monkeypatch.setattr("orchestrator.storage.study_record.code_version", lambda: other)
+    train_epochs(record, trial, tmp_path / "c", 0.1)
+    assert [one.code for one in record.attempts(0)] == [code_version(), other]
+
+
+def test_the_source_hash_sees_every_change(tmp_path: Path) -> None:
+    (tmp_path / "orchestrator").mkdir()
+    (tmp_path / "vitaclip").mkdir()
+    (tmp_path / "vitaclip/a.py").write_text("one")
+    hashes = [source_sha256(tmp_path)]
+    for change in (lambda p: p.write_text("two"), lambda p: p.rename(p.with_name("b.py"))):
+        change(tmp_path / "vitaclip/a.py")
+        hashes.append(source_sha256(tmp_path))
+    assert len(set(hashes)) == 3
 
 
 def test_the_hash_is_of_what_is_measured() -> None:

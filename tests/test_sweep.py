@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.execution.cluster import num_cpus
+from orchestrator.execution.preflight import study_inputs
 from orchestrator.search.search_space import resolve
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -22,6 +23,7 @@ from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
 from tests.s3_server import faulty_proxy, s3_server
 from tests.sweeps import TRAIN_WORKER, TRIAL_ACTOR, leftovers, ray_processes, start_sweep, untimed, wait_until
+from vitaclip.data.datasets import load_dataset
 from vitaclip.train import fit
 
 STUDY = """\
@@ -287,8 +289,27 @@ def test_a_changed_study_is_refused_and_the_difference_named(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = StudyRecord(open_store(str(workplace / "store")), "motions")
-    record.create_or_check(resolve(load_study(Path("study.yaml"))), {})
+    config = resolve(load_study(Path("study.yaml")))
+    record.create_or_check(config, {}, study_inputs(config))
     message = refused(capsys, "--set", "train.epochs=4")
     assert "train.epochs" in message
     assert "another name" in message
     assert json.loads((workplace / "store/motions/study.json").read_text())["config"]["train"]["epochs"] == 3
+
+
+def test_other_data_under_a_study_is_refused_and_the_difference_named(
+    workplace: Path, motion_dataset: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve(load_study(Path("study.yaml")))
+    record = StudyRecord(open_store(str(workplace / "store")), "motions")
+    record.create_or_check(config, {}, study_inputs(config))
+    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
+    shutil.copytree(source, workplace / "data", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(workplace / "data"))
+    rows = (workplace / "data/train.csv").read_text().splitlines()
+    (workplace / "data/train.csv").write_text("\n".join(rows[1:]))
+    message = refused(capsys)
+    assert (
+        "dataset motions/train: its clips or labels are others (24 clips were recorded, found 23)" in message
+    )
+    assert record.trials() == []

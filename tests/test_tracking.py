@@ -100,7 +100,11 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
         parent.info.run_id
     }
     assert pruned.data.tags["vitaclip.state"] == "pruned"
-    assert complete.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert (
+        parent.data.tags["mlflow.source.git.commit"] == complete.data.tags["vitaclip.git_commit"] == "abc123"
+    )
+    commit = record.attempts(0)[0].code.git_commit
+    assert complete.data.tags["mlflow.source.git.commit"] == (commit or "abc123")
     assert complete.data.tags["search.prompts.depth"] == complete.data.params["prompts.depth"] == "0"
     assert complete.data.params["optimizer.lr"] == "0.001"
     assert complete.data.params["prompts.local"] == "true"

@@ -126,6 +126,16 @@ def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
     return table
 
 
+def code_lines(results: Sequence[TrialResult]) -> list[str]:
+    """Which trials ran on which code, where they are not all of one version."""
+    trials: dict[str, list[int]] = {}
+    for result in results:
+        trials.setdefault(", then ".join(result.code), []).append(result.number)
+    if len(trials) < 2:
+        return []
+    return [f"code {code}: trials {', '.join(map(str, sorted(n)))}" for code, n in sorted(trials.items())]
+
+
 def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
     """Points that were run with several seeds: mean and standard deviation of each objective, best first."""
     groups: dict[int, list[TrialResult]] = {}

@@ -21,6 +21,7 @@ from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import CLASS_LISTS, load_dataset
+from vitaclip.data.identity import DataIdentity, identify
 from vitaclip.data.manifest import Manifest, read_class_list
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
@@ -78,11 +79,27 @@ def score_trials(
     scores = {one: _known_score(record, one, benchmark) for one in contenders}
     missing = [one for one, score in scores.items() if score is None]
     if missing:
+        _check_data(record, benchmark, [score for score in scores.values() if score])
         new = _compute(record, missing, baselines, benchmark)
         for one in missing:
             record.write_score(one, new[one])
         scores |= new
     return {number: score for number in numbers if (score := scores[number]) is not None}
+
+
+def _check_data(record: StudyRecord, benchmark: BenchmarkConfig, known: Sequence[BenchmarkScore]) -> None:
+    """Raises InputError if the data is not that of the study's start and of the scores that are there."""
+    for split in benchmark.splits:
+        name = f"{benchmark.dataset}/{split}"
+        before = [one.data for score in known for one in score.splits if one.split == split]
+        if name in record.info.inputs.data:
+            before.append(record.info.inputs.data[name])
+        now = identify(load_dataset(benchmark.dataset, split))
+        if differing := next((found for one in before if (found := one.differences(now))), None):
+            raise InputError(
+                f"study {record.name!r} was scored or started on other data of {name}: {'; '.join(differing)}; restore "
+                "it, or give the dataset another name (VITACLIP_DATA_<NAME>) and score all trials on that"
+            )
 
 
 def _known_score(
@@ -173,8 +190,9 @@ def _score_split(
     candidates = [_candidate(one, manifest.classes, benchmark) for one in contestants.values()]
     data = next(iter(contestants.values())).data
     scores = evaluate(candidates, manifest, data, benchmark.views)
+    identity = identify(manifest)
     return {
-        number: _split_score(split, score, manifest)
+        number: _split_score(split, score, manifest, identity)
         for number, score in zip(contestants, scores, strict=True)
     }
 
@@ -199,13 +217,14 @@ def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[
     return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
 
 
-def _split_score(split: str, score: Score, manifest: Manifest) -> SplitScore:
+def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentity) -> SplitScore:
     if not score.num_clips:
         raise InputError(
             f"split {split!r}: none of its {score.num_broken} clips can be read; check the dataset's folder"
         )
     return SplitScore(
         split=split,
+        data=data,
         top1=score.top1,
         top5=score.top5,
         num_broken=score.num_broken,

@@ -15,17 +15,18 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.execution.preflight import dataset_digest, dataset_splits
+from orchestrator.execution.preflight import dataset_splits
 from orchestrator.execution.scratch import reap_scratch
 from orchestrator.settings import Settings
 from orchestrator.storage.store import Store, open_store
 from vitaclip.data.datasets import load_dataset
+from vitaclip.data.identity import DataIdentity, identify
 from vitaclip.errors import InputError, VitaClipError
 
 _TIMEOUT_S = 900.0  # the quickstart's world may have to be rendered on each node
 _NUM_SAMPLED = 64  # clips of a split whose files are looked for
 
-Digests = Mapping[tuple[str, str], str]  # (dataset, split) -> digest
+Digests = Mapping[tuple[str, str], DataIdentity]  # by dataset and split
 
 
 def check_settings(settings: Settings) -> None:
@@ -49,7 +50,7 @@ def check_nodes(config: StudyConfig, store_uri: str) -> None:
     Raises:
         InputError: one line per node that does not see what the driver sees.
     """
-    digests = {split: dataset_digest(*split) for split in dataset_splits(config)}
+    digests = {split: identify(load_dataset(*split)) for split in dataset_splits(config)}
     store, probe = open_store(store_uri), f".probe-{uuid.uuid4().hex}/driver.json"
     store.write_json(probe, {"probe": True})
     try:
@@ -105,13 +106,14 @@ def _store_problem(store: Store, probe: str) -> str | None:
 
 def _data_problem(digests: Digests) -> str | None:
     for (name, split), digest in digests.items():
-        if dataset_digest(name, split) != digest:
-            return f"dataset {name}, split {split}: lists other classes or clips than at the driver"
-        paths = [clip.path for clip in load_dataset(name, split).clips]
+        manifest = load_dataset(name, split)
+        paths = [clip.path for clip in manifest.clips]
         sample = random.Random(0).sample(paths, min(len(paths), _NUM_SAMPLED))
         if missing := [path for path in sample if not Path(path).is_file()]:
             return (
                 f"dataset {name}, split {split}: {len(missing)} of {len(sample)} clips looked for are not there, "
                 f"such as {missing[0]}"
             )
+        if differing := digest.differences(identify(manifest)):
+            return f"dataset {name}, split {split}: not what the driver has: {'; '.join(differing)}"
     return None

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import itertools
 import platform
-import subprocess
 from pathlib import Path
 
 import torch
 
+from orchestrator.code_version import code_version
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
+from orchestrator.storage.records import StudyInputs
 from orchestrator.storage.store import open_store
 from orchestrator.tracking.client import check_tracking
-from vitaclip.config import TrainConfig
+from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
+from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
-from vitaclip.model.backbone import check_backbone, num_layers
+from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:
@@ -36,34 +39,47 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
             raise InputError(f"dataset {dataset}, split {split}: found no clip; check the annotation file")
 
 
-def provenance(config: StudyConfig) -> dict[str, Scalar]:
-    """What the study runs on: code, lock file, versions, machine, and the datasets' digests."""
-    root = Path(__file__).resolve().parents[2]
-    lock = root / "requirements.lock"
+def provenance() -> dict[str, Scalar]:
+    """What the study runs on: code, lock file, versions, machine."""
+    lock = Path(__file__).resolve().parents[2] / "requirements.lock"
     return {
-        "git_commit": _git(root, "rev-parse", "HEAD") or os.environ.get("VITACLIP_GIT_COMMIT") or None,
-        "git_dirty": bool(_git(root, "status", "--porcelain")),
+        **code_version().model_dump(),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
-        **{f"dataset.{name}.{split}": dataset_digest(name, split) for name, split in dataset_splits(config)},
     }
 
 
-def dataset_digest(dataset: str, split: str) -> str:
-    """Of the classes and of the clips' file names and labels: the same wherever the dataset lies."""
-    manifest = load_dataset(dataset, split)
-    clips = [(Path(clip.path).name, clip.label) for clip in manifest.clips]
-    return hashlib.sha256(repr((manifest.classes, clips)).encode()).hexdigest()[:16]
+def study_inputs(config: StudyConfig) -> StudyInputs:
+    """Digests of all data and weights that the study reads.
+
+    Raises:
+        InputError: a dataset or the weights cannot be read.
+    """
+    return StudyInputs(
+        data={
+            f"{name}/{split}": identify(load_dataset(name, split)) for name, split in dataset_splits(config)
+        },
+        backbones={_backbone_name(one): load_backbone(one).sha256 for one in _backbones(config)},
+    )
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None  # an installed package has no repository
-    return done.stdout.strip()
+def _backbone_name(config: BackboneConfig) -> str:
+    size = "" if config.image_size is None else f" at {config.image_size} pixels"
+    return f"{config.name} {config.pretrained}{size}"
+
+
+def _backbones(config: StudyConfig) -> list[BackboneConfig]:
+    """Those that trials may have; combinations that do not exist are left out, and fail their trials."""
+    keys = [key for key in config.search_space if key.startswith("backbone.")]
+    found = []
+    for values in itertools.product(*(edge_values(config.search_space[key]) for key in keys)):
+        with contextlib.suppress(InputError):
+            backbone = apply(config.train, dict(zip(keys, values, strict=True))).backbone
+            check_backbone(backbone)
+            found.append(backbone)
+    return found
 
 
 def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:

@@ -272,6 +272,7 @@ class Study:
                 "train_s": outcome.train_s,
                 "benchmarks_s": sum(score.duration_s for score in scores),
             },
+            code=tuple(dict.fromkeys(one.code.name for one in self.record.attempts(trial.number))),
         )
 
 

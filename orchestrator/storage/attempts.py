@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, PositiveInt
 
+from orchestrator.code_version import CodeVersion
 from orchestrator.storage.store import MANIFEST, Store
 from vitaclip.config import Config
 from vitaclip.errors import VitaClipError
@@ -40,6 +41,7 @@ class Attempt(Config):
     goes_on_from: str | None
     began_at: AwareDatetime
     host: str
+    code: CodeVersion
 
 
 class Checkpoint(NamedTuple):
@@ -79,6 +81,12 @@ class TrialFolder:
     def newest_attempt(self) -> int:
         """The number of the last attempt that began; 0: none has."""
         return max((int(match[1]) for match in map(_ATTEMPT.fullmatch, self._keys) if match), default=0)
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        """All attempts, oldest first."""
+        keys = sorted(filter(_ATTEMPT.fullmatch, self._keys))
+        return [Attempt.model_validate_json(text) for text in self._store.read_texts(keys)]
 
     @property
     def log_keys(self) -> list[str]:

@@ -13,8 +13,35 @@ from pydantic import AwareDatetime, Field, PositiveInt
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from vitaclip.config import BackboneConfig, Config, TrainConfig
+from vitaclip.data.identity import DataIdentity
 from vitaclip.errors import InputError
 from vitaclip.evaluate import confusion_matrix, per_class_top1
+
+
+class StudyInputs(Config):
+    """What a study reads: a later start on anything else is refused."""
+
+    data: dict[str, DataIdentity] = Field({}, description="by dataset/split")
+    backbones: dict[str, str] = Field({}, description="model and weights -> SHA-256 of all tensors")
+
+    def differences(self, other: StudyInputs) -> list[str]:
+        """In words, what ``other`` has under a name that is known here, but otherwise."""
+        data = [
+            f"dataset {name}: {text}"
+            for name in sorted(self.data.keys() & other.data.keys())
+            for text in self.data[name].differences(other.data[name])
+        ]
+        backbones = [
+            f"backbone {name}: its weights are others ({self.backbones[name][:12]} was recorded, "
+            f"found {other.backbones[name][:12]})"
+            for name in sorted(self.backbones.keys() & other.backbones.keys())
+            if self.backbones[name] != other.backbones[name]
+        ]
+        return data + backbones
+
+    def joined(self, other: StudyInputs) -> StudyInputs:
+        """Both, where the study has become larger."""
+        return StudyInputs(data=self.data | other.data, backbones=self.backbones | other.backbones)
 
 
 class StudyInfo(Config):
@@ -24,7 +51,10 @@ class StudyInfo(Config):
     created_at: AwareDatetime
     config: StudyConfig
     config_hash: str
-    provenance: dict[str, Scalar]
+    provenance: dict[str, Scalar] = Field(
+        description="of the first start; each attempt at a trial has its own code"
+    )
+    inputs: StudyInputs = StudyInputs()
 
 
 class TrialRecord(Config):
@@ -63,12 +93,14 @@ class TrialResult(Config):
     proposed_at: AwareDatetime
     finished_at: AwareDatetime
     durations: dict[str, float] = Field({}, description="seconds, e.g. train_s, benchmarks_s")
+    code: tuple[str, ...] = Field((), description="versions of the code that worked on it")
 
 
 class SplitScore(Config):
     """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked`` belong to them."""
 
     split: str
+    data: DataIdentity
     top1: float
     top5: float
     num_broken: int = Field(description="clips that could not be read; they are left out")

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from orchestrator.code_version import code_version
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
 from orchestrator.storage.attempts import Attempt, Checkpoint, SupersededError, TrialFolder
 from orchestrator.storage.records import (
@@ -36,6 +37,7 @@ from orchestrator.storage.records import (
     Control,
     ControlChange,
     StudyInfo,
+    StudyInputs,
     TrialRecord,
     TrialResult,
     best_epoch,
@@ -74,14 +76,18 @@ class StudyRecord:
         """Whether the study was ever started."""
         return self.store.exists(f"{self.name}/study.json")
 
-    def create_or_check(self, config: StudyConfig, provenance: Mapping[str, Scalar]) -> None:
-        """Writes ``study.json``, or checks that the study there asks the same question.
+    def create_or_check(
+        self, config: StudyConfig, provenance: Mapping[str, Scalar], inputs: StudyInputs | None = None
+    ) -> None:
+        """Writes ``study.json``, or checks that the study there asks the same question of the same data.
 
-        Number of trials, benchmarks, resources and prose may differ from the last start; they are updated.
+        Number of trials, benchmarks, resources and prose may differ from the last start; they are updated, and data of
+        benchmarks that are new is added.
 
         Raises:
-            InputError: the study exists with another config; names the first field that differs.
+            InputError: the study exists with another config, other data or another backbone; names every difference.
         """
+        inputs = inputs or StudyInputs()
         if not self.exists():
             info = StudyInfo(
                 id=uuid.uuid4().hex,
@@ -89,13 +95,15 @@ class StudyRecord:
                 config=config,
                 config_hash=config_hash(config),
                 provenance=dict(provenance),
+                inputs=inputs,
             )
         else:
             info = self._read("study.json", StudyInfo)
-            self._check_same(info.config, config)
+            self._check_same(_identity(info.config), _identity(config))
+            self._check_inputs(info.inputs, inputs)
             if config.search.num_trials != info.config.search.num_trials and self._control_keys():
                 self.add_change(ControlChange(num_trials=config.search.num_trials))  # the latest word
-            info = info.model_copy(update={"config": config})
+            info = info.model_copy(update={"config": config, "inputs": info.inputs.joined(inputs)})
         self._write("study.json", info)
         self.__dict__.pop("info", None)
 
@@ -110,8 +118,15 @@ class StudyRecord:
                 "`python -m orchestrator.ls`, or name another store in VITACLIP_STORE"
             ) from None
 
-    def _check_same(self, old: StudyConfig, new: StudyConfig) -> None:
-        before, now = _identity(old), _identity(new)
+    def _check_inputs(self, before: StudyInputs, now: StudyInputs) -> None:
+        if differing := before.differences(now):
+            raise InputError(
+                f"study {self.name!r} in {self.store.uri} was started on other data:\n"
+                + "\n".join(f"  {text}" for text in differing)
+                + "\ngive the new study another name (--set name=...), or restore what was there"
+            )
+
+    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         if differing:
             lines = [
@@ -214,6 +229,7 @@ class StudyRecord:
                 goes_on_from=folder.checkpoints[-1].key if folder.checkpoints else None,
                 began_at=datetime.now(UTC),
                 host=socket.gethostname(),
+                code=code_version(),
             )
             try:
                 key = f"{folder.key}/attempts/{attempt.number:04d}.json"
@@ -312,6 +328,10 @@ class StudyRecord:
         with tempfile.TemporaryDirectory() as folder:
             self.store.read_file(f"{key}/{INFO_FILE}", Path(folder) / INFO_FILE)
             return read_info(Path(folder))
+
+    def attempts(self, number: int) -> list[Attempt]:
+        """Who worked on a trial, oldest first."""
+        return self._folder(number).attempts
 
     def log(self, number: int) -> str:
         """A trial's log over all its attempts, one JSON object a line; empty if it was never started."""

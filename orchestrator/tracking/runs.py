@@ -168,11 +168,10 @@ class Runs:
             self._open_runs[trial] = run
 
     def _dataset_inputs(self) -> list[DatasetInput]:
-        """The datasets whose digests the study's provenance holds, as ``dataset.<name>.<split>``."""
+        """The datasets that the study reads."""
         inputs = []
-        for key, digest in self.record.info.provenance.items():
-            if key.startswith("dataset."):
-                _, name, split = key.split(".", 2)
-                dataset = Dataset(f"{name}/{split}", str(digest), "local", json.dumps({"dataset": name}))
-                inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+        for key, identity in self.record.info.inputs.data.items():
+            name, split = key.rsplit("/", 1)
+            dataset = Dataset(key, identity.digest, "local", json.dumps({"dataset": name}))
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
         return inputs

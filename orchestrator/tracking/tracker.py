@@ -196,6 +196,9 @@ class Tracker:
 
     def _final_tags(self, result: TrialResult) -> dict[str, Scalar]:
         tags: dict[str, Scalar] = {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint}
+        if attempts := self.record.attempts(result.number):
+            tags["vitaclip.code"] = ", ".join(result.code)
+            tags["mlflow.source.git.commit"] = attempts[-1].code.git_commit
         if result.history and "micro_batch_size" in result.history[-1]:
             tags["vitaclip.out_of_memory"] = f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
         if result.checkpoint:
