@@ -172,7 +172,7 @@ def test_real_clips_go_through_check_prepare_show_and_a_training_step(
         config = TrainConfig(batch_size=3, data=DataConfig())
         (batch,) = train_batches(manifest, config, image_size=224, epoch=0)
         assert batch.video.shape == (3, 3, 8, 224, 224)
-        assert batch.num_broken == 0
+        assert not batch.broken
         training = TrainConfig(
             backbone=small_backbone,
             data=DataConfig(dataset="real", num_frames=4),

@@ -60,7 +60,7 @@ def trains(manifest):
     augment = AugmentConfig(rand_augment=None)
     config = TrainConfig(batch_size=len(manifest.clips), data=DataConfig(num_frames=4, augment=augment))
     (batch,) = train_batches(manifest, config, image_size=32, epoch=0)
-    return batch.num_broken == 0 and batch.video.shape == (len(manifest.clips), 3, 4, 32, 32)
+    return not batch.broken and batch.video.shape == (len(manifest.clips), 3, 4, 32, 32)
 
 
 @pytest.mark.parametrize("folder", ["train", "train/riding a bike", "compress/train_256/riding_a_bike"])

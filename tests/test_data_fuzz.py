@@ -84,7 +84,7 @@ def in_a_process(function, *arguments):
 def evaluate(manifest, decoder, limit):
     data = DataConfig(num_frames=4, max_broken=1.0, decoder=decoder, limit=limit)
     batches = list(eval_batches(manifest, data, EvalConfig(), image_size=32))
-    return sum(len(batch.labels) for batch in batches), sum(batch.num_broken for batch in batches)
+    return sum(len(batch.labels) for batch in batches), sum(len(batch.broken) for batch in batches)
 
 
 @pytest.mark.parametrize(("decoder", "limit"), [("auto", NUM_FILES + 1), ("decord", 60)])
@@ -100,7 +100,7 @@ def train(manifest):
     data = DataConfig(num_frames=4, max_broken=1.0, augment=AugmentConfig(rand_augment=None), limit=60)
     config = TrainConfig(batch_size=20, data=data)
     batches = list(train_batches(manifest, config, image_size=32, epoch=0))
-    return [(tuple(batch.video.shape), batch.num_broken) for batch in batches]
+    return [(tuple(batch.video.shape), len(batch.broken)) for batch in batches]
 
 
 def test_training_replaces_what_is_broken(manifest, monkeypatch, tmp_path):

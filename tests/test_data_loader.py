@@ -169,7 +169,7 @@ def test_a_broken_clip_is_replaced_by_its_class_counted_and_logged_once(manifest
     train_config = config(max_broken=0.1)
     with caplog.at_level(logging.WARNING):
         epochs = [batches(broken, train_config, epoch=epoch) for epoch in (0, 0, 1)]
-    assert [sum(batch.num_broken for batch in epoch) for epoch in epochs] == [1, 1, 1]
+    assert [sum(len(batch.broken) for batch in epoch) for epoch in epochs] == [1, 1, 1]
     (record,) = caplog.records
     assert "broken5.mp4: cannot be decoded: Invalid data found" in record.message
     assert all(map(same, epochs[0], epochs[1]))
@@ -215,7 +215,7 @@ def test_evaluation_leaves_broken_clips_out_and_counts_them(manifest, tmp_path, 
     kept = [i for i in range(12) if i not in positions]
     assert torch.cat([batch.indices for batch in found]).tolist() == kept
     assert all(len(batch.labels) == len(batch.video) > 0 for batch in found)
-    assert sum(batch.num_broken for batch in found) == len(positions)
+    assert sum(len(batch.broken) for batch in found) == len(positions)
 
 
 def test_evaluation_stops_too(manifest, tmp_path):

@@ -16,8 +16,9 @@ from torch import Tensor, distributed
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import drop_optimizer, load_model, read_history, read_info
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
-from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
+from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
@@ -124,9 +125,44 @@ def test_micro_batches_are_exact(config: TrainConfig) -> None:
         assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-4)
 
 
+@pytest.fixture
+def damaged_dataset(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same with 3 of 24 training clips and 1 of 8 validation clips broken: an eighth of each."""
+    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
+    shutil.copytree(source, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    for name in ("train_0", "train_5", "train_18", "val_6"):
+        (tmp_path / "data" / f"{name}.mp4").write_bytes(b"no video")
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
+    return motion_dataset
+
+
+def with_limit(config: TrainConfig, max_broken: float) -> TrainConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"max_broken": max_broken})})
+
+
+def test_broken_clips_are_counted_once_however_often_the_epoch_is_interrupted(
+    config: TrainConfig, damaged_dataset: str, tmp_path: Path
+) -> None:
+    config = with_limit(config, 1 / 8)
+    whole = fit(config).history
+    checkpoint: Path | None = None
+    for number in range(3):
+        with pytest.raises(TrainingInterruptedError) as stop:
+            fit(config, resume_from=checkpoint, should_stop=lambda: True)
+        checkpoint = tmp_path / f"stop_{number}"
+        stop.value.save(checkpoint)
+    pieces = fit(config, resume_from=checkpoint).history
+    assert (
+        [epoch["data/broken"] for epoch in pieces] == [epoch["data/broken"] for epoch in whole] == [3, 3, 3]
+    )
+    assert [epoch["val/broken"] for epoch in pieces] == [1, 1, 1]
+
+
 def _train_as_worker(rank: int, world_size: int, config: TrainConfig, root: Path) -> None:
     meeting = f"file://{root / 'meeting'}"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    with pytest.raises(DataError, match=r"3 of 24 videos are broken, more than the 12\.1%"):
+        fit(with_limit(config, 2.9 / 24))
     try:
         fit(config, should_stop=lambda: rank == 1)
     except TrainingInterruptedError as stop:  # on both, though only one was told to
@@ -139,9 +175,10 @@ def _train_as_worker(rank: int, world_size: int, config: TrainConfig, root: Path
     distributed.destroy_process_group()
 
 
-def test_two_workers_equal_one(motion_dataset: str, tmp_path: Path) -> None:
+def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
     backbone = BackboneConfig(name="quickstart-tiny", pretrained="quickstart")
-    config = config_of(backbone, motion_dataset, epochs=7, optimizer={"lr": 1e-3})  # 21 steps
+    config = config_of(backbone, damaged_dataset, epochs=7, optimizer={"lr": 1e-3})  # 21 steps
+    config = with_limit(config, 1 / 8)
     one = fit(config).history
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -156,6 +193,8 @@ def test_two_workers_equal_one(motion_dataset: str, tmp_path: Path) -> None:
     for ours, theirs in zip(two, one, strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-6)
         assert ours["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-6)
+        for key, number in (("data/broken", 3), ("val/broken", 1)):
+            assert ours[key] == theirs[key] == number
 
 
 def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path: Path) -> None:

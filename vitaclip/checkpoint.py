@@ -47,7 +47,7 @@ class Progress(Config):
     epoch: int = 0  # epochs done
     step: int = 0  # optimiser steps done in the epoch under way
     loss_sum: float = 0.0  # of those steps
-    num_broken: int = 0  # broken clips met in the epoch under way
+    broken: tuple[int, ...] = ()  # positions of broken clips that any worker met in the epoch under way
     elapsed_s: float = 0.0  # in the epoch under way, until it was interrupted
     history: tuple[EpochMetrics, ...] = ()  # one entry for each epoch done
     curve: tuple[CurvePoint, ...] = ()  # about fifty steps of each epoch, of the one under way too

@@ -20,7 +20,7 @@ from torch import Tensor
 from vitaclip.checkpoint import load_model
 from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
 from vitaclip.data.datasets import load_dataset
-from vitaclip.data.loader import eval_batches
+from vitaclip.data.loader import check_broken, eval_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import default_device, gather_from_workers, rank_and_world_size
 from vitaclip.errors import InputError
@@ -153,20 +153,25 @@ def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candid
 def evaluate(
     candidates: Sequence[Candidate], manifest: Manifest, data: DataConfig, views: EvalConfig
 ) -> list[Score]:
-    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are several."""
+    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are several.
+
+    Raises:
+        DataError: more than ``data.max_broken`` of the clips cannot be read.
+    """
     rank, world_size = rank_and_world_size()
     image_size = candidates[0].model.clip.visual.image_size[0]
     predictions: list[list[Prediction]] = [[] for _ in candidates]
-    num_broken = 0
+    broken: dict[int, str] = {}
     for batch in eval_batches(manifest, data, views, image_size=image_size, rank=rank, world_size=world_size):
-        num_broken += batch.num_broken
+        broken |= batch.broken
         for found, one in zip(predictions, candidates, strict=True):
             probabilities_BC = class_probabilities(one, batch.video)
             found.extend(_predictions(probabilities_BC, batch.labels, batch.indices))
     gathered = [gather_from_workers(found) for found in predictions]
-    num_broken = sum(gather_from_workers([num_broken]))
+    broken = dict(gather_from_workers(list(broken.items())))
+    check_broken(broken, manifest, data)
     return [
-        Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), num_broken) for found in gathered
+        Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), len(broken)) for found in gathered
     ]
 
 

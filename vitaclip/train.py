@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,14 @@ from vitaclip.checkpoint import (
 )
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
-from vitaclip.data.loader import Batch, steps_per_epoch, train_batches
+from vitaclip.data.loader import Batch, check_broken, steps_per_epoch, train_batches
 from vitaclip.data.manifest import Manifest
-from vitaclip.distributed import average_over_workers, default_device, rank_and_world_size
+from vitaclip.distributed import (
+    average_over_workers,
+    default_device,
+    gather_from_workers,
+    rank_and_world_size,
+)
 from vitaclip.errors import CheckpointError, InputError
 from vitaclip.evaluate import Candidate, candidate, evaluate
 from vitaclip.model.vita_clip import VitaCLIP, build_model
@@ -153,7 +158,8 @@ class _Run:
         num_steps = self.config.epochs * self.steps_per_epoch
         return learning_rate(self.config.optimizer, self.global_step, num_steps)
 
-    def finish_step(self, loss: float, num_broken: int) -> None:
+    def finish_step(self, loss: float, broken: Mapping[int, str]) -> None:
+        self._note_broken(broken)
         progress, step = self.progress, self.progress.step + 1
         curve = progress.curve
         if step % math.ceil(self.steps_per_epoch / _CURVE_POINTS) == 0 or step == self.steps_per_epoch:
@@ -163,9 +169,18 @@ class _Run:
                 "step": step,
                 "curve": curve,
                 "loss_sum": progress.loss_sum + loss,
-                "num_broken": progress.num_broken + num_broken,
             }
         )
+
+    def _note_broken(self, found: Mapping[int, str]) -> None:
+        """Takes note of broken clips that workers met. The epoch may hold no more of them than is allowed."""
+        if not found:
+            return
+        known = dict.fromkeys(self.progress.broken, "was broken when it was met before")
+        known = {index: f"{self.train.clips[index].path}: {why}" for index, why in known.items()}
+        broken = known | dict(found)
+        check_broken(broken, self.train, self.config.data)
+        self.progress = self.progress.model_copy(update={"broken": tuple(sorted(broken))})
 
     def epoch_metrics(self) -> EpochMetrics:
         """Metrics of the training half of the epoch under way; none of its losses if nothing was trained."""
@@ -177,7 +192,7 @@ class _Run:
             metrics["lr"] = learning_rate(
                 self.config.optimizer, self.global_step - 1, self.config.epochs * self.steps_per_epoch
             )
-            metrics["data/broken"] = self.progress.num_broken
+            metrics["data/broken"] = len(self.progress.broken)
             metrics["time/clips_per_s"] = steps * self.config.batch_size / seconds
         if self.progress.micro_batch_size is not None:
             metrics["micro_batch_size"] = self.progress.micro_batch_size
@@ -265,8 +280,8 @@ def _train_epoch(run: _Run, should_stop: Callable[[], bool]) -> EpochMetrics:
     )
     loading = _Loading(batches)
     for batch in loading:
-        loss, stop = _step(run, batch.video, batch.labels, should_stop)
-        run.finish_step(loss, batch.num_broken)
+        loss, stop, broken = _step(run, batch, should_stop)
+        run.finish_step(loss, broken)
         if stop:
             raise run.interruption()
     return loading.metrics()
@@ -295,21 +310,25 @@ class _Loading:
         return {"time/data_wait_s": self._wait_s, "time/cache_hit_rate": hit_rate}
 
 
-def _step(
-    run: _Run, video_BCTHW: Tensor, labels_B: Tensor, should_stop: Callable[[], bool]
-) -> tuple[float, bool]:
-    """One optimiser step on this worker's share of the global batch: the global mean loss, and whether any worker
-    is to stop."""
+def _step(run: _Run, batch: Batch, should_stop: Callable[[], bool]) -> tuple[float, bool, Mapping[int, str]]:
+    """One optimizer step on this worker's share of the global batch.
+
+    Returns:
+        the global mean loss, whether any worker is to stop, and the broken clips that any worker met.
+    """
     device = run.model.logit_scale.device
-    loss = _accumulate(run, video_BCTHW.to(device, non_blocking=True), labels_B.to(device, non_blocking=True))
+    loss = _accumulate(
+        run, batch.video.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+    )
     parameters = list(run.model.trainable().values())
-    stop = torch.tensor(
-        float(should_stop()), device=device
-    )  # travels with the gradients: all stop at the same step
-    average_over_workers([loss, stop, *(p.grad for p in parameters if p.grad is not None)])
+    # They travel with the gradients: all workers stop at the same step, and hear of broken clips in the same step.
+    flags = torch.tensor([float(should_stop()), float(len(batch.broken))], device=device)
+    average_over_workers([loss, flags, *(p.grad for p in parameters if p.grad is not None)])
     value = check_finite(loss, run.global_step)
     apply_gradients(parameters, run.optimizer, run.config.optimizer, lr=run.lr, scaler=run.scaler)
-    return value, bool(stop > 0)
+    stop, news = (flag > 0 for flag in flags.tolist())
+    broken = dict(gather_from_workers(list(batch.broken.items()))) if news else {}
+    return value, stop, broken
 
 
 def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:

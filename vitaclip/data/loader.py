@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,9 @@ class Batch:
     video: Tensor  # uint8, training [B, 3, T, H, W], evaluation [B, V, 3, T, H, W]
     labels: Tensor  # int64 [B]
     indices: Tensor  # int64 [B]
-    num_broken: int = 0  # newly met broken files (each once an epoch): replaced in training, else left out
+    broken: Mapping[int, str] = field(
+        default_factory=dict
+    )  # positions of broken clips not met before, and why
     num_cache_hits: int = 0  # files whose frames came out of the frame cache
     num_cache_misses: int = 0  # files that were decoded
 
@@ -81,8 +83,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields this rank's batches of one epoch, from ``start_step`` on; the incomplete last batch is dropped.
 
-    Raises DataError once more than ``config.data.max_broken`` of the clips is broken, and InputError if the
-    batch size cannot be shared out or exceeds the data set.
+    Broken clips are replaced by others of their class. Raises DataError once this rank alone has met more than
+    ``config.data.max_broken`` of the clips as broken (``check_broken`` is for those of all ranks), and InputError if
+    the batch size cannot be shared out or exceeds the data set.
     """
     num_steps = steps_per_epoch(manifest, config)
     if config.batch_size % world_size:
@@ -94,7 +97,7 @@ def train_batches(
     starts = (step * config.batch_size + rank * share for step in range(start_step, num_steps))
     places = [[(place, int(order[place])) for place in range(start, start + share)] for start in starts]
     dataset = _TrainClips(manifest, config, image_size, epoch)
-    yield from _load(dataset, places, manifest, config.data, num_expected=len(order) / world_size)
+    yield from _load(dataset, places, manifest, config.data)
 
 
 def eval_batches(
@@ -108,8 +111,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Yields every ``world_size``-th clip, from ``rank`` on, in the manifest's order, each exactly once.
 
-    A broken clip is left out of its batch and counted there. Raises DataError once more than
-    ``data.max_broken`` of the clips is broken.
+    A broken clip is left out of its batch and named there. Raises DataError once this rank alone has met more than
+    ``data.max_broken`` of the clips as broken (``check_broken`` is for those of all ranks).
     """
     indices = _used_clips(manifest, data)[rank::world_size].tolist()
     places = [
@@ -117,7 +120,7 @@ def eval_batches(
         for start in range(0, len(indices), views.batch_size)
     ]
     dataset = _EvalClips(manifest, data, views, image_size)
-    yield from _without_empty(_load(dataset, places, manifest, data, num_expected=len(indices)))
+    yield from _without_empty(_load(dataset, places, manifest, data))
 
 
 def steps_per_epoch(manifest: Manifest, config: TrainConfig) -> int:
@@ -212,8 +215,6 @@ def _load(
     places: list[list[tuple[int, int]]],
     manifest: Manifest,
     data: DataConfig,
-    *,
-    num_expected: float,
 ) -> Iterator[Batch]:
     """Runs the dataset over batches of places, in this process or in ``data.num_workers`` others."""
     loader = DataLoader(
@@ -229,13 +230,13 @@ def _load(
         for reason in broken.values():
             _log_once(reason)
         known |= broken
-        if len(known) > data.max_broken * num_expected:
-            raise DataError(_too_many_broken(manifest, known, data))
+        if broken:
+            check_broken(known, manifest, data)
         yield Batch(
             video=stacked.video,
             labels=torch.tensor([manifest.clips[i].label for i in stacked.indices], dtype=torch.int64),
             indices=torch.tensor(stacked.indices, dtype=torch.int64),
-            num_broken=len(broken),
+            broken=broken,
             num_cache_hits=stacked.num_hits,
             num_cache_misses=len(stacked.indices) - stacked.num_hits,
         )
@@ -252,7 +253,7 @@ def _stack(samples: Sequence[_Sample]) -> _Stacked:
 
 
 def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Gives a batch in which nothing could be decoded away, and its count to a neighbour."""
+    """Gives the broken clips of a batch in which nothing could be decoded to a neighbour, if there is one."""
     previous: Batch | None = None
     for batch in batches:
         if previous is None:
@@ -262,8 +263,8 @@ def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
             previous = batch
         else:
             kept = previous if len(previous.labels) else batch
-            previous = replace(kept, num_broken=previous.num_broken + batch.num_broken)
-    if previous is not None and len(previous.labels):
+            previous = replace(kept, broken={**previous.broken, **batch.broken})
+    if previous is not None:
         yield previous
 
 
@@ -273,11 +274,21 @@ def _log_once(reason: str) -> None:
         _logger.warning("broken video: %s", reason)
 
 
-def _too_many_broken(manifest: Manifest, broken: dict[int, str], data: DataConfig) -> str:
+def check_broken(broken: Mapping[int, str], manifest: Manifest, data: DataConfig) -> None:
+    """Raises DataError if more than ``data.max_broken`` of the clips in use are broken.
+
+    Args:
+        broken: position in the manifest -> why it is broken.
+        manifest: holds the clips.
+        data: says which of them are in use, and how many may be broken.
+    """
+    num_used = len(_used_clips(manifest, data))
+    if len(broken) <= data.max_broken * num_used:
+        return
     listed = "".join(f"\n  {reason}" for reason in sorted(broken.values())[:MAX_LISTED])
     more = f"\n  ... and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
-    return (
-        f"{manifest.name}: {len(broken)} of {len(manifest.clips)} videos are broken, more than the "
+    raise DataError(
+        f"{manifest.name}: {len(broken)} of {num_used} videos are broken, more than the "
         f"{data.max_broken:.1%} of data.max_broken; repair or remove them ('python -m vitaclip data check' "
         f"lists all), or raise it:{listed}{more}"
     )
