@@ -12,7 +12,8 @@ from open_clip.model import CLIP
 from torch.nn import functional as F
 
 from vitaclip.config import BackboneConfig
-from vitaclip.model.backbone import load_backbone, read_weights
+from vitaclip.model.backbone import load_backbone
+from vitaclip.model.clip_weights import read_clip_weights
 from vitaclip.quickstart import pictures, pretrain
 from vitaclip.quickstart.pictures import Backgrounds, sample_still
 from vitaclip.quickstart.pretrain import MODEL_CONFIG, TOKEN_IDS, WEIGHTS, encode_captions
@@ -36,7 +37,7 @@ def trained(clip: CLIP) -> CLIP:
 
 def test_weights_hold_every_key_of_open_clips_model() -> None:
     fresh = CLIP(**json.loads(MODEL_CONFIG.read_text()))
-    fresh.load_state_dict(read_weights(WEIGHTS), strict=True)
+    fresh.load_state_dict(read_clip_weights(WEIGHTS).tensors, strict=True)
     assert WEIGHTS.stat().st_size < 4e6
 
 

@@ -117,4 +117,4 @@ def test_what_is_no_released_checkpoint_is_refused(
     assert "fc.weight" in capsys.readouterr().err
     released.write_bytes(b"no pickle")
     assert main(arguments) == 2
-    assert "not a pickle of tensors" in capsys.readouterr().err
+    assert "reading it failed" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from vitaclip.config import BackboneConfig, EvalConfig
 from vitaclip.data.commands import add_commands
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError, VitaClipError
+from vitaclip.model.clip_weights import read_clip_weights, write_clip_weights
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_import(commands)
     _add_export(commands)
+    _add_convert(commands)
     add_commands(commands)
     return parser
 
@@ -119,6 +121,17 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("folder", type=Path, help="a checkpoint folder")
     parser.add_argument("released", type=Path, help="the file to write (.pth)")
     parser.set_defaults(run=lambda args: export_checkpoint(args.folder, args.released))
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "convert-backbone", help="CLIP weights of any layout, OpenAI's TorchScript too, into safetensors"
+    )
+    parser.add_argument("weights", type=Path, help="the file to read, such as OpenAI's ViT-B-16.pt")
+    parser.add_argument("safetensors", type=Path, help="the file to write (.safetensors)")
+    parser.set_defaults(
+        run=lambda args: write_clip_weights(args.safetensors, read_clip_weights(args.weights))
+    )
 
 
 if __name__ == "__main__":

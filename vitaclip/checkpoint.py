@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from vitaclip.config import Config, TrainConfig
 from vitaclip.errors import CheckpointError
+from vitaclip.files import write_whole
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 
 SCHEMA_VERSION: Final = 1
@@ -124,9 +124,7 @@ def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
 
 
 def _write_info(folder: Path, info: CheckpointInfo) -> None:
-    unfinished = folder / f".{uuid.uuid4().hex}.tmp"
-    unfinished.write_text(info.model_dump_json(indent=1))
-    unfinished.replace(folder / INFO_FILE)
+    write_whole(folder / INFO_FILE, info.model_dump_json(indent=1).encode())
 
 
 def _write_tensors(folder: Path, kind: TensorKind, tensors: dict[str, Tensor]) -> TensorFile:

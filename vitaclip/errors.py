@@ -30,3 +30,8 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the nearest allowed word, or an empty string."""
     nearest = difflib.get_close_matches(found, list(allowed), n=1)
     return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line of at most 300 characters; its type if it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from pydantic import ValidationError
 from torch import Tensor
 
 from vitaclip.checkpoint import Progress, load_model, save_checkpoint
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
-from vitaclip.errors import InputError
-from vitaclip.model.backbone import load_backbone
+from vitaclip.errors import InputError, first_line
+from vitaclip.files import write_whole
+from vitaclip.model.backbone import check_fit, load_backbone
+from vitaclip.model.clip_weights import ClipWeights, write_clip_weights
 from vitaclip.model.released import StateDict, join_released, split_released
+from vitaclip.model.tensor_file import read_tensor_file
 from vitaclip.model.text import TOKENIZER
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 
@@ -36,16 +39,24 @@ def import_checkpoint(
     Raises:
         InputError: the file is no released checkpoint, its CLIP is another one, or the class names are not its own.
     """
-    frozen, learned = split_released(_model_entries(released))
+    entries = _model_entries(released)
+    try:
+        frozen, learned = split_released(entries)
+        config = _config_of(learned, backbone, position)
+    except (LookupError, TypeError, RuntimeError, ValidationError) as error:
+        raise InputError(
+            f"{released}: its tensors are not those of a released Vita-CLIP: {first_line(error)}"
+        ) from error
     if extract_backbone is not None:
-        save_file({name: tensor.contiguous() for name, tensor in frozen.items()}, extract_backbone)
+        write_clip_weights(extract_backbone, ClipWeights(frozen, quick_gelu=True))
         backbone = backbone.model_copy(update={"pretrained": str(extract_backbone)})
     _check_same_backbone(frozen, backbone, released)
-    config = _config_of(learned, backbone, position)
+    config = config.model_copy(update={"backbone": backbone})
     _check_num_classes(learned, class_names, released)
     model = build_model(config, class_names)
+    check_fit(model.learned_state(), learned, str(released))
     model.load_state_dict(learned, strict=False)
-    _check_class_names(model, _model_entries(released), released)
+    _check_class_names(model, entries, released)
     save_checkpoint(folder, model, config, Progress())
     return config
 
@@ -55,7 +66,8 @@ def export_checkpoint(folder: Path, released: Path) -> None:
 
     Raises:
         CheckpointError: the folder is no checkpoint of ours.
-        InputError: it uses what the released format has no place for (layer ranges, deep text prompts, no context).
+        InputError: it uses what the released format has no place for (layer ranges, deep text prompts, no context),
+            or ``released`` cannot be written.
     """
     model, config = load_model(folder)
     if config.prompts.depth not in (None, len(model.vision_prompts.layers)) or any(
@@ -65,22 +77,16 @@ def export_checkpoint(folder: Path, released: Path) -> None:
     if model.text_prompts is None or model.vision_prompts.time_embedding is None:
         raise InputError(f"{folder}: the released format always has text context and a time embedding")
     entries = join_released(model.clip.state_dict(), model.learned_state()) | _derived_embeddings(model)
+    content = io.BytesIO()
     torch.save(
-        {"model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()}, "next_step": 0},
-        released,
+        {"model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()}, "next_step": 0}, content
     )
+    write_whole(released, content.getvalue())
 
 
 def _model_entries(path: Path) -> StateDict:
     """The ``model`` part of a released file, without ``module.``; a bare state dict is taken too."""
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # torch raises pickle, zip and runtime errors alike
-        raise InputError(f"{path}: not a pickle of tensors: {str(error).splitlines()[0]}") from error
-    entries = content.get("model", content)
-    return {name.removeprefix("module."): tensor.float() for name, tensor in entries.items()}
+    return {name: tensor.float() for name, tensor in read_tensor_file(path).tensors.items()}
 
 
 def _check_same_backbone(frozen: StateDict, backbone: BackboneConfig, released: Path) -> None:
@@ -134,7 +140,8 @@ def _check_class_names(model: VitaCLIP, entries: StateDict, released: Path) -> N
             continue
         if stored.shape != tensor.shape:
             raise InputError(
-                f"{released}: was trained on {len(stored)} classes, found {len(tensor)} class names"
+                f"{released}: found {len(tensor)} class names, which need a {name} of shape {tuple(tensor.shape)}, "
+                f"it has {tuple(stored.shape)}; give its class names in its order"
             )
         for index, class_name in enumerate(model.class_names):
             if not torch.equal(stored[index], tensor[index]):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
-import re
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,18 @@ import open_clip
 import torch
 from open_clip.model import CLIP, resize_pos_embed
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError, suggest
-
-StateDict = dict[str, Tensor]
+from vitaclip.model.clip_weights import ClipWeights, StateDict, read_clip_weights
 
 QUICKSTART_FOLDER = Path(__file__).parent.parent / "quickstart"
 QUICKSTART_TAG = "quickstart"
 RANDOM_TAG = "random"
 
-# Scalars that OpenAI's archives keep beside the weights.
-_OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
+_QUICK_GELU_SUFFIX = "-quickgelu"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,23 +52,14 @@ def num_layers(config: BackboneConfig) -> int:
 
 
 def check_backbone(config: BackboneConfig) -> None:
-    """Checks name, image size and weights without loading them.
+    """Checks name, image size and weights; a local file is read, nothing is downloaded.
 
     Raises:
         InputError: the model name, the tag or file, or the image size cannot be used.
     """
     model_config = _model_config(config)
     if config.pretrained not in (RANDOM_TAG, QUICKSTART_TAG) and not _tag_config(config):
-        _local_file(config)
-    image_size, patch_size = (
-        model_config["vision_cfg"]["image_size"],
-        model_config["vision_cfg"]["patch_size"],
-    )
-    if image_size % patch_size:
-        raise InputError(
-            f"backbone.image_size: found {image_size}, allowed are multiples of the patch size {patch_size} "
-            f"of {config.name}"
-        )
+        _clip_of_local_file(config, model_config)
 
 
 def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
@@ -83,15 +70,17 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     Raises:
         InputError: unknown name or tag, unreachable or unreadable weights, or keys that do not fit.
     """
-    check_backbone(config)
-    model_config = _model_config(config)
-    tag_config = _tag_config(config)
+    model_config, tag_config = _model_config(config), _tag_config(config)
     if config.pretrained == RANDOM_TAG:
         return _backbone(_random_clip(model_config, seed))
-    path = _weights_path(config, tag_config)
-    clip = build_clip(model_config, read_weights(path), source=str(path))
+    if config.pretrained == QUICKSTART_TAG:
+        path = QUICKSTART_FOLDER / f"{config.name}.safetensors"
+        return _backbone(build_clip(model_config, read_clip_weights(path).tensors, source=str(path)))
+    if not tag_config:
+        return _backbone(_clip_of_local_file(config, model_config))
+    path = _downloaded(config, tag_config)
     return _backbone(
-        clip,
+        build_clip(model_config, read_clip_weights(path).tensors, source=str(path)),
         pixel_mean=tuple(tag_config.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         pixel_std=tuple(tag_config.get("std") or open_clip.OPENAI_DATASET_STD),
     )
@@ -108,31 +97,19 @@ def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str)
     with torch.device("meta"):  # no time spent on random weights that are replaced at once
         clip = CLIP(**copy.deepcopy(model_config))
     _check_plain_vit(clip, source)
-    weights = {name: tensor.float() for name, tensor in weights.items()}
-    resize_pos_embed(weights, clip)
+    weights = dict(weights)
+    try:
+        resize_pos_embed(weights, clip)
+    except (RuntimeError, IndexError) as error:
+        shape = tuple(weights["visual.positional_embedding"].shape)
+        raise InputError(
+            f"{source}: visual.positional_embedding has shape {shape}, no square grid"
+        ) from error
     if "visual.conv1.bias" in weights:  # the released Vita-CLIP gave the patch embedding a bias
-        clip.visual.conv1.bias = nn.Parameter(torch.empty_like(weights["visual.conv1.bias"], device="meta"))
-    _check_fit(clip.state_dict(), weights, source)
-    clip.load_state_dict(weights, assign=True)
+        clip.visual.conv1.bias = nn.Parameter(torch.empty(clip.visual.conv1.out_channels, device="meta"))
+    check_fit(clip.state_dict(), weights, source)
+    clip.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return _freeze(clip)
-
-
-def read_weights(path: Path) -> StateDict:
-    """Reads CLIP weights from a safetensors file or a pickle of tensors only, renamed to open_clip's naming.
-
-    Raises:
-        InputError: the file is missing, is a TorchScript archive, or holds anything but tensors.
-    """
-    weights = _unwrap(_read_tensors(path))
-    if any(name.startswith("vision_model.") for name in weights):
-        weights = _from_hugging_face(weights)
-    if any(
-        name.startswith("text.") for name in weights
-    ):  # open_clip's CustomTextCLIP keeps the text tower apart
-        weights = {name.removeprefix("text."): tensor for name, tensor in weights.items()}
-    if "token_ids" in weights:
-        weights["token_embedding.weight"] = _scatter_token_rows(weights.pop("token_ids"), weights)
-    return weights
 
 
 def weights_sha256(clip: CLIP) -> str:
@@ -166,6 +143,11 @@ def _model_config(config: BackboneConfig) -> dict[str, Any]:
             raise InputError(f"backbone.name: '{config.name}' is a CoCa model, allowed are plain CLIP ViTs")
     if config.image_size is not None:
         vision["image_size"] = config.image_size
+    if vision["image_size"] % vision["patch_size"]:
+        raise InputError(
+            f"backbone.image_size: found {vision['image_size']}, allowed are multiples of the patch size "
+            f"{vision['patch_size']} of {config.name}"
+        )
     if tag_config := _tag_config(config):  # the weights decide, not the spelling of the model's name
         model_config["quick_gelu"] = bool(tag_config.get("quick_gelu", False))
     return dict(model_config)
@@ -175,11 +157,7 @@ def _tag_config(config: BackboneConfig) -> dict[str, Any]:
     return dict(open_clip.get_pretrained_cfg(config.name, config.pretrained) or {})
 
 
-def _weights_path(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
-    if config.pretrained == QUICKSTART_TAG:
-        return QUICKSTART_FOLDER / f"{config.name}.safetensors"
-    if not tag_config:
-        return _local_file(config)
+def _downloaded(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
     try:
         return Path(open_clip.download_pretrained(tag_config))
     except Exception as error:  # huggingface_hub, urllib and OS errors alike: the download did not work
@@ -189,9 +167,41 @@ def _weights_path(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
         ) from error
 
 
+def _clip_of_local_file(config: BackboneConfig, model_config: dict[str, Any]) -> CLIP:
+    path = _local_file(config)
+    weights = read_clip_weights(path)
+    model_config["quick_gelu"] = _activation(config, bool(model_config.get("quick_gelu")), weights, path)
+    return build_clip(model_config, weights.tensors, source=str(path))
+
+
+def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path: Path) -> bool:
+    """Whether to compute with QuickGELU: as the file says; a file that says nothing is read as the name says."""
+    right_name = config.name.removesuffix(_QUICK_GELU_SUFFIX) + (
+        _QUICK_GELU_SUFFIX if weights.quick_gelu else ""
+    )
+    if weights.quick_gelu is not None and weights.quick_gelu != named:
+        trained, other = ("QuickGELU", "GELU") if weights.quick_gelu else ("GELU", "QuickGELU")
+        _logger.warning(
+            "backbone.name: '%s' computes %s, but the weights in %s were trained with %s, which is used; "
+            "write '%s' to say so", config.name, other, path, trained, right_name,
+        )  # fmt: skip
+        return weights.quick_gelu
+    if (
+        weights.quick_gelu is None
+        and not named
+        and config.name + _QUICK_GELU_SUFFIX in open_clip.list_models()
+    ):
+        _logger.warning(
+            "backbone.name: '%s' computes GELU, and %s does not say whether its weights were trained with it; "
+            "if they are OpenAI's (QuickGELU), write '%s%s', or all results will be wrong",
+            config.name, path, config.name, _QUICK_GELU_SUFFIX,
+        )  # fmt: skip
+    return named
+
+
 def _local_file(config: BackboneConfig) -> Path:
     path = Path(config.pretrained).expanduser()
-    if not path.is_file():
+    if not path.exists():
         tags = open_clip.list_pretrained_tags_by_model(config.name)
         raise InputError(
             f"backbone.pretrained: found '{config.pretrained}', which is no file and no tag of {config.name}"
@@ -245,7 +255,8 @@ def _is_plain_block(block: nn.Module) -> bool:
     return isinstance(block, ResidualAttentionBlock) and isinstance(block.ls_1, nn.Identity)
 
 
-def _check_fit(wanted: StateDict, found: StateDict, source: str) -> None:
+def check_fit(wanted: StateDict, found: StateDict, source: str) -> None:
+    """Raises InputError, with every misfit, unless ``found`` has the names and shapes of ``wanted``."""
     problems = [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())]
     problems += [f"not used: {name}" for name in sorted(found.keys() - wanted.keys())]
     problems += [
@@ -255,70 +266,3 @@ def _check_fit(wanted: StateDict, found: StateDict, source: str) -> None:
     ]
     if problems:
         raise InputError(f"{source}: {len(problems)} keys do not fit this model:\n  " + "\n  ".join(problems))
-
-
-def _read_tensors(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path}: allowed are safetensors files and pickles that hold tensors only "
-            f"(no TorchScript archive); reading it failed: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _unwrap(content: dict[str, Any]) -> StateDict:
-    """Takes a training checkpoint's ``state_dict`` and DDP's ``module.`` prefix off."""
-    weights = content.get("state_dict", content)
-    weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    return {name: value for name, value in weights.items() if name not in _OPENAI_SCALARS}
-
-
-def _scatter_token_rows(token_ids: Tensor, weights: StateDict) -> Tensor:
-    """The quickstart's file holds only the embeddings of words it was trained on; all other rows are zero."""
-    rows = weights["token_embedding.weight"]
-    table = rows.new_zeros(len(open_clip.tokenizer._tokenizer.encoder), rows.shape[1])
-    table[token_ids.long()] = rows
-    return table
-
-
-_HF_NAMES = (
-    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),
-    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
-    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
-    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
-    (r"^text_model\.final_layer_norm\.", "ln_final."),
-    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
-    (r"^visual_projection\.weight$", "visual.proj"),
-    (r"^text_projection\.weight$", "text_projection"),
-    (r"\.self_attn\.", ".attn."),
-    (r"\.layer_norm(\d)\.", r".ln_\1."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-)
-
-
-def _from_hugging_face(weights: StateDict) -> StateDict:
-    """Hugging Face's ``CLIPModel`` naming to open_clip's: other names, q/k/v apart, projections transposed."""
-    renamed: StateDict = {}
-    for name, tensor in weights.items():
-        if name.endswith(".position_ids"):  # a buffer that counts 0, 1, 2, ...
-            continue
-        if name in ("visual_projection.weight", "text_projection.weight"):
-            tensor = tensor.T.contiguous()
-        for pattern, replacement in _HF_NAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    for name in [name for name in renamed if ".attn.q_proj." in name]:
-        parts = [renamed.pop(name.replace(".q_proj.", f".{part}_proj."), None) for part in "qkv"]
-        if all(part is not None for part in parts):
-            renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat([p for p in parts if p is not None])
-    return renamed

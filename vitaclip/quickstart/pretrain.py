@@ -20,10 +20,10 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitaclip.model.tensor_file import write_tensors
 from vitaclip.quickstart import pictures
 from vitaclip.quickstart.pictures import LABELS, Backgrounds, Picture, place_name, sample_still, sample_trail
 from vitaclip.quickstart.world import BASE_ACTIONS, HELD_OUT_ACTIONS, action_name
@@ -200,10 +200,8 @@ def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
 
 def save(clip: CLIP, path: Path) -> None:
     """Writes fp16 safetensors with open_clip's names; of the token embedding only ``token_ids``' rows."""
-    tensors = {
-        name: tensor.half().contiguous() for name, tensor in clip.state_dict().items() if name != "attn_mask"
-    }
-    save_file(tensors | {"token_ids": torch.tensor(TOKEN_IDS)}, path)
+    tensors = {name: tensor.half() for name, tensor in clip.state_dict().items() if name != "attn_mask"}
+    write_tensors(path, tensors | {"token_ids": torch.tensor(TOKEN_IDS)})
 
 
 @torch.no_grad()
