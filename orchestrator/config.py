@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from vitaclip.config import Config, EvalConfig, TrainConfig
+from vitaclip.config import Config, DatasetName, EvalConfig, SplitName, TrainConfig
 
 Scalar = bool | int | float | str | None
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -114,8 +114,8 @@ Template = Annotated[str, Field(pattern=r"\{\}")]
 class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
-    dataset: str
-    split: str | tuple[str, ...] = Field(
+    dataset: DatasetName
+    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1)] = Field(
         description="one split, or several: their mean and spread are reported"
     )
     mode: Literal["zero_shot", "supervised"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -116,7 +117,11 @@ def _benchmark(dataset: str, options: argparse.Namespace) -> BenchmarkConfig:
         )
     if protocol is None or options.split:
         split = options.split[0] if len(options.split) == 1 else tuple(options.split)
-        protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
+        try:
+            protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"--on, --split: found {first['input']!r}, allowed: {first['msg']}") from None
     return protocol.model_copy(update={"views": options.views, "templates": _templates(options.templates)})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import open_clip
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
@@ -58,6 +59,47 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
     fit(trial.train, on_epoch_end=publish)
     finish(record, trial, "complete", 0.5)
     return record
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "create_logged_model",
+        "log_model_artifacts",
+        "log_outputs",
+        "finalize_logged_model",
+        "create_registered_model",
+        "create_model_version",
+        "set_tag",
+    ],
+)
+def test_an_answer_lost_at_registration_makes_no_second_model(
+    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/tracking.db"
+    Tracker(uri, record).reconcile()
+    taken = getattr(MlflowClient, step)
+
+    def lose_answer(*arguments: object, **options: object) -> None:
+        taken(*arguments, **options)
+        raise ConnectionError("the answer was lost")
+
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, lose_answer)
+        with pytest.raises(ConnectionError):
+            tracker.stop()
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    tracker.stop()
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("depth")
+    assert experiment
+    [model] = client.search_logged_models([experiment.experiment_id])
+    [version] = client.search_model_versions("name = 'depth'")
+    assert (model.status, version.source) == (LoggedModelStatus.READY, model.artifact_location)
 
 
 def test_the_best_model_predicts_in_a_fresh_process(

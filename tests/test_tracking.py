@@ -30,6 +30,8 @@ from orchestrator.tracking.tracker import Tracker
 from tests.mlflow_server import MlflowServer
 from tests.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from tests.study_fixtures import (
+    INPUTS,
+    PROVENANCE,
     STARTED,
     ZERO_SHOT,
     finish,
@@ -37,6 +39,7 @@ from tests.study_fixtures import (
     propose,
     run_trial,
     split_score,
+    study_config,
     train_epochs,
     write_score,
 )
@@ -261,6 +264,66 @@ def test_a_run_created_twice_is_kept_once(uri: str, record: StudyRecord, tmp_pat
     tracker.client.create_run(first.info.experiment_id, tags=first.data.tags, start_time=2**42)
     Tracker(uri, record).reconcile()
     assert runs_of(uri)["trial 0000"].info.run_id == first.info.run_id
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_children_follow_a_parent_that_was_deleted(
+    uri: str, record: StudyRecord, tmp_path: Path, for_good: bool
+) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2)
+    train_epochs(record, propose(record, 1), tmp_path / "c", 0.3)
+    Tracker(uri, record).reconcile()
+    old, client = runs_of(uri)["depth"], MlflowClient(uri)
+    client.delete_run(old.info.run_id)
+    if for_good:  # as `mlflow gc` does
+        client._tracking_client.store._hard_delete_run(old.info.run_id)
+    Tracker(uri, record).reconcile()
+    runs = runs_of(uri)
+    parent = runs.pop("depth")
+    assert (parent.info.run_id == old.info.run_id) == (not for_good)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert len(runs) == 2
+
+
+def test_a_trial_that_was_deleted_comes_back_whole(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
+    Tracker(uri, record).reconcile()
+    MlflowClient(uri).delete_run(runs_of(uri)["trial 0000"].info.run_id)
+    Tracker(uri, record).reconcile()
+    assert steps_of(uri, runs_of(uri)["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
+
+
+def test_a_renamed_experiment_stays_the_studys(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2)
+    Tracker(uri, record).reconcile()
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("depth")
+    assert experiment
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    client.rename_experiment(experiment.experiment_id, "depth, first try")
+    run_trial(record, 1, tmp_path / "c", 0.2)
+    Tracker(uri, record).reconcile()
+    assert client.get_experiment_by_name("depth") is None
+    assert len(runs_of(uri, "depth, first try")) == 3
+
+
+def test_the_parent_tells_of_the_last_start(uri: str, record: StudyRecord) -> None:
+    Tracker(uri, record).reconcile()
+    config = study_config(
+        question="How deep, really?", search={"num_trials": 9}, resources={"max_failures": 5}
+    )
+    record.create_or_check(config, PROVENANCE, INPUTS)
+    Tracker(uri, record).reconcile()
+    parent = runs_of(uri)["depth"]
+    assert (
+        parent.data.tags["study.search.num_trials"],
+        parent.data.tags["study.resources.max_failures"],
+    ) == ("9", "5")
+    assert not {"search.num_trials", "resources.max_failures"} & parent.data.params.keys()
+    assert parent.data.params["search.lag"] == "4"
+    assert "How deep, really?" in parent.data.tags["mlflow.note.content"]
+    assert "num_trials: 9" in mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/study.yaml")
+    assert parent.info.user_id == parent.data.tags["mlflow.user"] != "unknown"
 
 
 def test_a_new_study_of_the_same_name_gets_new_runs(uri: str, record: StudyRecord, tmp_path: Path) -> None:

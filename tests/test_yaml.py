@@ -39,6 +39,9 @@ def message_of(*arguments: object) -> str:
     return str(caught.value)
 
 
+BENCHMARK = "benchmarks: [{{dataset: {}, split: {}, mode: zero_shot}}]"
+
+
 def test_a_file_becomes_a_study(write) -> None:  # type: ignore[no-untyped-def]
     config = load_study(write(GOOD))
     assert config.train.optimizer.lr == 1e-4
@@ -65,6 +68,28 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-un
         ("name: depth", "name: Depth!", ["name:", '"Depth!"']),
         ("lr: 1e-4", "lr: .nan", ["train.optimizer.lr", "NaN", "allowed"]),
         ("name: depth", "name: [a", ["study.yaml, line"]),
+        (
+            "epochs: 3",
+            "epochs: 3\n  data: {dataset: my clips}",
+            ["train.data.dataset", '"my clips"', "A-Za-z0-9"],
+        ),
+        ("epochs: 3", "epochs: 3\n  data: {dataset: ../x}", ["train.data.dataset", '"../x"']),
+        ("epochs: 3", "epochs: 3\n  data: {dataset: a/b}", ["train.data.dataset", '"a/b"']),
+        (
+            "num_trials: 8",
+            f"num_trials: 8\n{BENCHMARK.format('é', 'val')}",
+            ["benchmarks.0.dataset", "A-Za-z0-9"],
+        ),
+        (
+            "num_trials: 8",
+            f"num_trials: 8\n{BENCHMARK.format('a', '../val')}",
+            ["benchmarks.0.split", "../val"],
+        ),
+        (
+            "num_trials: 8",
+            f"num_trials: 8\n{BENCHMARK.format('a', '[]')}",
+            ["benchmarks.0.split", "at least 1"],
+        ),
         ("num_trials: 8", "num_trials: 8\nresources: {max_concurrent_trials: 9}", ["9", "search.lag (4)"]),
     ],
 )

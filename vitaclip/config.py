@@ -14,6 +14,9 @@ from vitaclip.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16", "mixed"]
+# They become folders, metrics' names and parts of an environment variable.
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
@@ -87,10 +90,10 @@ class AugmentConfig(Config):
 class DataConfig(Config):
     """Which videos, and how a clip is drawn from each."""
 
-    dataset: str = Field(
+    dataset: DatasetName = Field(
         "quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>"
     )
-    development: str | None = Field(
+    development: SplitName | None = Field(
         None, description="a split of classes never trained on; scored zero-shot after every epoch"
     )
     num_frames: PositiveInt = 8

@@ -54,7 +54,7 @@ Contender = int | Baseline  # what is scored: a trial, by its number, or the fro
 _Record = TypeVar("_Record", bound=Config)
 
 # What may change between two starts of one study: how long and on what it runs, not what it measures.
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "question",
     "hypothesis",
     "resources",
@@ -419,4 +419,4 @@ def config_hash(config: StudyConfig) -> str:
 
 def _identity(config: StudyConfig) -> dict[str, Any]:
     flat = flatten(config.model_dump(mode="json"))
-    return {key: value for key, value in flat.items() if not key.startswith(_MAY_CHANGE)}
+    return {key: value for key, value in flat.items() if not key.startswith(MAY_CHANGE)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import socket
 import textwrap
 from collections.abc import Mapping
@@ -58,6 +60,14 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 def present(values: Mapping[str, Scalar]) -> dict[str, str]:
     """The same for tags, without those that are None."""
     return texts({key: value for key, value in values.items() if value is not None})
+
+
+def user_name() -> str:
+    """Who MLflow shows as a run's user: the one its server knows, else this machine's."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def milliseconds(moment: datetime) -> int:

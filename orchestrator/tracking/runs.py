@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag, ViewType
 
 from orchestrator.config import Scalar
 from orchestrator.storage.records import TrialRecord, flatten
-from orchestrator.storage.study_record import StudyRecord
+from orchestrator.storage.study_record import MAY_CHANGE, StudyRecord
 from orchestrator.tracking.artifacts import installed_packages
-from orchestrator.tracking.client import milliseconds, present, texts
+from orchestrator.tracking.client import milliseconds, present, texts, user_name
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
 PARENT = "study"  # the parent run's value of TRIAL_TAG
+_PARENT_RUN_TAG = "mlflow.parentRunId"
+# MLflow's page shows an experiment by its kind; without one it takes this for a study of language models.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 
 class _FinalRun(NamedTuple):
@@ -37,6 +40,8 @@ class Runs:
         self.record = record
         self._open_runs: dict[str, Run] = {}  # by their TRIAL_TAG, as they were when last read
         self._final: dict[str, _FinalRun] = {}  # the others
+        self._parent_of: dict[str, str | None] = {}  # of each trial's run: the id of its parent run
+        self._experiment = ""  # its id
 
     @property
     def parent(self) -> Run:
@@ -65,14 +70,21 @@ class Runs:
         self._keep(self.client.get_run(run.info.run_id))
 
     def find(self) -> None:
-        """Looks at what MLflow has."""
-        self._open_runs, self._final = {}, {}
+        """Looks at what MLflow has. Runs that someone deleted come back: a study is shown whole."""
+        self._open_runs, self._final, self._parent_of = {}, {}, {}
+        self._experiment = self._open_experiment()
+        deleted: dict[str, str] = {}
         for run in self._search():
             trial = run.data.tags[TRIAL_TAG]
-            if trial in self._open_runs or trial in self._final:  # made twice: the first answer was lost
+            if run.info.lifecycle_stage == "deleted":
+                deleted.setdefault(trial, run.info.run_id)
+            elif trial in self._open_runs or trial in self._final:  # made twice: the first answer was lost
                 self.client.delete_run(run.info.run_id)
             else:
                 self._keep(run)
+        for trial in deleted.keys() - self._open_runs.keys() - self._final.keys():
+            self.client.restore_run(deleted[trial])
+            self._keep(self.client.get_run(deleted[trial]))
 
     def open_parent(self) -> Run:
         """The study's run, made if there is none."""
@@ -83,16 +95,31 @@ class Runs:
             "mlflow.source.git.commit": info.provenance.get("git_commit"),
             "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
         }
-        params = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
-        files = {"study.yaml": config.model_dump(mode="json"), "environment.yaml": installed_packages()}
-        return self._open(PARENT, config.name, info.created_at, tags, params, files)
+        values = flatten(config.model_dump(mode="json", include={"search", "resources", "train"}))
+        # MLflow lets no parameter change: what a later start may change are tags.
+        params = {key: value for key, value in values.items() if not key.startswith(MAY_CHANGE)}
+        tags |= {f"study.{key}": str(value) for key, value in values.items() if key not in params}
+        run = self._open(PARENT, config.name, info.created_at, tags, params, {})
+        self._describe(run, tags)
+        for child, parent in self._parent_of.items():
+            if parent != run.info.run_id:  # it was deleted for good, and this one is new
+                self.client.set_tag(child, _PARENT_RUN_TAG, run.info.run_id)
+        return run
+
+    def _describe(self, run: Run, tags: Mapping[str, Scalar]) -> None:
+        """Brings the study's run up to its last start."""
+        config = self.record.info.config.model_dump(mode="json")
+        rows = [RunTag(key, value) for key, value in present(tags).items()]
+        self.client.log_batch(run.info.run_id, tags=rows)
+        self.client.log_dict(run.info.run_id, config, "study.yaml")
+        self.client.log_dict(run.info.run_id, installed_packages(), "environment.yaml")
 
     def open_trial(self, trial: TrialRecord) -> Run:
         """A trial's run, made if there is none."""
         shared = {key: value for key, value in self.parent.data.tags.items() if key.startswith("vitaclip.")}
         tags: dict[str, Scalar] = {
             **shared,
-            "mlflow.parentRunId": self.parent.info.run_id,
+            _PARENT_RUN_TAG: self.parent.info.run_id,
             "mlflow.source.git.commit": self.record.info.provenance.get("git_commit"),
             "vitaclip.parent_trial": trial.parent,
             **{f"search.{key}": value for key, value in trial.params.items()},
@@ -105,8 +132,9 @@ class Runs:
         token = None
         while True:
             page = self.client.search_runs(
-                [self._experiment_id()],
+                [self._experiment],
                 f"tags.`{STUDY_TAG}` = '{self.record.info.id}'",
+                ViewType.ALL,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
@@ -115,16 +143,22 @@ class Runs:
             if not token:
                 return
 
-    def _experiment_id(self) -> str:
-        name = self.record.name
-        experiment = self.client.get_experiment_by_name(name)
+    def _open_experiment(self) -> str:
+        """The id of the study's experiment, which has the study's name unless someone renamed it."""
+        name, tag = self.record.name, f"vitaclip.study.{self.record.info.id}"
+        renamed = self.client.search_experiments(ViewType.ALL, filter_string=f"tags.`{tag}` = 'true'")
+        experiment = renamed[0] if renamed else self.client.get_experiment_by_name(name)
         if experiment is None:
             # A local database has no server to say where artifacts go.
             local = self.client.tracking_uri.startswith("sqlite:")
             location = f"{Path('mlartifacts').absolute().as_uri()}/{name}" if local else None
-            return str(self.client.create_experiment(name, artifact_location=location))
+            tags = {_KIND_TAG: _KIND, tag: "true"}
+            return str(self.client.create_experiment(name, location, tags))
         if experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
+        for key, value in ((tag, "true"), (_KIND_TAG, _KIND)):
+            if key not in experiment.tags:
+                self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
     def _open(
@@ -141,9 +175,9 @@ class Runs:
         if run is None:
             identity = {STUDY_TAG: self.record.info.id, TRIAL_TAG: trial}
             run = self.client.create_run(
-                self._experiment_id(),
+                self._experiment,
                 start_time=milliseconds(started_at),
-                tags=present(tags) | identity,
+                tags=present(tags) | identity | {"mlflow.user": user_name()},
                 run_name=name,
             )
         if not run.data.params:  # they are written last, in one transaction
@@ -161,6 +195,8 @@ class Runs:
 
     def _keep(self, run: Run) -> None:
         trial = run.data.tags[TRIAL_TAG]
+        if trial != PARENT:
+            self._parent_of[run.info.run_id] = run.data.tags.get(_PARENT_RUN_TAG)
         if STATE_TAG in run.data.tags:
             self._open_runs.pop(trial, None)
             self._final[trial] = _FinalRun(run.info.run_id, run.data.tags[STATE_TAG])
