@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ import open_clip
 import pytest
 import torch
 
+from tests.released_reference import synthetic_record
 from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
@@ -27,13 +29,16 @@ def frame_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def parity_folder() -> Path:
-    """Recorded cases of the released model; they lie beside the repository where the project is developed."""
-    folder = SHARED / "parity"
-    if not folder.is_dir():
-        pytest.skip("no recorded cases of the released model beside this checkout (../shared/parity)")
-    return folder
+# Recorded cases of the authors' own code; they lie beside the repository where the project is developed.
+AUTHORS_RECORDS = sorted((SHARED / "parity").glob("tiny_*.pt"))
+
+
+@pytest.fixture(params=["own_full", "own_UC", *AUTHORS_RECORDS], ids=lambda one: getattr(one, "stem", one))
+def released_record(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A case of the released model: its state dict, outputs, gradients and three optimizer steps."""
+    if isinstance(request.param, Path):
+        return dict(torch.load(request.param, weights_only=True))
+    return dict(synthetic_record(class_specific=request.param == "own_full"))
 
 
 @pytest.fixture(scope="session")
