@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import av
@@ -52,6 +52,24 @@ def write_video(
         container.mux(stream.encode(None))
     leave_real_time()
     return path
+
+
+def write_packets(source: Path, target: Path, change: Callable[[list[av.Packet]], list[av.Packet]]) -> Path:
+    """Copies the packets of a video, changed, into another container without encoding them again."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        for packet in change([packet for packet in reader.demux(stream) if packet.size]):
+            packet.stream = copy
+            writer.mux(packet)
+    return target
+
+
+def whole_file(path: Path) -> Frames:
+    """Every frame, decoded in order: what random access must agree with."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def leave_real_time() -> None:

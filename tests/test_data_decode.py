@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.data_videos import CODECS, moving_frames, write_video
+from tests.data_videos import CODECS, moving_frames, whole_file, write_video
 from vitaclip.data import decode
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import DataError
@@ -17,11 +17,6 @@ from vitaclip.errors import DataError
 NUM_FRAMES = 40
 DECORD_CODECS = sorted(set(CODECS) - {"av1"})  # decord 0.6.0 cannot decode AV1
 SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
-
-
-def whole_file(path):
-    with av.open(str(path), metadata_errors="ignore") as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 @pytest.fixture(scope="module")

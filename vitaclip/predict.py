@@ -10,6 +10,7 @@ import torch
 
 from vitaclip.checkpoint import load_model
 from vitaclip.config import EvalConfig
+from vitaclip.data.container import require_local_file
 from vitaclip.data.loader import eval_batches
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.distributed import default_device
@@ -44,6 +45,8 @@ def predict(
         CheckpointError: the checkpoint cannot be used.
         DataError: a video cannot be read; the message names it.
     """
+    for video in videos:
+        require_local_file(str(video))
     model, config = load_model(checkpoint)
     model.to(default_device())
     names = tuple(class_names or model.class_names)

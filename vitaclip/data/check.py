@@ -1,17 +1,22 @@
-"""Looks at every file of a data set: does it exist, open, and decode its first and its last frame?"""
+"""Looks at every file of a data set: does it exist and open, and do all its frames decode, as training draws them?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from vitaclip.data.decode import open_video, read_frames
+from vitaclip.config import DataConfig
+from vitaclip.data.decode import open_pyav, read_frames
+from vitaclip.data.sampling import Sampling, random_indices
 from vitaclip.errors import DataError
+
+CHECK = 2  # in every report; raise it when files that an older check called good should be looked at again
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class FileReport:
     height: int = 0
     width: int = 0
     codec: str = ""
+    check: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -42,7 +48,7 @@ def check_files(
 ) -> list[FileReport]:
     """Checks files and writes each result to ``ledger``, one JSON line per file, as it is known.
 
-    A file whose size and time of change stand in the ledger already is not looked at again.
+    A file whose size and time of change stand in the ledger already, by the same check, is not looked at again.
     """
     known = {report.path: report for report in read_ledger(ledger)}
     reports = []
@@ -77,22 +83,34 @@ def read_ledger(ledger: Path) -> Iterator[FileReport]:
 
 def _check_unless_known(path: str, known: FileReport | None) -> FileReport:
     size_bytes, mtime_ns = _identity(path)
-    if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
+    if known is not None and (known.size_bytes, known.mtime_ns, known.check) == (size_bytes, mtime_ns, CHECK):
         return known
     return check_file(path)
 
 
 def check_file(path: str) -> FileReport:
-    """Opens one file and decodes its first and last frame."""
+    """Opens one file, reads its ends and a random draw of each sampling, then decodes all of it."""
     size_bytes, mtime_ns = _identity(path)
+    report = FileReport(path, size_bytes, mtime_ns, None, check=CHECK)
     try:
-        with open_video(path) as video:
+        with open_pyav(path) as video:
             info = video.info
-            frames = read_frames(video, np.unique([0, info.num_frames - 1]).tolist())
+            for draw in _draws(info.num_frames):
+                height, width = read_frames(video, draw).shape[1:3]
+            video.count_pictures()
     except DataError as error:
-        return FileReport(path, size_bytes, mtime_ns, str(error))
-    height, width = frames.shape[1:3]
-    return FileReport(path, size_bytes, mtime_ns, None, info.num_frames, info.fps, height, width, info.codec)
+        return replace(report, error=str(error))
+    return replace(
+        report, num_frames=info.num_frames, fps=info.fps, height=height, width=width, codec=info.codec
+    )
+
+
+def _draws(num_frames: int) -> Iterator[list[int]]:
+    """Frames that training may ask for: drawn ones are reached from key frames, and not by decoding everything."""
+    data, rng = DataConfig(), np.random.default_rng(0)
+    for sampling in get_args(Sampling):
+        yield random_indices(num_frames, data.num_frames, sampling, data.stride, rng)
+    yield [0, num_frames - 1]
 
 
 def _identity(path: str) -> tuple[int, int]:

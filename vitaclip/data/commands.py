@@ -43,7 +43,7 @@ def add_commands(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _add_check(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("check", help="whether every video exists, opens and decodes its ends")
+    parser = commands.add_parser("check", help="whether every video exists, is whole, and decodes")
     _add_dataset(parser)
     parser.add_argument(
         "--report", type=Path, help="results, one JSON line per file (default: DATASET-check.jsonl)"

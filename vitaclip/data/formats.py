@@ -147,11 +147,24 @@ def is_video(name: str) -> bool:
 
 
 def video_paths(root: Path) -> Iterator[str]:
-    """The absolute path of every video file below a folder; links are followed."""
-    for folder, _, files in os.walk(root.absolute(), followlinks=True):
-        for name in files:
-            if is_video(name):
-                yield os.path.join(folder, name)  # noqa: PTH118
+    """The absolute path of every video file below a folder.
+
+    Links are followed, after everything else. Each real folder is entered once, so links that loop come to an end.
+    """
+    entered: set[tuple[int, int]] = set()
+    starts = [str(root.absolute())]
+    for start in starts:  # grows on the way
+        for folder, subfolders, files in os.walk(start):
+            stat = os.stat(folder)  # noqa: PTH116
+            if (stat.st_dev, stat.st_ino) in entered:
+                subfolders.clear()
+                continue
+            entered.add((stat.st_dev, stat.st_ino))
+            paths = (os.path.join(folder, name) for name in sorted(subfolders))  # noqa: PTH118
+            starts.extend(path for path in paths if os.path.islink(path))  # noqa: PTH114
+            for name in files:
+                if is_video(name):
+                    yield os.path.join(folder, name)  # noqa: PTH118
 
 
 def _numbered_split(split: str) -> tuple[str, str]:

@@ -28,15 +28,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vitaclip.data.decode import Decoder, Frames, open_video, read_frames, scaled_size
+from vitaclip.data.decode import Decoder, open_video, read_frames, scaled_size
 from vitaclip.data.sampling import Sampler
+from vitaclip.data.settings import DataSettings
+from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
 
 WHOLE_VIDEO_BYTES = 4 << 20  # scaled videos up to this size are decoded and kept whole
 EVICT_EVERY = 1 / 64  # of the limit: each process checks the cache's size after writing this much
 EVICT_TO = 0.9  # of the limit
 KEEP_FREE_BYTES = 1 << 30  # of the disk, whatever the limit says
-FORMAT = 1  # part of every key: raise it whenever other frames would come out of the same file
+FORMAT = 2  # part of every key: raise it whenever other frames would come out of the same file
 
 _HEADER = struct.Struct("<8sIIII")  # magic, frames in the video, frames stored, height, width
 _MAGIC = b"vcframe\n"
@@ -122,6 +124,12 @@ class FrameCache:
 
     def _path(self, key: str) -> Path:
         return self._root / key[:2] / key
+
+
+def open_frame_cache() -> FrameCache:
+    """The machine's shared cache of decoded frames."""
+    settings = DataSettings()
+    return FrameCache(settings.frame_cache.expanduser(), int(settings.frame_cache_gb * 1e9))
 
 
 class _Entry:

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitaclip.config import DataConfig, EvalConfig, TrainConfig
-from vitaclip.data.frame_cache import ReadFrames
+from vitaclip.data.frame_cache import ReadFrames, open_frame_cache
 from vitaclip.data.manifest import Manifest
 from vitaclip.data.sampling import random_indices, view_indices
-from vitaclip.data.settings import open_frame_cache
 from vitaclip.data.transforms import TrainTransform, eval_views, train_short_side
 from vitaclip.errors import DataError, InputError
 

@@ -26,14 +26,17 @@ from av.video.reformatter import ColorRange
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from vitaclip.data.decode import Frames, decode_frames, scaled_size, video_info
+from vitaclip.data.decode import decode_frames, open_pyav, scaled_size, video_info
 from vitaclip.data.folders import Folder, file_stat, local_copy
+from vitaclip.data.geometry import display_matrix
 from vitaclip.data.manifest import Clip, Manifest
+from vitaclip.data.pyav_video import PyAVVideo
+from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
 
 THUMBNAIL = 4  # cells a side: verification compares mean colours, which encoding and scaling leave alone
 MAX_DIFFERENCE = 12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
-FORMAT = 1  # of the records; raise it when prepared videos of older versions should be made again
+FORMAT = 2  # of the records; raise it when prepared videos of older versions should be made again
 
 
 @dataclass(frozen=True)
@@ -170,56 +173,40 @@ def _encode_verified(path: str, output: Folder, name: str, parameters: PreparePa
 
 def encode(path: str, output: Path, parameters: PrepareParameters) -> int:
     """Encodes a video's frames with their times; sound is dropped. Returns how many. Raises DataError."""
-    try:
-        with (
-            av.open(path, metadata_errors="ignore") as source,
-            av.open(str(output), "w", format="mp4") as target,
-        ):
-            if not source.streams.video:
-                raise DataError(f"{path}: holds no video stream")
-            return _transcode(source, target, parameters)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from error
+    with open_pyav(path) as video, av.open(str(output), "w", format="mp4") as target:
+        video.count_pictures()
+        encoder = None
+        for index, picture in video.pictures(range(video.info.num_frames)):
+            encoder = encoder or _add_encoder(target, video, picture, parameters)
+            frame = picture.reformat(
+                encoder.width, encoder.height, "yuv420p", dst_color_range=ColorRange.MPEG, threads=1
+            )
+            frame.pts = video.times[index] if video.times else index
+            frame.time_base = encoder.codec_context.time_base
+            frame.pict_type = 0  # the encoder chooses
+            target.mux(encoder.encode(frame))
+        assert encoder is not None  # a video has frames
+        target.mux(encoder.encode(None))
+        return video.info.num_frames
 
 
-def _transcode(source: Any, target: Any, parameters: PrepareParameters) -> int:
-    stream = source.streams.video[0]
-    stream.codec_context.thread_count = 1
-    # AVI stores no times, and those that a decoder makes up for DivX run backwards: its frames are equally far apart
-    has_times = "avi" not in source.format.name.split(",")
-    encoder, num_frames, last_time = None, 0, -1
-    for frame in source.decode(stream):
-        if encoder is None:
-            encoder = _add_encoder(target, stream, frame, parameters, has_times)
-        time = frame.pts if has_times and frame.pts is not None else num_frames
-        last_time = max(time, last_time + 1)
-        picture = frame.reformat(
-            encoder.width, encoder.height, "yuv420p", dst_color_range=ColorRange.MPEG, threads=1
-        )
-        picture.pts, picture.time_base = last_time, encoder.codec_context.time_base
-        picture.pict_type = 0  # the encoder chooses
-        target.mux(encoder.encode(picture))
-        num_frames += 1
-    if encoder is None:
-        raise DataError(f"{source.name}: holds no frames")
-    target.mux(encoder.encode(None))
-    return num_frames
-
-
-def _add_encoder(target: Any, stream: Any, frame: Any, parameters: PrepareParameters, has_times: bool) -> Any:
+def _add_encoder(target: Any, video: PyAVVideo, picture: Any, parameters: PrepareParameters) -> Any:
+    stream = video.stream
     rate = stream.average_rate or Fraction(25)
     encoder = target.add_stream("libx264", rate=rate, options=parameters.encoder_options())
-    height, width = scaled_size(frame.height, frame.width, parameters.short_side)
+    height, width = scaled_size(video.height, video.width, parameters.short_side)
     encoder.height, encoder.width = (
         max(2, side // 2 * 2) for side in (height, width)
     )  # 4:2:0 needs even sides
     encoder.pix_fmt = "yuv420p"
     context, decoded = encoder.codec_context, stream.codec_context
-    context.time_base = stream.time_base if has_times else 1 / rate
+    # frames without times are equally far apart
+    context.time_base = stream.time_base if video.times else 1 / rate
     for tag in ("colorspace", "color_primaries", "color_trc"):
         setattr(context, tag, getattr(decoded, tag))
-    if frame.rotation:
-        encoder.set_display_rotation(frame.rotation)
+    matrix = display_matrix(picture)
+    if matrix is not None:
+        encoder.set_display_matrix(matrix)
     return encoder
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from vitaclip.config import AugmentConfig
-from vitaclip.data.decode import Frames
 from vitaclip.data.sampling import crop_offsets
+from vitaclip.data.video import Frames
 
 CROP_MARGIN = 8 / 7  # random crops are cut from frames of this many times the image size (256 for 224)
 MAGNITUDE_BINS = 101  # torchvision's grid of RandAugment magnitudes; 0..10 of the recipe in steps of 0.1

@@ -1,0 +1,94 @@
+"""Which packet of a video holds which frame.
+
+A packet's *place* is its position in the file, which is the order of decoding. A frame's index is its position
+in the order of display. Times in a container tell how the one becomes the other, without decoding anything,
+but they may lie: files that were remuxed from AVI carry times in the order of decoding.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Packet(NamedTuple):
+    """What a container says about one packet. ``time`` is when its picture is shown, in any unit."""
+
+    time: int | None
+    is_key: bool
+    # False: only others refer to it (an edit list cut it away)
+    is_shown: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A video whose times can be believed."""
+
+    packets: Sequence[Packet]
+    # of all packets, hidden ones too, in the order of display
+    places: Sequence[int]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Each frame's packet."""
+        return [place for place in self.places if self.packets[place].is_shown]
+
+    @cached_property
+    def ranks(self) -> list[int]:
+        """Each packet's position among all, in the order of display."""
+        ranks = [0] * len(self.places)
+        for rank, place in enumerate(self.places):
+            ranks[place] = rank
+        return ranks
+
+    def spans(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
+        """The runs of packets to decode, (first, last) places: from key frames to wanted packets."""
+        keys = [place for place, packet in enumerate(self.packets) if packet.is_key]
+        spans: list[tuple[int, int]] = []
+        for place in sorted(wanted):
+            first = self._start(keys, place)
+            while spans and first <= spans[-1][1] + 1:
+                first = min(first, spans.pop()[0])
+            spans.append((first, place))
+        return spans
+
+    def _start(self, keys: Sequence[int], place: int) -> int:
+        """The key frame to decode from. One shown later does not start the group (open groups of pictures)."""
+        before = reversed(keys[: bisect.bisect_right(keys, place)])
+        return next(key for key in before if self.ranks[key] <= self.ranks[place])
+
+
+def timeline_of_times(packets: Sequence[Packet], reorder_depth: int) -> Timeline | None:
+    """The timeline that the packets' times tell, or None where they cannot be right.
+
+    They are right if each packet has its own, if the first packet, which must be a key frame, is the first shown (a
+    cut open group of pictures begins with pictures that will not decode), and if they reorder packets where the
+    decoder will, and no further: by up to ``reorder_depth``.
+    """
+    times = [packet.time for packet in packets if packet.time is not None]
+    if len(set(times)) < len(packets):
+        return None
+    places = sorted(range(len(packets)), key=times.__getitem__)
+    depth = max(place - rank for rank, place in enumerate(places))
+    is_plausible = depth <= reorder_depth and bool(depth) == bool(reorder_depth)
+    if places[0] != 0 or not packets[0].is_key or not is_plausible:
+        return None
+    return Timeline(packets, places)
+
+
+def pictures_of_frames(decoded: Sequence[int], timeline: Timeline | None) -> list[int]:
+    """For each frame, which of the decoded pictures it shows. ``decoded`` has each picture's packet (not empty).
+
+    What decodes, in the order it comes out, is the truth. Where the pictures follow the timeline, a frame whose
+    packet gave none repeats the one before; elsewhere the n-th picture is the n-th frame.
+    """
+    if timeline is None:
+        return list(range(len(decoded)))
+    ranks = [timeline.ranks[place] for place in decoded]
+    if all(a <= b for a, b in pairwise(ranks)):
+        return [max(0, bisect.bisect_right(ranks, timeline.ranks[place]) - 1) for place in timeline.order]
+    return [min(index, len(decoded) - 1) for index in range(len(timeline.order))]
