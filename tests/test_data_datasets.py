@@ -12,6 +12,7 @@ from vitaclip.config import AugmentConfig, DataConfig, TrainConfig
 from vitaclip.data.datasets import (
     CLASS_LISTS,
     FORMATS,
+    available_splits,
     load_dataset,
     renamed_kinetics_classes,
     unseen_kinetics600_classes,
@@ -94,6 +95,30 @@ def test_kinetics_videos_without_a_file_are_listed_and_counted(root, caplog):
     assert len(manifest.clips) == 1
     assert manifest.missing == ("00000000000_000000_000010", "00000000002_000000_000010")
     assert "kinetics400 train: 2 of 3 listed videos are missing" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "youtube_id,time_start,time_end,split\n-aNccq2jvUA,55,65,test\n",
+        "label,youtube_id,time_start,time_end,split\n,-aNccq2jvUA,55,65,test\n",
+        '"youtube_id","label","time_start","time_end"\n-aNccq2jvUA,"",55,65\n',
+    ],
+)
+@pytest.mark.parametrize("name", ["kinetics400", "kinetics600"])
+def test_a_test_list_without_labels(root, name, text, caplog):
+    write(root / "annotations/test.csv", text)
+    write(root / "val.csv", HEADER + "high jump,a,0,10,val,0\n")
+    with pytest.raises(InputError, match=r"test\.csv, line 2: has no label"):
+        load_dataset(name, "test")
+    assert available_splits(name, root) == ("val",)
+    assert "split test is left out" in caplog.text
+
+
+def test_kinetics_columns_may_stand_in_any_order(root):
+    write(root / "val.csv", 'youtube_id,"label",time_start,time_end\na,high jump,0,10\n')
+    mp4(root / "a_000000_000010.mp4")
+    assert found(load_dataset("kinetics400", "val"))[0][1] == "high jump"
 
 
 def test_kinetics600_and_its_unseen_classes(root):

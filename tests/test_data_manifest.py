@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vitaclip.data.datasets import load_dataset
@@ -30,6 +32,10 @@ def write(path, text):
         ("a,b.mp4,1", "a,b.mp4", 1),
         ("a,b.mp4 1", "a,b.mp4", 1),
         ("a.mp4,carve, slowly", "a.mp4", 1),
+        ("a,carve, slowly", "a", 1),
+        ("a.mp4,Brush_Hair", "a.mp4", 0),
+        ("a.mp4 x/b.avi 1", "a.mp4 x/b.avi", 1),
+        ('"a.mp4, b",1', "a.mp4, b", 1),
         ('"a,b.mp4","carve, slowly"', "a,b.mp4", 1),
         ("a#(1)[2];.avi 0", "a#(1)[2];.avi", 0),
     ],
@@ -37,6 +43,15 @@ def write(path, text):
 def test_spellings(tmp_path, line, video, label):
     path = write(tmp_path / "train.csv", f"\ufeff{line}\n\n")
     assert read_list(path, CLASSES) == (Clip(str(tmp_path / video), label),)
+
+
+def test_a_name_that_is_a_number_is_told(tmp_path, caplog):
+    path = write(tmp_path / "train.csv", "a.mp4,1\n")
+    assert read_list(path, ("1", "2", "3"))[0].label == 1
+    assert "'1' is read as a class's number" in caplog.text
+    caplog.clear()
+    assert read_list(path, ("0", "1", "wave"))[0].label == 1
+    assert not caplog.records
 
 
 def test_absolute_paths_stay(tmp_path):
@@ -51,6 +66,15 @@ def test_absolute_paths_stay(tmp_path):
         ("a.mp4,waev\n", r"line 1: found label 'waev'.*did you mean 'wave'"),
         ("a.mp4\n", r"line 1: found 'a.mp4', allowed 'path,label'"),
         ("\n\n", r"train.csv: found no clips"),
+        ("a.mp4,0,1\n", r"line 1: found three columns in 'a.mp4,0,1'"),
+        ("a.mp4 100 1\n", "found three columns"),
+        ("a.MP4\t0.5\t1\n", "found three columns"),
+        ("a.mp4, 0, 1\n", "found three columns"),
+        ("a,0,1\n", "found three columns"),
+        ("a.mp4,wave,1\n", "found three columns"),
+        ("a.mp4,1,extra\n", "line 1: found label 'extra'"),
+        ("a.mp4,1,\n", "line 1: found label '1,'"),
+        ("a.mp4," + "x" * 200_000 + "\n", "line 1: found label"),
     ],
 )
 def test_bad_lists(tmp_path, text, message):
@@ -86,6 +110,45 @@ def test_a_list_dataset_is_found_through_its_setting(tmp_path, monkeypatch):
     assert test.classes == ("other",)
     with pytest.raises(InputError, match=r"split 'tset'.*splits: test, train.*did you mean 'test'"):
         load_dataset("my-clips", "tset")
+
+
+def test_listed_videos_that_lie_elsewhere_are_found_by_name(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path))
+    write(tmp_path / "classes.txt", "wave\nrun\n")
+    lines = [
+        "there.mp4 0",
+        "train/other.mp4 0",
+        "78687 1",
+        "wave/b.avi 0",
+        "run/b.avi 1",
+        "c.mp4 1",
+        "gone.mp4 1",
+    ]
+    write(tmp_path / "train.txt", "\n".join(lines))
+    for name in ("there.mp4", "deep/train/other.webm", "x/78687.webm", "run/b.avi", "1/c.mp4", "2/c.mp4"):
+        write(tmp_path / name, "")
+    manifest = load_dataset("mine", "train")
+    found = [str(Path(clip.path).relative_to(tmp_path)) for clip in manifest.clips]
+    assert found == [
+        "there.mp4", "deep/train/other.webm", "x/78687.webm",
+        "wave/b.avi",  # run/b.avi is listed as another clip
+        "run/b.avi",
+        "c.mp4",  # which of two files it is, nothing tells
+        "gone.mp4",
+    ]  # fmt: skip
+    assert [clip.label for clip in manifest.clips] == [0, 0, 1, 0, 1, 1, 1]
+    assert "mine train: 2 listed videos lie elsewhere" in caplog.text
+
+
+@pytest.mark.parametrize("stem", ["train", "train_classes", "classes"])
+def test_two_files_for_the_same_are_refused(tmp_path, monkeypatch, stem):
+    monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path))
+    write(tmp_path / "train.csv", "a.mp4,0\n")
+    write(tmp_path / "classes.txt", "wave\n")
+    write(tmp_path / f"{stem}.txt", "wave\n")
+    write(tmp_path / f"{stem}.csv", "id,name\n0,wave\n")
+    with pytest.raises(InputError, match=rf"{stem}\.txt: found {stem}\.csv too"):
+        load_dataset("mine", "train")
 
 
 def test_a_dataset_without_a_folder(tmp_path, monkeypatch):

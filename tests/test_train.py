@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.predict import VideoPrediction, predict
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
 
@@ -302,8 +304,6 @@ def test_predict_ones_own_videos(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
-    import os
-
     root = Path(os.environ["VITACLIP_DATA_MOTIONS"])
     videos = [str(root / "val_1.mp4"), str(root / "val_0.mp4")]
     assert main(["predict", str(tmp_path / "1"), *videos, "--classes", "cat, dog,moving left", "--json"]) == 0
@@ -316,6 +316,37 @@ def test_predict_ones_own_videos(
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert main(["predict", str(tmp_path / "1"), str(tmp_path / "broken.mp4")]) == 1
     assert "broken.mp4" in capsys.readouterr().err
+    mixed = [videos[0], str(tmp_path / "broken.mp4"), str(tmp_path / "none.mp4"), videos[1]]
+    assert main(["predict", str(tmp_path / "1"), *mixed, "--json"]) == 1
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert [entry["video"] for entry in answer] == mixed
+    assert [len(entry["classes"]) for entry in answer] == [4, 0, 0, 4]
+    assert "none.mp4" in answer[2]["error"]
+    assert "2 of 4 videos cannot be read" in told.err
+    assert predict(tmp_path / "1", [Path(videos[0])])[0].probabilities == tuple(answer[0]["probabilities"])
+
+
+def test_predict_reads_names_as_data_sets_do(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, motion_dataset: str
+) -> None:
+    fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
+    video = Path(os.environ["VITACLIP_DATA_MOTIONS"]) / "val_1.mp4"
+
+    def answer(*names: str) -> VideoPrediction:
+        return predict(tmp_path / "1", [video], names)[0]
+
+    plain = answer("apply eye makeup", "folding something", "brush hair")
+    assert answer("ApplyEyeMakeup", "Folding [something]", "brush_hair") == plain
+    assert not plain.learned_context
+    assert not caplog.records
+    trained = answer("moving left", "moving right")
+    assert answer("Moving_Left", "movingRight") == trained
+    assert trained.learned_context
+    assert not answer("moving left", "brush hair").learned_context
+    assert "1 of 2 class names were trained (moving left)" in caplog.text
+    with pytest.raises(InputError, match="name 2: class 'Moving_left' stands already in name 1"):
+        answer("moving left", "Moving_left")
 
 
 def test_out_of_memory_halves_the_micro_batches(

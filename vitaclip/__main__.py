@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from vitaclip.class_names import parse_class_names
 from vitaclip.config import BackboneConfig, EvalConfig
 from vitaclip.data.commands import add_commands
 from vitaclip.data.manifest import read_class_list
-from vitaclip.errors import InputError, VitaClipError
+from vitaclip.errors import DataError, InputError, VitaClipError
 from vitaclip.model.clip_weights import read_clip_weights, write_clip_weights
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
@@ -60,31 +62,39 @@ def _predict(args: argparse.Namespace) -> None:
     predictions = predict(
         args.checkpoint,
         args.videos,
-        _class_names(args.classes) if args.classes else None,
+        _class_names(args.classes) if args.classes is not None else None,
         views=args.views,
     )
     if args.json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
-        return
-    for prediction in predictions:
-        print(_table(prediction))
+    else:
+        for prediction in predictions:
+            print(_table(prediction))
+    broken = [prediction.error for prediction in predictions if prediction.error is not None]
+    if broken:
+        raise DataError(f"{len(broken)} of {len(predictions)} videos cannot be read: {'; '.join(broken)}")
 
 
 def _table(prediction: VideoPrediction) -> str:
+    if prediction.error is not None:
+        return f"{prediction.video}: cannot be read"
     rows = zip(prediction.probabilities, prediction.classes, strict=True)
-    return "\n".join([prediction.video, *(f"  {probability:6.1%}  {name}" for probability, name in rows)])
+    names = "trained classes" if prediction.learned_context else "plain names, without learned context"
+    title = f"{prediction.video} ({names})"
+    return "\n".join([title, *(f"  {probability:6.1%}  {name}" for probability, name in rows)])
 
 
 def _class_names(text: str) -> tuple[str, ...]:
     """Names from a file, or separated by commas."""
-    if Path(text).is_file():
+    # os.path takes any text, such as a long list of names
+    if os.path.isfile(text):  # noqa: PTH113
         return read_class_list(Path(text))
-    if "," not in text and ("/" in text or text.endswith(".txt")):
-        raise InputError(f"--classes: no file '{text}'; give a file with a name per line, or names: a,b,c")
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError("--classes: found no names; give a file with a name per line, or names: a,b,c")
-    return names
+    allowed = "give a file with a name per line, or two names or more: a,b,c"
+    if os.path.isdir(text):  # noqa: PTH112
+        raise InputError(f"--classes: '{text}' is a folder; {allowed}")
+    if "," not in text or text.startswith(("/", "./", "../")) or text.lower().endswith((".txt", ".csv")):
+        raise InputError(f"--classes: found no file '{text}'; {allowed}")
+    return parse_class_names(text, "--classes")
 
 
 def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vitaclip.checkpoint import load_model
+from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import check_broken, eval_batches
@@ -142,7 +143,7 @@ def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candid
     with torch.no_grad():
         if mode == "zero_shot":
             return Candidate(model, model.encode_names(classes))
-        if tuple(classes) != model.class_names:
+        if [*map(clean_class_name, classes)] != [*map(clean_class_name, model.class_names)]:
             raise InputError(
                 f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint was trained on, "
                 f"found {len(classes)} (first: '{classes[0]}' against '{model.class_names[0]}'); use mode zero_shot"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vitaclip.checkpoint import load_model
-from vitaclip.config import EvalConfig
+from vitaclip.class_names import check_class_names, clean_class_name
+from vitaclip.config import DataConfig, EvalConfig
 from vitaclip.data.container import require_local_file
 from vitaclip.data.loader import eval_batches
 from vitaclip.data.manifest import Clip, Manifest
@@ -18,14 +21,18 @@ from vitaclip.errors import DataError
 from vitaclip.evaluate import Candidate, class_probabilities
 from vitaclip.model.vita_clip import VitaCLIP
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """The most probable classes of one video, best first."""
+    """The most probable classes of one video, best first; none, and an error, if it cannot be read."""
 
     video: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # clean names
     probabilities: tuple[float, ...]
+    learned_context: bool  # whether the names were read with their learned context, or plain
+    error: str | None = None
 
 
 def predict(
@@ -39,39 +46,72 @@ def predict(
     """The ``num_best`` classes of each video, in the order given; the class names are encoded once.
 
     Names that were all trained (default: every trained one) are read with their learned context; as soon as one is
-    new, all are read as plain names (zero-shot).
+    new, all are read as plain names (zero-shot), and a warning says so. Names are cleaned as those of data sets are.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        DataError: a video cannot be read; the message names it.
+        InputError: two of the names are the same.
     """
-    for video in videos:
-        require_local_file(str(video))
+    if class_names is not None:
+        check_class_names("class names", {f"name {n}": name for n, name in enumerate(class_names, start=1)})
     model, config = load_model(checkpoint)
     model.to(default_device())
-    names = tuple(class_names or model.class_names)
-    clips = tuple(Clip(str(video.absolute()), label=0) for video in videos)
-    data = config.data.model_copy(update={"max_broken": 0.0, "limit": None})
-    batches = eval_batches(
+    names = tuple(map(clean_class_name, model.class_names if class_names is None else class_names))
+    candidate, is_learned = _candidate(model, names)
+    probabilities, broken = _probabilities(candidate, names, videos, config.data, views or EvalConfig())
+    predictions = []
+    for place, video in enumerate(videos):
+        if place in broken:
+            predictions.append(VideoPrediction(str(video), (), (), is_learned, broken[place]))
+            continue
+        best = probabilities[place].topk(min(num_best, len(names)))
+        classes = tuple(names[i] for i in best.indices.tolist())
+        predictions.append(VideoPrediction(str(video), classes, tuple(best.values.tolist()), is_learned))
+    return predictions
+
+
+def _probabilities(
+    candidate: Candidate, names: tuple[str, ...], videos: Sequence[Path], data: DataConfig, views: EvalConfig
+) -> tuple[dict[int, Tensor], dict[int, str]]:
+    """By each video's place: the probabilities ``[C]`` of those that can be read, and what is wrong with the rest."""
+    broken = _not_local(videos)
+    places = [place for place in range(len(videos)) if place not in broken]
+    clips = tuple(Clip(str(videos[place].absolute()), label=0) for place in places)
+    probabilities: dict[int, Tensor] = {}
+    for batch in eval_batches(
         Manifest("videos", names, clips),
-        data,
-        views or EvalConfig(),
-        image_size=model.clip.visual.image_size[0],
-    )
-    one = _candidate(model, names)
-    probabilities = torch.cat([class_probabilities(one, batch.video) for batch in batches])
-    if len(probabilities) != len(clips):
-        raise DataError(f"{len(clips) - len(probabilities)} of {len(clips)} videos cannot be read")
-    best = probabilities.topk(min(num_best, len(names)))
-    return [
-        VideoPrediction(str(video), tuple(names[i] for i in indices), tuple(values))
-        for video, indices, values in zip(videos, best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+        data.model_copy(update={"max_broken": 1.0, "limit": None}),
+        views,
+        image_size=candidate.model.clip.visual.image_size[0],
+    ):
+        broken |= {places[index]: reason for index, reason in batch.broken.items()}
+        rows = class_probabilities(candidate, batch.video)
+        probabilities |= {places[index]: row for index, row in zip(batch.indices.tolist(), rows, strict=True)}
+    return probabilities, broken
+
+
+def _not_local(videos: Sequence[Path]) -> dict[int, str]:
+    """What is wrong with the names, by their places, as long as they are as the user wrote them."""
+    broken = {}
+    for place, video in enumerate(videos):
+        try:
+            require_local_file(str(video))
+        except DataError as error:
+            broken[place] = str(error)
+    return broken
 
 
 @torch.no_grad()
-def _candidate(model: VitaCLIP, names: Sequence[str]) -> Candidate:
-    places = {name: place for place, name in enumerate(model.class_names)}
-    if all(name in places for name in names):
-        return Candidate(model, model.encode_classes()[[places[name] for name in names]])
-    return Candidate(model, model.encode_names(names))
+def _candidate(model: VitaCLIP, names: Sequence[str]) -> tuple[Candidate, bool]:
+    """The model with its text features of the names, and whether these have learned context."""
+    places = {clean_class_name(name): place for place, name in enumerate(model.class_names)}
+    trained = [name for name in names if name in places]
+    if len(trained) == len(names):
+        features = model.encode_classes()[[places[name] for name in names]]
+        return Candidate(model, features), model.text_prompts is not None
+    if trained:
+        _logger.warning(
+            "%d of %d class names were trained (%s), the others are new: all are read as plain names, without learned "
+            "context", len(trained), len(names), ", ".join(trained[:5]),
+        )  # fmt: skip
+    return Candidate(model, model.encode_names(names)), False

@@ -1,7 +1,8 @@
 """A trained checkpoint as an MLflow model: videos in, labels out. MLflow keeps this file as the model's code.
 
 ``mlflow.pyfunc.load_model(uri).predict([{"video": "clip.mp4"}])`` gives one row per video with its five most
-probable ``labels`` and their ``probabilities``. With ``params={"classes": "a,b,c"}`` it chooses among those.
+probable ``labels`` and their ``probabilities``, or an ``error`` if the video cannot be read. With
+``params={"classes": "a,b,c"}`` it chooses among those.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+from vitaclip.class_names import parse_class_names
 from vitaclip.predict import predict
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "video")]),
     outputs=Schema(
-        [ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "probabilities")]
+        [
+            ColSpec(Array(DataType.string), "labels"),
+            ColSpec(Array(DataType.double), "probabilities"),
+            ColSpec(DataType.string, "error", required=False),
+        ]
     ),
     params=ParamSchema([ParamSpec("classes", DataType.string, "")]),
 )
@@ -36,14 +42,15 @@ class VideoClassifier(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per path in the column ``video``. Raises DataError for a video that cannot be read."""
-        names = [name.strip() for name in (params or {}).get("classes", "").split(",") if name.strip()]
+        """One row per path in the column ``video``; that of a video that cannot be read has an ``error``."""
+        text = (params or {}).get("classes", "")
         videos = [Path(path) for path in model_input["video"]]
-        predictions = predict(self._checkpoint, videos, names or None)
+        predictions = predict(self._checkpoint, videos, parse_class_names(text, "classes") if text else None)
         return pd.DataFrame(
             {
                 "labels": [list(prediction.classes) for prediction in predictions],
                 "probabilities": [list(prediction.probabilities) for prediction in predictions],
+                "error": [prediction.error for prediction in predictions],
             }
         )
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vitaclip.class_names import clean_class_name
 from vitaclip.data.formats import (
     Row,
+    UnlabelledError,
     VideoFiles,
     class_labels,
-    clean_class_name,
     numbered_splits,
     read_hmdb51,
     read_kinetics,
@@ -72,7 +73,7 @@ def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFil
         if rows is not None:
             manifest = _manifest(name, split, rows, files())
             return manifest if split not in _ZERO_SHOT else keep_classes(manifest, zero_shot_classes(split))
-    return _read_list_dataset(name, split, root)
+    return _read_list_dataset(name, split, root, files)
 
 
 def available_splits(name: str, root: Path) -> tuple[str, ...]:
@@ -85,8 +86,7 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
             split for split in FORMATS[name].splits if split[-1].isdigit() and split not in _ZERO_SHOT
         ]
         candidates = numbered or [split for split in FORMATS[name].splits if split not in _ZERO_SHOT]
-        official = tuple(split for split in candidates if FORMATS[name].read(root, split) is not None)
-        if official:
+        if official := tuple(split for split in candidates if _is_labelled(name, split, root)):
             return official
     splits = tuple(_list_files(root))
     if not splits:
@@ -94,6 +94,15 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
             f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will do"
         )
     return splits
+
+
+def _is_labelled(name: str, split: str, root: Path) -> bool:
+    """Whether a published split is there, with its labels; a warning tells if only these are missing."""
+    try:
+        return FORMATS[name].read(root, split) is not None
+    except UnlabelledError as error:
+        _logger.warning("%s: split %s is left out: %s", name, split, error)
+        return False
 
 
 def _list_files(root: Path) -> list[str]:
@@ -192,7 +201,7 @@ def zero_shot_classes(split: str) -> tuple[str, ...]:
     return tuple(unseen[i] for i in sorted(drawn))
 
 
-def _read_list_dataset(name: str, split: str, root: Path) -> Manifest:
+def _read_list_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
     """Reads ``<split>.csv`` or ``.txt`` with the class names of ``<split>_classes`` or ``classes`` beside it.
 
     A published data set needs no file of class names.
@@ -204,14 +213,49 @@ def _read_list_dataset(name: str, split: str, root: Path) -> Manifest:
             f"dataset {name!r}: found no annotations of split {split!r} in {root}, splits: "
             f"{', '.join(splits) or 'none'}{suggest(split, splits)}; a list file <split>.csv or .txt will do"
         )
-    list_path = _first_existing(root / f"{split}.csv", root / f"{split}.txt")
-    names = [f"{stem}.{suffix}" for stem in (f"{split}_classes", "classes") for suffix in ("txt", "csv")]
-    published = [CLASS_LISTS / f"{name}.txt"] if name in FORMATS else []
-    raw_classes = read_class_list(_first_existing(*(root / n for n in names), *published, root / names[0]))
+    published = CLASS_LISTS / f"{name}.txt" if name in FORMATS else None
+    names = _text_or_csv(root / f"{split}_classes") or _text_or_csv(root / "classes") or published
+    raw_classes = read_class_list(names or root / f"{split}_classes.txt")
     classes = tuple(map(clean_class_name, raw_classes))
-    return Manifest(name, classes, read_list(list_path, raw_classes), raw_classes)
+    clips = read_list(_text_or_csv(root / split) or root / f"{split}.csv", raw_classes)
+    return Manifest(name, classes, _find_moved(clips, files, f"{name} {split}"), raw_classes)
 
 
-def _first_existing(*paths: Path) -> Path:
-    """The first path that exists, or the last one, whose absence the reader then reports."""
-    return next((path for path in paths if path.is_file()), paths[-1])
+def _text_or_csv(stem: Path) -> Path | None:
+    """The file ``<stem>.txt`` or ``<stem>.csv``; None: there is neither. Raises InputError if there are both."""
+    paths = [path for suffix in (".txt", ".csv") if (path := stem.with_name(stem.name + suffix)).is_file()]
+    if len(paths) == 2:
+        raise InputError(f"{paths[0]}: found {paths[1].name} too; keep the one that is right")
+    return paths[0] if paths else None
+
+
+def _find_moved(clips: Sequence[Clip], files: Callable[[], VideoFiles], place: str) -> tuple[Clip, ...]:
+    """The clips of a list; one that is not where it is listed is looked for by its name, and a warning tells."""
+    folders = _Listings()
+    absent = {clip.path for clip in clips if not folders.hold(clip.path)}
+    if not absent:
+        return tuple(clips)
+    found = files()
+    absent = {path for path in absent if path not in found.named(path)}
+    taken = {clip.path for clip in clips} - absent
+    moved = {path: new for path in sorted(absent) if (new := found.find_moved(path, taken)) is not None}
+    if moved:
+        old, new = next(iter(moved.items()))
+        _logger.warning("%s: %d listed videos lie elsewhere, such as %s: %s", place, len(moved), old, new)
+    return tuple(replace(clip, path=moved.get(clip.path, clip.path)) for clip in clips)
+
+
+class _Listings:
+    """Which files are there, by one look at each folder: a million single questions would take a network minutes."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def hold(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder))  # noqa: PTH208 (names only)
+            except OSError:
+                self._names[folder] = set()
+        return name in self._names[folder]

@@ -6,14 +6,14 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vitaclip.data.manifest import numbered_lines
+from vitaclip.class_names import clean_class_name
+from vitaclip.data.manifest import VIDEO_SUFFIXES, numbered_lines
 from vitaclip.errors import InputError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg"})
 OFFICIAL_SPLITS = 3  # of UCF101 and HMDB51
 
 
@@ -26,26 +26,19 @@ class Row:
     raw_class: str
 
 
-def clean_class_name(raw: str) -> str:
-    """A class name as a text tower should read it.
-
-    ``ApplyEyeMakeup`` -> ``apply eye makeup``, ``brush_hair`` -> ``brush hair``, ``Folding [something]`` ->
-    ``folding something``.
-    """
-    name = re.sub(r"[\[\]]", "", raw).replace("_", " ")
-    if " " not in name:
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return " ".join(name.lower().split())
+class UnlabelledError(InputError):
+    """A split that was published without labels, such as the test videos of a challenge."""
 
 
 def read_kinetics(root: Path, split: str) -> list[Row] | None:
     """``train.csv``, ``val.csv`` (or ``validate.csv``), ``test.csv``, in the folder or in ``annotations/``.
 
-    Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is.
+    Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is. Raises
+    UnlabelledError where the labels are left out.
     """
     names = ("val.csv", "validate.csv") if split == "val" else (f"{split}.csv",)
     path = _find(root, *names, *(f"annotations/{name}" for name in names))
-    if path is None or not _first_line(path).startswith("label,"):
+    if path is None or "youtube_id" not in _first_line(path):
         return None
     with path.open(encoding="utf-8-sig", newline="") as file:
         return [
@@ -54,10 +47,14 @@ def read_kinetics(root: Path, split: str) -> list[Row] | None:
 
 
 def _kinetics_row(row: dict[str, str], place: str) -> Row:
+    if not row.get("label"):
+        raise UnlabelledError(
+            f"{place}: has no label, so nothing can be scored on it; use a split with labels"
+        )
     try:
         start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
         return Row(place, f"{row['youtube_id']}_{start:06d}_{end:06d}", row["label"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         expected = "label,youtube_id,time_start,time_end,split"
         raise InputError(f"{place}: cannot be read ({error!r}); allowed columns: {expected}") from error
 
@@ -127,18 +124,39 @@ class VideoFiles:
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths: dict[str, list[str]] = {}
         for path in paths:
-            self._paths.setdefault(PurePosixPath(path).stem, []).append(path)
+            self._paths.setdefault(_stem(path), []).append(path)
 
     def find(self, video: str) -> str | None:
         """The file of ``name`` or ``class/name``: of several with one name, the one in its class's folder."""
-        wanted = PurePosixPath(video)
-        stem = wanted.stem if wanted.suffix.lower() in VIDEO_SUFFIXES else wanted.name
-        paths = self._paths.get(stem, [])
         return min(
-            paths,
-            key=lambda path: (PurePosixPath(path).parent.name != wanted.parent.name, path),
-            default=None,
+            self.named(video), key=lambda path: (not _is_in_same_folder(path, video), path), default=None
         )
+
+    def find_moved(self, path: str, taken: Set[str]) -> str | None:
+        """The one file that can only be ``path`` in another folder or container, as others of its name are not.
+
+        Args:
+            path: where the file is listed.
+            taken: files that are others for sure.
+        """
+        named = [other for other in self.named(path) if other not in taken]
+        near = [other for other in named if _is_in_same_folder(other, path)]
+        candidates = near or named
+        return candidates[0] if len(candidates) == 1 else None
+
+    def named(self, video: str) -> list[str]:
+        """Every file of this name, in any folder and container."""
+        return self._paths.get(_stem(video), [])
+
+
+def _stem(video: str) -> str:
+    """The file's name without a video's suffix. There may be a million, so no path objects."""
+    name = video.rpartition("/")[2]
+    return os.path.splitext(name)[0] if is_video(name) else name  # noqa: PTH122
+
+
+def _is_in_same_folder(path: str, other: str) -> bool:
+    return PurePosixPath(path).parent.name == PurePosixPath(other).parent.name
 
 
 def is_video(name: str) -> bool:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitaclip.class_names import check_class_names, clean_class_name
 from vitaclip.errors import InputError, suggest
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg"})
+
+_logger = logging.getLogger(__name__)
+_SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ def read_list(path: Path, classes: Sequence[str], *, root: Path | None = None) -
     Relative video paths start at ``root`` (default: the list file's folder). Empty lines are skipped.
     Raises InputError, naming file and line, for a line it cannot read, and for a file without any clip.
     """
-    labels = label_numbers(classes)
+    labels = _label_numbers(classes, path)
     root = (root or path.parent).absolute()
     clips = tuple(
         Clip(str(root / video), label)
@@ -51,10 +60,14 @@ def read_list(path: Path, classes: Sequence[str], *, root: Path | None = None) -
     return clips
 
 
-def label_numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Maps every spelling of a label in a list file (its number, its class name) to the label."""
+def _label_numbers(classes: Sequence[str], path: Path) -> dict[str, int]:
+    """Maps what a list file may call a class (its number, its clean name) to the label; numbers win."""
+    names = {clean_class_name(name): label for label, name in enumerate(classes)}
     numbers = {str(label): label for label in range(len(classes))}
-    return {**{name: label for label, name in enumerate(classes)}, **numbers}
+    unclear = [name for name in names if numbers.get(name, names[name]) != names[name]]
+    if unclear:
+        _logger.warning("%s: %r is read as a class's number, not as the class of that name", path, unclear[0])
+    return names | numbers
 
 
 def _parse_line(line: str, labels: Mapping[str, int], num_classes: int, place: str) -> tuple[str, int]:
@@ -63,17 +76,35 @@ def _parse_line(line: str, labels: Mapping[str, int], num_classes: int, place: s
     if not splits:
         raise InputError(f"{place}: found {line!r}, allowed 'path,label' or 'path label'")
     for video, label in splits:
-        if label in labels:
-            return video, labels[label]
+        # most labels are numbers, which need no cleaning
+        number = labels[label] if label in labels else labels.get(clean_class_name(label))
+        if number is not None:
+            _check_two_columns(line, video, place)
+            return video, number
     found = splits[0][1]
     raise InputError(
         f"{place}: found label {found!r}, allowed 0..{num_classes - 1} or one of {num_classes} class names"
-        f"{suggest(found, labels)}"
+        f"{suggest(clean_class_name(found), labels)}"
     )
 
 
+def _check_two_columns(line: str, video: str, place: str) -> None:
+    """A path that goes on behind a comma or a video's suffix holds another column, unless it is quoted."""
+    if line.startswith('"') or video.lower().endswith(tuple(VIDEO_SUFFIXES)):
+        return
+    if re.search(rf",|\.({_SUFFIXES})\s", video, re.IGNORECASE):
+        raise InputError(
+            f"{place}: found three columns in {line!r}, allowed 'path,label' or 'path label'; a path that holds "
+            "commas or blanks stands in double quotes"
+        )
+
+
 def _possible_splits(line: str) -> Iterator[tuple[str, str]]:
-    cells = next(csv.reader([line]))
+    try:
+        cells = next(csv.reader([line]))
+    except csv.Error:
+        # a cell is too long for the reader
+        cells = []
     if len(cells) == 2:
         yield cells[0].strip(), cells[1].strip()
     for parts in (line.rsplit(",", 1), line.split(",", 1), line.rsplit(None, 1)):
@@ -83,29 +114,89 @@ def _possible_splits(line: str) -> Iterator[tuple[str, str]]:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, stripped line) of a text file's non-empty lines. Raises InputError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); a UTF-8 text file is expected there") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
 
 
-def read_class_list(path: Path) -> tuple[str, ...]:
-    """Reads class names in label order, one per line; lines that start with ``#`` are comments.
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); a UTF-8 text file is expected there") from error
 
-    A ``.csv`` file has a header and the columns id and name, as X-CLIP and ViFi-CLIP write it. Raises
-    InputError for a missing or empty file and for a name that stands there twice.
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Reads class names in label order.
+
+    A text file has one per line; lines that start with ``#`` are comments, and a name may stand in double quotes. A
+    ``.csv`` file has a header with the columns ``id`` and ``name``, among others, as X-CLIP and ViFi-CLIP write it; its
+    lines may stand in any order.
+
+    Raises:
+        InputError: the file is missing or empty, a name stands there twice, or the ids are not 0, 1, 2, ...
     """
-    names: dict[str, int] = {}
-    for number, line in numbered_lines(path):
-        if line.startswith("#") or (path.suffix == ".csv" and number == 1):
-            continue
-        name = next(csv.reader([line]))[-1] if path.suffix == ".csv" else line
-        if name in names:
-            raise InputError(f"{path}, line {number}: class {name!r} stands already in line {names[name]}")
-        names[name] = number
-    if not names:
-        raise InputError(f"{path}: found no class names; write one per line, in label order")
-    return tuple(names)
+    names = _csv_names(path) if path.suffix.lower() == ".csv" else _text_names(path)
+    check_class_names(str(path), names)
+    return tuple(names.values())
+
+
+def class_list_text(names: Iterable[str]) -> str:
+    """The content of a text file that ``read_class_list`` reads as these names."""
+    return "".join(f"{_quoted(name)}\n" for name in names)
+
+
+def _quoted(name: str) -> str:
+    is_plain = name == name.strip() and not name.startswith(("#", '"', "\ufeff"))
+    return name if is_plain else '"{}"'.format(name.replace('"', '""'))
+
+
+def _text_names(path: Path) -> dict[str, str]:
+    """Names by their lines."""
+    lines = ((number, line) for number, line in numbered_lines(path) if not line.startswith("#"))
+    return {f"line {number}": _unquoted(line) for number, line in lines}
+
+
+def _unquoted(line: str) -> str:
+    is_quoted = re.fullmatch(r'"([^"]|"")*"', line)
+    return line[1:-1].replace('""', '"') if is_quoted else line
+
+
+def _csv_names(path: Path) -> dict[str, str]:
+    """Names by their lines, in the order of their ids."""
+    rows = _csv_rows(path)
+    place, header = next(rows, ("line 1", []))
+    columns = [cell.lower() for cell in header]
+    if columns.count("id") != 1 or columns.count("name") != 1:
+        raise InputError(f"{path}, {place}: found {','.join(header)!r}, needed is a header such as 'id,name'")
+    named: dict[int, tuple[str, str]] = {}
+    for place, cells in rows:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}, {place}: found {len(cells)} cells under {len(header)} columns; a name that holds a comma "
+                "stands in double quotes"
+            )
+        label = cells[columns.index("id")]
+        if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) in named:
+            raise InputError(f"{path}, {place}: found id {label!r}, needed are 0, 1, 2, ..., each once")
+        named[int(label)] = place, cells[columns.index("name")]
+    if sorted(named) != list(range(len(named))):
+        raise InputError(
+            f"{path}: found {len(named)} ids from {min(named)} to {max(named)}, needed is each of "
+            f"0..{len(named) - 1}: they are the labels"
+        )
+    return dict(named[label] for label in sorted(named))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The place and the cells of each row that is not empty."""
+    reader = csv.reader(io.StringIO(_read_text(path)), skipinitialspace=True, strict=True)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield f"line {reader.line_num}", cells
+    except csv.Error as error:
+        raise InputError(
+            f'{path}, line {reader.line_num}: is no CSV ({error}); quote cells with "'
+        ) from error

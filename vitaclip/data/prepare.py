@@ -29,7 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from vitaclip.data.decode import decode_frames, open_pyav, scaled_size, video_info
 from vitaclip.data.folders import Folder, file_stat, local_copy
 from vitaclip.data.geometry import display_matrix
-from vitaclip.data.manifest import Clip, Manifest
+from vitaclip.data.manifest import Clip, Manifest, class_list_text
 from vitaclip.data.pyav_video import PyAVVideo
 from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
@@ -235,4 +235,4 @@ def _write_lists(output: Folder, split: str, manifest: Manifest, ready: Mapping[
     csv.writer(rows, lineterminator="\n").writerows((clip.path, clip.label) for clip in kept)
     output.write(f"{split}.csv", rows.getvalue().encode())
     names = manifest.raw_classes or manifest.classes
-    output.write(f"{split}_classes.txt", "".join(f"{name}\n" for name in names).encode())
+    output.write(f"{split}_classes.txt", class_list_text(names).encode())
