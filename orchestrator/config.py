@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName, TrainConfig
 
@@ -108,7 +108,18 @@ class SearchConfig(Config):
 
 
 ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
-Template = Annotated[str, Field(pattern=r"\{\}")]
+
+
+def checked_template(text: str) -> str:
+    """A sentence in which ``{}`` is the class name. Raises ValueError for any other brace."""
+    if "{}" not in text or set(text.replace("{}", "")) & set("{}"):
+        raise ValueError(
+            f"found {text!r}, needed is a sentence with {{}} for the class name, and no other brace"
+        )
+    return text
+
+
+Template = Annotated[str, AfterValidator(checked_template)]
 
 
 class BenchmarkConfig(Config):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.config import BenchmarkConfig, ClipTemplates
+from orchestrator.config import BenchmarkConfig, ClipTemplates, checked_template
 from orchestrator.evaluation.benchmark import (
     PROTOCOLS,
     load_contestant,
@@ -129,12 +129,12 @@ def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:
     for name in get_args(ClipTemplates):
         if list(words) == [name]:
             return name  # type: ignore[no-any-return]
-    if all("{}" in word for word in words):
-        return tuple(words)
-    raise InputError(
-        f"--templates: found {' '.join(words)!r}, allowed is {' or '.join(get_args(ClipTemplates))}, "
-        "or sentences with {} for the class name"
-    )
+    try:
+        return tuple(map(checked_template, words))
+    except ValueError as error:
+        raise InputError(
+            f"--templates: {error}; or the name of a list: {' or '.join(get_args(ClipTemplates))}"
+        ) from error
 
 
 def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:

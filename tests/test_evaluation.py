@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from orchestrator import evaluate
 from orchestrator.config import BenchmarkConfig
@@ -210,6 +211,37 @@ def test_the_command_takes_templates(words: list[str], wanted: object) -> None:
 def test_the_command_refuses_other_templates(words: list[str]) -> None:
     with pytest.raises(InputError, match="kinetics700 or ucf101"):
         evaluate._templates(words)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{0.__class__} {}",
+        "{.__class__}",
+        "{0}",
+        "{:>1000000000}",
+        "{!r} {}",
+        "{{}} {}}",
+        "{} {name}",
+        "{[0]}",
+        "}{",
+    ],
+)
+def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
+    with pytest.raises(InputError, match="no other brace"):
+        evaluate._templates([template])
+    with pytest.raises(ValidationError, match="no other brace"):
+        BenchmarkConfig.model_validate(
+            {"dataset": "x", "split": "val", "mode": "zero_shot", "templates": ["a {}", template]}
+        )
+
+
+def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    with torch.no_grad():
+        row = model.encode_names(["a {0.x}{} and {0.x}{}"])[0]
+    found = evaluation.ensemble_names(model, ["{0.x}{}"], ["a {} and {}"])[0]
+    assert torch.allclose(found, row / row.norm(), atol=1e-6)
 
 
 @pytest.mark.parametrize("target", ["depth", "depth/0", "folder"])

@@ -213,7 +213,9 @@ def sentences(templates: ClipTemplates | tuple[str, ...]) -> tuple[str, ...]:
 @torch.no_grad()
 def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's ensembles do."""
-    features = [model.encode_names([template.format(name) for name in classes]) for template in templates]
+    features = [
+        model.encode_names([template.replace("{}", name) for name in classes]) for template in templates
+    ]
     return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
 
 
