@@ -21,7 +21,7 @@ RAY = Path(sys.executable).parent / "ray"
 AGENT_PORT = 52365  # Ray's own choice
 _SUPERVISOR = 'while true; do "$@"; echo "exited with $?"; sleep 2; done'
 _ANSWERS = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)"
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 600
 
 
 def obstacle() -> str | None:

@@ -72,7 +72,7 @@ class MlflowServer:
                 env={**os.environ, **self._environment},
             )
         any_certificate = ssl._create_unverified_context()
-        for _ in range(900):
+        for _ in range(6000):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1, context=any_certificate)
                 return
@@ -84,4 +84,4 @@ class MlflowServer:
     def kill(self) -> None:
         """Kills it with all its processes, at once."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait()

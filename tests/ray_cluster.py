@@ -18,7 +18,7 @@ import psutil
 from tests.s3_server import free_port
 
 RAY = Path(sys.executable).parent / "ray"
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 600
 
 
 class RayCluster:
@@ -90,12 +90,12 @@ class RayCluster:
 
     def _ray(self, *arguments: str) -> str:
         done = subprocess.run(
-            [RAY, *arguments], env=self.environment, capture_output=True, text=True, timeout=60
+            [RAY, *arguments], env=self.environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def run(self, *arguments: str | Path, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, timeout_s: float = 1000) -> subprocess.CompletedProcess[str]:
         """``ray job ...`` as a client; never raises on failure."""
         command, *rest = (str(argument) for argument in arguments)
         return subprocess.run(
@@ -114,7 +114,7 @@ class RayCluster:
             node.terminate()
         for node in self._nodes:
             try:
-                node.wait(40)
+                node.wait(600)
             except subprocess.TimeoutExpired:
                 os.killpg(node.pid, 9)
 

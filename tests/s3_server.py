@@ -67,7 +67,7 @@ def s3_server() -> Iterator[S3Server]:
         yield S3Server(endpoint_url, *_create_user(endpoint_url))
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait()
 
 
 def _create_user(endpoint_url: str) -> tuple[str, str]:
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 def _wait_until_up(port: int) -> None:
-    for _ in range(300):
+    for _ in range(6000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

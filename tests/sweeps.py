@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,42 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL_ACTOR = "ray::ImplicitFunc"  # the titles that Ray gives to processes
 TRAIN_WORKER = "RayTrainWorker"
+PATIENCE_S = 1200  # for what must happen: only a hang takes as long, however busy the machine is
+
+
+class Gate:
+    """A place in a sweep's files that none of its processes passes while the gate is closed."""
+
+    def __init__(self, folder: Path, place: str) -> None:
+        """Closed at first. ``place`` is a regular expression, looked for in each path that a process opens."""
+        self._gate = folder / "gate"
+        self.close(place)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For :func:`start_sweep`."""
+        return {
+            "VITACLIP_TEST_GATE": str(self._gate),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "gate"), str(ROOT)]),
+        }
+
+    def close(self, place: str) -> None:
+        """From now on, at another place."""
+        self._reached = self._gate.with_suffix(f".reached-{zlib.crc32(place.encode())}")
+        self._gate.with_suffix(".new").write_text(place)
+        self._gate.with_suffix(".new").replace(self._gate)
+
+    def is_reached(self) -> bool:
+        """Whether a process waits there."""
+        return self._reached.exists()
+
+    def reached_by(self) -> str:
+        """The id of the process that came there last."""
+        return self._reached.read_text()
+
+    def open(self) -> None:
+        """Lets all go on."""
+        self._gate.unlink()
 
 
 def start_sweep(
@@ -25,14 +63,14 @@ def start_sweep(
         return subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={"PYTHONPATH": str(ROOT), **environment},
             stdout=output,
             stderr=output,
         )
 
 
 def wait_until(
-    condition: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path, timeout_s: float = 240
+    condition: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path, timeout_s: float = PATIENCE_S
 ) -> None:
     """Raises AssertionError, with the log, if the sweep ends or the time is over before the condition holds."""
     deadline = time.monotonic() + timeout_s

@@ -16,10 +16,10 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from tests.ray_cluster import RayCluster
-from tests.sweeps import start_sweep, wait_until
+from tests.sweeps import PATIENCE_S, start_sweep, wait_until
 from tests.test_sweep import STUDY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S)]
 
 # Ray's own autoscaler, with the provider that Ray tests it with: its nodes are raylets on this machine.
 AUTOSCALER = {
@@ -87,10 +87,10 @@ def test_trials_wait_visibly_for_nodes(cluster: RayCluster, motion_dataset: str,
     too_large, log = start("too_large", "resources.cpus_per_worker=2")
     wait_until(lambda: "adds no node for 2 CPU: what needs it waits" in log.read_text(), too_large, log)
     too_large.send_signal(signal.SIGINT)
-    assert too_large.wait(60) == 130, log.read_text()
+    assert too_large.wait(PATIENCE_S) == 130, log.read_text()
 
     sweep, log = start("fits", "search.num_trials=2")
-    assert sweep.wait(200) == 0, log.read_text()
+    assert sweep.wait(PATIENCE_S) == 0, log.read_text()
     assert "2 trials at once need 2 CPU (1 each), found 0 so far" in log.read_text()
     results = StudyRecord(open_store(str(tmp_path / "store")), "fits").results()
     assert [(result.number, result.state) for result in results] == [(0, "complete"), (1, "complete")]

@@ -18,6 +18,7 @@ from orchestrator.execution.lease import Lease
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from tests.ray_cluster import RayCluster
+from tests.sweeps import PATIENCE_S, Gate
 from tests.test_sweep import NUM_TRIALS, STUDY, half_trained, results
 
 pytestmark = pytest.mark.slow  # a real cluster, stopped and resubmitted: minutes on two busy cores
@@ -36,9 +37,10 @@ def cluster() -> Iterator[RayCluster]:
 @pytest.fixture
 def workplace(motion_dataset: str, tmp_path: Path) -> Path:
     """The study's file, and the runtime environment that carries its settings."""
-    (tmp_path / "study.yaml").write_text(STUDY.replace("epochs: 3", "epochs: 30"))  # time to stop it
+    (tmp_path / "study.yaml").write_text(STUDY)
     environment = yaml.safe_load((ROOT / "infra/job.yaml").read_text())
     environment["env_vars"] |= {
+        **Gate(tmp_path, r"/trials/0003/checkpoints/attempt-\d+/epoch-0002/").environment,
         "VITACLIP_STORE": str(tmp_path / "store"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
         **{name: value for name, value in os.environ.items() if name.startswith("VITACLIP_")},
@@ -54,7 +56,9 @@ def submit(cluster: RayCluster, workplace: Path, name: str, *options: str) -> tu
     return done.returncode, done.stdout + done.stderr
 
 
-def wait_until(condition: Callable[[], object], log: Callable[[], str], timeout_s: float = 180) -> None:
+def wait_until(
+    condition: Callable[[], object], log: Callable[[], str], timeout_s: float = PATIENCE_S
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, log()
@@ -69,6 +73,7 @@ def test_a_stopped_job_ends_cleanly_and_submitting_again_continues_it(
     wait_until(lambda: half_trained(workplace), lambda: cluster.run("logs", "first").stdout)
     stopped = cluster.run("stop", "first")
     assert "was stopped" in stopped.stdout + stopped.stderr
+    (workplace / "gate").unlink()
     before = results(workplace)
     assert 0 < len(before) < NUM_TRIALS
     assert "interrupted; the same command goes on from here" in cluster.run("logs", "first").stdout

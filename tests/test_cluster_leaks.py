@@ -44,8 +44,8 @@ def free_cpus():
     return ray.available_resources().get("CPU", 0)
 
 
-def within_10_s(condition):
-    deadline = time.monotonic() + 10
+def eventually(condition):
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline, f"{free_cpus()} CPUs are free"
         time.sleep(0.1)
@@ -53,13 +53,13 @@ def within_10_s(condition):
 
 with ray_session(sys.argv[1] or None, ResourcesConfig(max_concurrent_trials=1)):
     total = ray.cluster_resources()["CPU"]
-    within_10_s(lambda: free_cpus() == total)  # whatever an earlier driver held
+    eventually(lambda: free_cpus() == total)  # whatever an earlier driver held
     own = placement_group([{"CPU": 1}])  # as Tune's: no actor made it, and it stays
     controller = Controller.remote()
     controller_pid, worker_pid = ray.get(controller.start.remote())
-    within_10_s(lambda: free_cpus() == total - 2)
+    eventually(lambda: free_cpus() == total - 2)
     os.kill(os.getpid() if "die" in sys.argv else controller_pid, signal.SIGKILL)
-    within_10_s(lambda: free_cpus() == total - 1 and not psutil.pid_exists(worker_pid))
+    eventually(lambda: free_cpus() == total - 1 and not psutil.pid_exists(worker_pid))
     print("free")
 '''
 
@@ -78,7 +78,7 @@ def run(cluster: RayCluster, address: str, *options: str) -> subprocess.Complete
         env=cluster.environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1000,
     )
 
 

@@ -27,7 +27,7 @@ from vitaclip.quickstart.world import (
 
 FEW = {"num_val_clips": 1, "num_zero_shot_clips": 1, "num_development_clips": 1}
 SMALL = WorldSpec(num_train_clips=2, num_frames=8, frame_size=32, **FEW)
-LARGER = WorldSpec(num_train_clips=60, frame_size=64, **FEW)
+LARGER = WorldSpec(num_train_clips=5000, frame_size=64, **FEW)
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -123,7 +123,7 @@ def test_concurrent_callers_get_one_whole_world(small_world: Path, tmp_path: Pat
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(timeout=60)
+        caller.join()
     assert [caller.exitcode for caller in callers] == [0, 0, 0]
     assert files_of(root) == files_of(small_world)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".quickstart.lock", "quickstart"]
@@ -133,13 +133,12 @@ def test_a_killed_render_leaves_nothing_taken_for_a_world(tmp_path: Path, small_
     root = tmp_path / "quickstart"
     caller = SPAWN.Process(target=ensure_world, args=(root, LARGER))
     caller.start()
-    deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".quickstart.part-*/train/*/*.mp4")):
-        assert time.monotonic() < deadline
+        assert caller.is_alive()
         time.sleep(0.01)
     assert caller.pid is not None
     os.kill(caller.pid, signal.SIGKILL)
-    caller.join(timeout=60)
+    caller.join()
     assert caller.exitcode == -signal.SIGKILL
     assert not root.exists()
     ensure_world(root, SMALL)

@@ -189,7 +189,7 @@ def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     two = json.loads((tmp_path / "history.json").read_text())
     for ours, theirs in zip(two, one, strict=True):
