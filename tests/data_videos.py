@@ -54,9 +54,14 @@ def write_video(
     return path
 
 
-def write_packets(source: Path, target: Path, change: Callable[[list[av.Packet]], list[av.Packet]]) -> Path:
+def write_packets(
+    source: Path,
+    target: Path,
+    change: Callable[[list[av.Packet]], list[av.Packet]],
+    options: Mapping[str, str] | None = None,
+) -> Path:
     """Copies the packets of a video, changed, into another container without encoding them again."""
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+    with av.open(str(source)) as reader, av.open(str(target), "w", options=dict(options or {})) as writer:
         stream = reader.streams.video[0]
         copy = writer.add_stream_from_template(stream)
         for packet in change([packet for packet in reader.demux(stream) if packet.size]):
