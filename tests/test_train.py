@@ -316,6 +316,8 @@ def test_predict_ones_own_videos(
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert main(["predict", str(tmp_path / "1"), str(tmp_path / "broken.mp4")]) == 1
     assert "broken.mp4" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "1"), "http://127.0.0.1:9/film.mp4"]) == 1
+    assert "names the protocol 'http'; only local files are decoded" in capsys.readouterr().err
     mixed = [videos[0], str(tmp_path / "broken.mp4"), str(tmp_path / "none.mp4"), videos[1]]
     assert main(["predict", str(tmp_path / "1"), *mixed, "--json"]) == 1
     told = capsys.readouterr()

@@ -32,14 +32,14 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(,[^:]*)?:")
 def open_container(path: str, max_pixels: int) -> Iterator[Any]:
     """FFmpeg's view of a local video file. Raises DataError for anything else, before it is opened.
 
-    Pictures of more than ``max_pixels`` are not decoded.
+    Pictures of far more than ``max_pixels`` are not decoded, so that none takes the memory before it is measured.
     """
     require_local_file(path)
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(FORMATS),
         # the first pictures are decoded while the file is opened
-        "max_pixels": str(max_pixels),
+        **decoder_options(max_pixels),
     }
     try:
         # "file:" makes the rest of the name a path, whatever it looks like
@@ -69,14 +69,18 @@ def require_local_file(path: str) -> None:
         raise DataError(f"{path}: cannot be opened: no regular file")
 
 
+def decoder_options(max_pixels: int) -> dict[str, str]:
+    """FFmpeg's own limit: above ours, since it counts the margins of its buffers, too."""
+    return {"max_pixels": str(2 * max_pixels + (1 << 20))}
+
+
 def require_allowed_size(path: str, height: int, width: int, max_pixels: int) -> None:
-    """Raises DataError for frames of more than ``max_pixels``, and for those whose size cannot be found."""
-    if not height * width:
-        raise DataError(f"{path}: cannot be decoded: the size of its frames cannot be found")
-    if height * width > max_pixels:
+    """Raises DataError for frames of more than ``max_pixels``, and for those of no size that FFmpeg could find."""
+    if not 0 < height * width <= max_pixels:
+        size = f"{width} x {height} = {width * height}" if height * width else "no or far too many"
         raise DataError(
-            f"{path}: cannot be decoded: a frame has {width} x {height} = {width * height} pixels, allowed at most "
-            f"{max_pixels}; set VITACLIP_MAX_FRAME_PIXELS to more if you trust the file"
+            f"{path}: cannot be decoded: its frames have {size} pixels, allowed 1..{max_pixels}; set "
+            "VITACLIP_MAX_FRAME_PIXELS to more if you trust the file"
         )
 
 

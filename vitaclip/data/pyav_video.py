@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 
 import av
 
-from vitaclip.data.container import choose_video, open_container, possible_videos, require_allowed_size
+from vitaclip.data.container import (
+    choose_video,
+    decoder_options,
+    open_container,
+    possible_videos,
+    require_allowed_size,
+)
 from vitaclip.data.geometry import square_pixel_size, to_rgb
 from vitaclip.data.timeline import Packet, Timeline, pictures_of_frames, timeline_of_times
 from vitaclip.data.truncation import require_whole
@@ -35,7 +41,7 @@ class PyAVVideo:
         require_allowed_size(path, self.height, self.width, max_pixels)
         self._context = self.stream.codec_context
         self._context.thread_count = 1  # clips are decoded in parallel, not frames
-        self._context.options = {"max_pixels": str(max_pixels)}
+        self._context.options = decoder_options(max_pixels)
         self.timeline = self._believed_timeline()
         self._counted: _Counted | None = None
         if self.timeline is None:
@@ -124,6 +130,8 @@ class PyAVVideo:
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Frames]]:
         for index, picture in self.pictures(indices):
+            # a stream may grow on the way
+            require_allowed_size(self._path, picture.height, picture.width, self._max_pixels)
             yield index, to_rgb(picture, self.height, self.width)
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
