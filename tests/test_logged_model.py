@@ -28,7 +28,10 @@ import open_clip
 open_clip.add_model_config(sys.argv[3])
 import mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
-rows = [model.predict([{"video": sys.argv[2]}]), model.predict([{"video": sys.argv[2]}], {"classes": "a,b"})]
+rows = [
+    model.predict([{"video": sys.argv[2]}]),
+    model.predict([{"video": sys.argv[2]}, {"video": "none.mp4"}], {"classes": "a,b"}),
+]
 print(json.dumps([row.to_dict("records") for row in rows]))
 """
 
@@ -129,7 +132,9 @@ def test_the_best_model_predicts_in_a_fresh_process(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    [trained], [chosen] = json.loads(done.stdout.splitlines()[-1])
+    [trained], [chosen, broken] = json.loads(done.stdout.splitlines()[-1])
     assert len(trained["labels"]) == 4
     assert sum(trained["probabilities"]) == pytest.approx(1)
     assert sorted(chosen["labels"]) == ["a", "b"]
+    assert (broken["labels"], chosen["error"]) == ([], "")
+    assert "none.mp4" in broken["error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -12,16 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, distributed
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import drop_optimizer, load_model, read_history, read_info
+from vitaclip.checkpoint import drop_optimizer, load_model, load_optimizer, read_history, read_info
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.optimizer import build_optimizer
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
@@ -280,6 +283,21 @@ def test_a_checkpoint_holds_no_tensors_of_those_it_replaced(config: TrainConfig,
     load_model(tmp_path)
     with pytest.raises(CheckpointError, match="names no optimizer tensors"):
         fit(config, resume_from=tmp_path)
+
+
+def test_optimizer_states_of_other_shapes_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
+    info = read_info(tmp_path / "1")
+    file = info.tensors["optimizer"]
+    tensors = load_file(tmp_path / "1" / file.name)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim)
+    content = save(tensors | {name: torch.zeros(3, 5, 7)})
+    (tmp_path / "1" / file.name).write_bytes(content)
+    text = info.model_dump_json().replace(file.sha256, hashlib.sha256(content).hexdigest())
+    (tmp_path / "1" / "checkpoint.json").write_text(text)
+    model = build_model(config, info.class_names)
+    with pytest.raises(CheckpointError, match="in other shapes"):
+        load_optimizer(model, build_optimizer(model, config.optimizer), tmp_path / "1")
 
 
 def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tmp_path: Path) -> None:

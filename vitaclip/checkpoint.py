@@ -9,24 +9,27 @@ pickles.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
+from pydantic import BeforeValidator, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitaclip.config import Config, TrainConfig
-from vitaclip.errors import CheckpointError
+from vitaclip.class_names import MAX_CLASSES, MAX_NAME_LENGTH
+from vitaclip.config import Config, TrainConfig, describe
+from vitaclip.errors import CheckpointError, first_line
 from vitaclip.files import write_whole
-from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.model.vita_clip import Shapes, VitaCLIP, build_model, learned_shapes, shapes_of
 
 SCHEMA_VERSION: Final = 1
 INFO_FILE: Final = "checkpoint.json"
+# The longest training writes less.
+MAX_INFO_BYTES: Final = 16 * 2**20
+MAX_INFO_VALUES: Final = 1_000_000
 TensorKind = Literal["learned", "optimizer"]
 
 EpochMetrics = dict[str, float]
@@ -50,8 +53,9 @@ class Progress(Config):
     broken: tuple[int, ...] = ()  # positions of broken clips that any worker met in the epoch under way
     elapsed_s: float = 0.0  # in the epoch under way, until it was interrupted
     history: tuple[EpochMetrics, ...] = ()  # one entry for each epoch done
-    curve: tuple[CurvePoint, ...] = ()  # about fifty steps of each epoch, of the one under way too
-    grad_scaler: dict[str, Any] | None = None  # fp16 only
+    # about fifty steps of each epoch, of the one under way too
+    curve: tuple[CurvePoint, ...] = ()
+    grad_scaler: dict[str, int | float] | None = None  # fp16 only
     micro_batch_size: int | None = None  # instead of the config's, after memory ran out
 
 
@@ -62,12 +66,21 @@ class TensorFile(Config):
     sha256: str
 
 
+def _known_version(found: object) -> object:
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"found schema version {found}, this version reads {SCHEMA_VERSION}")
+    return found
+
+
 class CheckpointInfo(Config):
     """The content of ``checkpoint.json``."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[1], BeforeValidator(_known_version)] = SCHEMA_VERSION
     config: TrainConfig
-    class_names: tuple[str, ...]
+    class_names: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)], ...],
+        Field(min_length=1, max_length=MAX_CLASSES),
+    ]
     backbone_sha256: str
     progress: Progress = Progress()
     tensors: dict[TensorKind, TensorFile] = Field({})
@@ -155,19 +168,29 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     path = folder / INFO_FILE
     try:
-        content = json.loads(path.read_text())
-        version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"{path}: found schema version {version}, this version reads {SCHEMA_VERSION}"
-            )
-        return CheckpointInfo.model_validate(content)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{folder}: no {INFO_FILE} in it, so it is no (whole) checkpoint") from error
-    except (json.JSONDecodeError, ValidationError, UnicodeDecodeError) as error:
+        info = CheckpointInfo.model_validate_json(_read_info_file(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {describe(error)}") from error
+    if "schema_version" not in info.model_fields_set:
+        raise CheckpointError(f"{path}: names no schema version, this version reads {SCHEMA_VERSION}")
+    return info
+
+
+def _read_info_file(path: Path) -> bytes:
+    # os.path takes any text as a path
+    if not os.path.exists(path):  # noqa: PTH110
+        raise CheckpointError(f"{path.parent}: no {INFO_FILE} in it, so it is no (whole) checkpoint")
+    if not path.is_file() or path.stat().st_size > MAX_INFO_BYTES:
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}"
-        ) from error
+            f"{path}: is no file of at most {MAX_INFO_BYTES // 2**20} MB, so no checkpoint's"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if content.count(b",") > MAX_INFO_VALUES:
+        raise CheckpointError(f"{path}: holds over {MAX_INFO_VALUES} values, so it is no checkpoint's")
+    return content
 
 
 def read_history(folder: Path) -> list[EpochMetrics]:
@@ -176,15 +199,39 @@ def read_history(folder: Path) -> list[EpochMetrics]:
 
 
 def load_model(folder: Path) -> tuple[VitaCLIP, TrainConfig]:
-    """The trained model of a checkpoint and its config, on the CPU.
+    """The trained model of a checkpoint, on the CPU, and what of its config decides the model.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, or its backbone is not the one that its config names now.
+        InputError: the backbone cannot be loaded.
     """
     info = read_info(folder)
-    model = build_model(info.config, info.class_names)
+    config = info.config.of_model()
+    # Before anything is built: the file's size, not what the config asks for, says how much memory may be needed.
+    _check_shapes(folder, info, learned_shapes(config, info.class_names), _stored_shapes(folder, info))
+    model = build_model(config, info.class_names)
     load_learned(model, folder)
-    return model, info.config
+    return model, config
+
+
+def _stored_shapes(folder: Path, info: CheckpointInfo) -> Shapes:
+    """The shapes of the learned tensors, from the head of their file."""
+    path = folder / _tensor_file(folder, info, "learned").name
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+def _check_shapes(folder: Path, info: CheckpointInfo, wanted: Shapes, found: Shapes) -> None:
+    misfits = sorted(wanted.keys() ^ found.keys())
+    misfits += [name for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
+    if misfits:
+        raise CheckpointError(
+            f"{folder / info.tensors['learned'].name}: {len(misfits)} tensors that do not fit its config: "
+            f"{', '.join(misfits[:5])}"
+        )
 
 
 def load_learned(model: VitaCLIP, folder: Path) -> None:
@@ -201,13 +248,7 @@ def load_learned(model: VitaCLIP, folder: Path) -> None:
             "load the backbone it was trained on"
         )
     learned = _read_tensors(folder, info, "learned")
-    wanted = model.learned_state()
-    misfits = sorted(wanted.keys() ^ learned.keys())
-    misfits += [n for n in wanted.keys() & learned.keys() if wanted[n].shape != learned[n].shape]
-    if misfits:
-        raise CheckpointError(
-            f"{folder / info.tensors['learned'].name}: tensors that do not fit its config: {', '.join(misfits)}"
-        )
+    _check_shapes(folder, info, shapes_of(model.learned_state()), shapes_of(learned))
     model.load_state_dict(learned, strict=False)
 
 
@@ -220,13 +261,18 @@ def load_optimizer(model: VitaCLIP, optimizer: torch.optim.Optimizer, folder: Pa
     info = read_info(folder)
     tensors = _read_tensors(folder, info, "optimizer")
     state: dict[int, dict[str, Tensor]] = {}
-    for index, name in enumerate(model.trainable()):
-        entries = {key.partition(":")[0]: t for key, t in tensors.items() if key.partition(":")[2] == name}
+    for index, (name, parameter) in enumerate(model.trainable().items()):
+        entries = {
+            key.partition(":")[0]: tensor
+            for key, tensor in tensors.items()
+            if key.partition(":")[2] == name and tensor.shape in ((), parameter.shape)
+        }
         if entries:
             state[index] = entries
     if sum(len(entries) for entries in state.values()) != len(tensors):
         raise CheckpointError(
-            f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not train"
+            f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not train, or "
+            "in other shapes"
         )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -246,11 +292,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[str, Tensor]:
     """The tensors that belong to a checkpoint. Raises CheckpointError if others stand in their place."""
-    file = info.tensors.get(kind)
-    if file is None:
-        raise CheckpointError(
-            f"{folder / INFO_FILE}: names no {kind} tensors; use a checkpoint that has them"
-        )
+    file = _tensor_file(folder, info, kind)
     path = folder / file.name
     try:
         content = path.read_bytes()
@@ -263,3 +305,12 @@ def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[
         return dict(load(content))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def _tensor_file(folder: Path, info: CheckpointInfo, kind: TensorKind) -> TensorFile:
+    file = info.tensors.get(kind)
+    if file is None:
+        raise CheckpointError(
+            f"{folder / INFO_FILE}: names no {kind} tensors; use a checkpoint that has them"
+        )
+    return file

@@ -6,8 +6,12 @@ import csv
 import re
 import unicodedata
 from collections.abc import Mapping
+from typing import Final
 
 from vitaclip.errors import InputError
+
+MAX_CLASSES: Final = 10_000
+MAX_NAME_LENGTH: Final = 500  # characters; CLIP's text tower reads about 300
 
 
 def clean_class_name(raw: str) -> str:
@@ -30,16 +34,23 @@ def check_class_names(source: str, names: Mapping[str, str]) -> None:
         names: by their place in the source, such as ``line 3``.
 
     Raises:
-        InputError: there is none, or a name is empty, stands on several lines or cleans up like another one.
+        InputError: there are none or too many, or a name is empty, too long, on several lines or like another one.
     """
     if not names:
         raise InputError(f"{source}: found no class names; write at least one")
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"{source}: found {len(names)} class names, allowed are {MAX_CLASSES}")
     places: dict[str, str] = {}
     for place, name in names.items():
         clean = clean_class_name(name)
         if not clean:
             raise InputError(
                 f"{source}, {place}: class name {name!r} holds no word; write one, such as 'wave'"
+            )
+        if len(name) > MAX_NAME_LENGTH:
+            raise InputError(
+                f"{source}, {place}: class name {name[:40]!r}... has {len(name)} characters, "
+                f"allowed are {MAX_NAME_LENGTH}"
             )
         if "\n" in name:
             raise InputError(

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar, cast
@@ -156,7 +156,8 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
     for number, key in checkpoints.items():
         with tempfile.TemporaryDirectory() as folder:
             record.store.download_folder(key, Path(folder))
-            contestants[number] = load_contestant(Path(folder))
+            # how this machine reads the videos is the trial's own setting, which no checkpoint brings
+            contestants[number] = replace(load_contestant(Path(folder)), data=record.trial(number).train.data)
         model = contestants[number].model
         model.clip = backbones.setdefault(model.backbone_sha256, model).clip
     return contestants

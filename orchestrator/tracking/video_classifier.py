@@ -25,7 +25,7 @@ SIGNATURE = ModelSignature(
         [
             ColSpec(Array(DataType.string), "labels"),
             ColSpec(Array(DataType.double), "probabilities"),
-            ColSpec(DataType.string, "error", required=False),
+            ColSpec(DataType.string, "error"),
         ]
     ),
     params=ParamSchema([ParamSpec("classes", DataType.string, "")]),
@@ -50,7 +50,7 @@ class VideoClassifier(PythonModel):
             {
                 "labels": [list(prediction.classes) for prediction in predictions],
                 "probabilities": [list(prediction.probabilities) for prediction in predictions],
-                "error": [prediction.error for prediction in predictions],
+                "error": [prediction.error or "" for prediction in predictions],
             }
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     )
 
 
+def empty_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone without its weights: every tensor has its shape, but no memory.
+
+    Raises:
+        InputError: the model name or the image size cannot be used.
+    """
+    return Backbone(_empty_clip(_model_config(config), "backbone"), sha256="")
+
+
 def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str) -> CLIP:
     """A frozen fp32 CLIP of open_clip's ``model_config`` holding ``weights`` (open_clip's naming).
 
@@ -94,9 +104,7 @@ def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str)
     Raises:
         InputError: the model is no plain CLIP ViT, or keys or shapes do not fit; all misfits are listed.
     """
-    with torch.device("meta"):  # no time spent on random weights that are replaced at once
-        clip = CLIP(**copy.deepcopy(model_config))
-    _check_plain_vit(clip, source)
+    clip = _empty_clip(model_config, source)
     weights = dict(weights)
     try:
         resize_pos_embed(weights, clip)
@@ -127,12 +135,13 @@ def _backbone(clip: CLIP, **pixels: Any) -> Backbone:
 
 def _model_config(config: BackboneConfig) -> dict[str, Any]:
     open_clip.add_model_config(QUICKSTART_FOLDER)
-    model_config = open_clip.get_model_config(config.name)
-    if model_config is None:
+    # Names with a colon would make open_clip read from a network or a folder.
+    if config.name not in open_clip.list_models():
         raise InputError(
             f"backbone.name: found '{config.name}', allowed are open_clip's model names"
             f"{suggest(config.name, open_clip.list_models())}; see open_clip.list_models()"
         )
+    model_config = open_clip.get_model_config(config.name)
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
     if "timm_model_name" in vision or "hf_model_name" in text or isinstance(vision.get("layers"), list):
         raise InputError(
@@ -200,8 +209,8 @@ def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path:
 
 
 def _local_file(config: BackboneConfig) -> Path:
-    path = Path(config.pretrained).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(config.pretrained))  # noqa: PTH111 (any text is taken)
+    if not os.path.exists(path):  # noqa: PTH110
         tags = open_clip.list_pretrained_tags_by_model(config.name)
         raise InputError(
             f"backbone.pretrained: found '{config.pretrained}', which is no file and no tag of {config.name}"
@@ -216,6 +225,13 @@ def _random_clip(model_config: dict[str, Any], seed: int) -> CLIP:
         clip = CLIP(**model_config)
     _check_plain_vit(clip, "backbone")
     return _freeze(clip)
+
+
+def _empty_clip(model_config: dict[str, Any], source: str) -> CLIP:
+    with torch.device("meta"):
+        clip = CLIP(**copy.deepcopy(model_config))
+    _check_plain_vit(clip, source)
+    return clip
 
 
 def _freeze(clip: CLIP) -> CLIP:

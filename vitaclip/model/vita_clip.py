@@ -5,7 +5,7 @@ Shape legend: B clips, C classes (or colour channels in ``BCTHW``), T frames, E 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from torch.nn import functional as F
 
 from vitaclip.config import Precision, PromptConfig, TextConfig, TrainConfig
 from vitaclip.distributed import mixed_precision
-from vitaclip.model.backbone import Backbone, load_backbone
+from vitaclip.model.backbone import Backbone, empty_backbone, load_backbone
 from vitaclip.model.text import TextPrompts, encode_text, group_prompts
 from vitaclip.model.vision import VisionPrompts, encode_video
 
 BACKBONE_PREFIX = "clip."
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 class VitaCLIP(nn.Module):
@@ -114,13 +116,28 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
     backbone = load_backbone(config.backbone, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return VitaCLIP(
-            backbone,
-            config.prompts,
-            config.text,
-            class_names,
-            num_frames=config.data.num_frames,
-            precision=config.precision,
-            activation_checkpointing=config.activation_checkpointing,
-            compile_layers=config.compile,
-        )
+        return _build(backbone, config, class_names)
+
+
+def learned_shapes(config: TrainConfig, class_names: Sequence[str]) -> Shapes:
+    """The shapes of the learned state of such a model, which takes neither weights nor memory."""
+    with torch.device("meta"):
+        return shapes_of(_build(empty_backbone(config.backbone), config, class_names).learned_state())
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Their shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _build(backbone: Backbone, config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
+    return VitaCLIP(
+        backbone,
+        config.prompts,
+        config.text,
+        class_names,
+        num_frames=config.data.num_frames,
+        precision=config.precision,
+        activation_checkpointing=config.activation_checkpointing,
+        compile_layers=config.compile,
+    )
