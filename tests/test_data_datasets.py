@@ -289,6 +289,16 @@ def test_bad_annotations_are_named(root):
     write(root / "train.json", '{"id": 1}')
     with pytest.raises(InputError, match=r"train.json: cannot be read .*'id' and 'template'"):
         load_dataset("ssv2", "train")
+    for content in ("[" * 200_000, "null", "[[]]", '[{"id": 1, "template": null}]', "[1", ""):
+        write(root / "train.json", content)
+        with pytest.raises(InputError, match=r"train.json: cannot be read .*'id' and 'template'"):
+            load_dataset("ssv2", "train")
+    write(root / "train.csv", HEADER + f"high jump,{'x' * 200_000},0,10,train,0\n")
+    with pytest.raises(InputError, match=r"train.csv: is no CSV"):
+        load_dataset("kinetics400", "train")
+    write(root / "train.csv", HEADER + "high jump,a\0,0,10,train,0\n")
+    with pytest.raises(InputError, match=r"train.csv: holds zero bytes"):
+        load_dataset("kinetics400", "train")
     write(root / "ucfTrainTestlist/trainlist01.txt", "video.avi 1\n")
     with pytest.raises(InputError, match=r"trainlist01.txt, line 1: found 'video.avi 1'"):
         load_dataset("ucf101", "train")

@@ -439,7 +439,24 @@ def test_what_interrupts_a_write_leaves_the_file_that_was_there(
 def test_views_of_one_storage_are_written_apart(tmp_path: Path) -> None:
     values = torch.arange(6.0)
     torch.save({"all": values, "part": values[2:4], "turned": values.view(2, 3).T}, tmp_path / "views.pt")
-    assert main(["convert-backbone", str(tmp_path / "views.pt"), str(tmp_path / "out.safetensors")]) == 0
+    write_tensors(tmp_path / "out.safetensors", read_tensor_file(tmp_path / "views.pt").tensors)
     found = load_file(tmp_path / "out.safetensors")
     assert torch.equal(found["part"], values[2:4])
     assert torch.equal(found["turned"], values.view(2, 3).T)
+
+
+def test_what_is_no_clip_is_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole Vita-CLIP is imported, not converted; other models are neither."""
+    torch.save({"model": {"visual.patch_embed.proj.weight": torch.zeros(2)}}, tmp_path / "released.pth")
+    assert main(["convert-backbone", str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")]) == 2
+    assert "not the weights of a CLIP: visual.conv1.weight is missing" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_of_many_keys_that_do_not_fit_some_are_named(small_backbone: BackboneConfig, tmp_path: Path) -> None:
+    save_file({f"layer.{i}": torch.zeros(1) for i in range(5000)}, tmp_path / "other.safetensors")
+    message = refused(tmp_path / "other.safetensors", small_backbone)
+    assert "keys do not fit" in message
+    assert "not used: layer.0\n" in message
+    assert "missing: logit_scale" in message
+    assert len(message.splitlines()) == 1 + 2 * 11

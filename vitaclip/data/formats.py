@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vitaclip.class_names import clean_class_name
-from vitaclip.data.manifest import VIDEO_SUFFIXES, numbered_lines
+from vitaclip.data.manifest import VIDEO_SUFFIXES, numbered_lines, read_text
 from vitaclip.errors import InputError
 
 OFFICIAL_SPLITS = 3  # of UCF101 and HMDB51
@@ -40,10 +41,11 @@ def read_kinetics(root: Path, split: str) -> list[Row] | None:
     path = _find(root, *names, *(f"annotations/{name}" for name in names))
     if path is None or "youtube_id" not in _first_line(path):
         return None
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return [
-            _kinetics_row(row, f"{path}, line {line}") for line, row in enumerate(csv.DictReader(file), 2)
-        ]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except csv.Error as error:
+        raise InputError(f"{path}: is no CSV ({error})") from error
+    return [_kinetics_row(row, f"{path}, line {line}") for line, row in enumerate(rows, 2)]
 
 
 def _kinetics_row(row: dict[str, str], place: str) -> Row:
@@ -103,12 +105,12 @@ def read_ssv2(root: Path, split: str) -> list[Row] | None:
     if path is None:
         return None
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))
+        items = json.loads(read_text(path))
         return [
             Row(f"{path}, item {i}", str(item["id"]), _template(item["template"]))
             for i, item in enumerate(items)
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); allowed: a JSON list of items with 'id' and 'template'"
         ) from error

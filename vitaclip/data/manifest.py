@@ -114,16 +114,20 @@ def _possible_splits(line: str) -> Iterator[tuple[str, str]]:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, stripped line) of a text file's non-empty lines. Raises InputError."""
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of an annotation file, whose lines end with ``\\n``. Raises InputError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); a UTF-8 text file is expected there") from error
+    if "\0" in text:
+        raise InputError(f"{path}: holds zero bytes; a UTF-8 text file is expected there")
+    return text
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
@@ -190,7 +194,7 @@ def _csv_names(path: Path) -> dict[str, str]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """The place and the cells of each row that is not empty."""
-    reader = csv.reader(io.StringIO(_read_text(path)), skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(read_text(path)), skipinitialspace=True, strict=True)
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]

@@ -28,6 +28,7 @@ QUICKSTART_FOLDER = Path(__file__).parent.parent / "quickstart"
 QUICKSTART_TAG = "quickstart"
 RANDOM_TAG = "random"
 
+MAX_LISTED = 10  # keys of each kind that an error message names
 _QUICK_GELU_SUFFIX = "-quickgelu"
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str)
     The position embedding is interpolated to the model's grid as open_clip does.
 
     Raises:
-        InputError: the model is no plain CLIP ViT, or keys or shapes do not fit; all misfits are listed.
+        InputError: the model is no plain CLIP ViT, or keys or shapes do not fit; they are listed.
     """
     clip = _empty_clip(model_config, source)
     weights = dict(weights)
@@ -272,13 +273,23 @@ def _is_plain_block(block: nn.Module) -> bool:
 
 
 def check_fit(wanted: StateDict, found: StateDict, source: str) -> None:
-    """Raises InputError, with every misfit, unless ``found`` has the names and shapes of ``wanted``."""
-    problems = [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())]
-    problems += [f"not used: {name}" for name in sorted(found.keys() - wanted.keys())]
-    problems += [
-        f"{name}: found {tuple(found[name].shape)}, needed {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if wanted[name].shape != found[name].shape
-    ]
-    if problems:
-        raise InputError(f"{source}: {len(problems)} keys do not fit this model:\n  " + "\n  ".join(problems))
+    """Raises InputError, with the misfits, unless ``found`` has the names and shapes of ``wanted``."""
+    shared = sorted(wanted.keys() & found.keys())
+    kinds = (
+        [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())],
+        [f"not used: {name}" for name in sorted(found.keys() - wanted.keys())],
+        [
+            f"{name}: found {tuple(found[name].shape)}, needed {tuple(wanted[name].shape)}"
+            for name in shared
+            if wanted[name].shape != found[name].shape
+        ],
+    )
+    lines = [line for problems in kinds for line in _shortened(problems)]
+    if lines:
+        number = sum(map(len, kinds))
+        raise InputError(f"{source}: {number} keys do not fit this model:\n  " + "\n  ".join(lines))
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    more = len(problems) - MAX_LISTED
+    return problems if more <= 0 else [*problems[:MAX_LISTED], f"... and {more} more like these"]

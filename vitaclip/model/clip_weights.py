@@ -22,6 +22,7 @@ StateDict = dict[str, Tensor]
 
 # Scalars that OpenAI keeps beside the weights, in its archives and in what was saved of them.
 _OPENAI_SCALARS: Final = ("input_resolution", "context_length", "vocab_size")
+_OF_EVERY_CLIP: Final = ("visual.conv1.weight", "visual.proj", "token_embedding.weight", "text_projection")
 _QUICK_GELU: Final = "quick_gelu"
 _MAX_CONFIG_BYTES: Final = 10**6
 
@@ -50,7 +51,15 @@ def read_clip_weights(path: Path) -> ClipWeights:
 
 
 def write_clip_weights(path: Path, weights: ClipWeights) -> None:
-    """Writes them as safetensors in full precision, with what is known of their activation."""
+    """Writes them as safetensors in full precision, with what is known of their activation.
+
+    Raises:
+        InputError: they are no CLIP's, or the file cannot be written.
+    """
+    if missing := [name for name in _OF_EVERY_CLIP if name not in weights.tensors]:
+        raise InputError(
+            f"{path}: is not written, as these are not the weights of a CLIP: {missing[0]} is missing"
+        )
     known = weights.quick_gelu is not None
     metadata = {_QUICK_GELU: str(bool(weights.quick_gelu)).lower()} if known else None
     write_tensors(path, {name: tensor.float() for name, tensor in weights.tensors.items()}, metadata)
