@@ -296,9 +296,6 @@ def test_bad_annotations_are_named(root):
     write(root / "train.csv", HEADER + f"high jump,{'x' * 200_000},0,10,train,0\n")
     with pytest.raises(InputError, match=r"train.csv: is no CSV"):
         load_dataset("kinetics400", "train")
-    write(root / "train.csv", HEADER + "high jump,a\0,0,10,train,0\n")
-    with pytest.raises(InputError, match=r"train.csv: holds zero bytes"):
-        load_dataset("kinetics400", "train")
     write(root / "ucfTrainTestlist/trainlist01.txt", "video.avi 1\n")
     with pytest.raises(InputError, match=r"trainlist01.txt, line 1: found 'video.avi 1'"):
         load_dataset("ucf101", "train")

@@ -73,6 +73,7 @@ def test_absolute_paths_stay(tmp_path):
         ("a,0,1\n", "found three columns"),
         ("a.mp4,wave,1\n", "found three columns"),
         ("a.mp4,1,extra\n", "line 1: found label 'extra'"),
+        ("a\0.mp4,1\n", "line 1: found a zero byte"),
         ("a.mp4,1,\n", "line 1: found label '1,'"),
         ("a.mp4," + "x" * 200_000 + "\n", "line 1: found label"),
     ],

@@ -79,7 +79,7 @@ def _parse_line(line: str, labels: Mapping[str, int], num_classes: int, place: s
         # most labels are numbers, which need no cleaning
         number = labels[label] if label in labels else labels.get(clean_class_name(label))
         if number is not None:
-            _check_two_columns(line, video, place)
+            _check_path(line, video, place)
             return video, number
     found = splits[0][1]
     raise InputError(
@@ -88,8 +88,10 @@ def _parse_line(line: str, labels: Mapping[str, int], num_classes: int, place: s
     )
 
 
-def _check_two_columns(line: str, video: str, place: str) -> None:
+def _check_path(line: str, video: str, place: str) -> None:
     """A path that goes on behind a comma or a video's suffix holds another column, unless it is quoted."""
+    if "\0" in video:
+        raise InputError(f"{place}: found a zero byte in {line!r}, which no path holds")
     if line.startswith('"') or video.lower().endswith(tuple(VIDEO_SUFFIXES)):
         return
     if re.search(rf",|\.({_SUFFIXES})\s", video, re.IGNORECASE):
@@ -122,12 +124,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_text(path: Path) -> str:
     """The text of an annotation file, whose lines end with ``\\n``. Raises InputError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); a UTF-8 text file is expected there") from error
-    if "\0" in text:
-        raise InputError(f"{path}: holds zero bytes; a UTF-8 text file is expected there")
-    return text
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
