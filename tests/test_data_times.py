@@ -96,10 +96,17 @@ def in_groups_that_lie(packets):
     return packets
 
 
-def test_a_lie_that_shows_only_when_pictures_come_out_is_noticed(reordered, tmp_path):
-    path = write_packets(reordered["h264, pyramid"], tmp_path / "joined.mkv", in_groups_that_lie)
-    expected = whole_file(path)
-    np.testing.assert_array_equal(decode_frames(path, range(NUM_FRAMES)), expected)
+@pytest.mark.parametrize(("codec", "suffix"), [file for file in REMUXED if file[1] != "avi"])
+def test_a_file_of_which_a_part_lies_is_not_believed(reordered, tmp_path, codec, suffix):
+    path = write_packets(reordered[codec], tmp_path / f"joined.{suffix}", in_groups_that_lie)
+    np.testing.assert_array_equal(decode_frames(path, range(NUM_FRAMES)), whole_file(path))
+
+
+def test_a_long_part_that_lies_is_noticed_in_every_draw(tmp_path):
+    options = {"x264-params": "keyint=30:min-keyint=30:scenecut=0:bframes=3:b-adapt=0"}
+    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), options=options)
+    path = write_packets(source, tmp_path / "joined.mkv", in_groups_that_lie)
+    assert_every_draw_is(path, whole_file(path))
 
 
 def all_key(packets):

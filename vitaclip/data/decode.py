@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 from vitaclip.data.container import open_container
 from vitaclip.data.decord_video import by_decord
 from vitaclip.data.pyav_video import PyAVVideo
-from vitaclip.data.settings import DataSettings
+from vitaclip.data.settings import data_settings
 from vitaclip.data.video import Frames, FramesRecountedError, Video, VideoInfo
 from vitaclip.errors import DataError
 
@@ -43,7 +43,7 @@ def open_video(path: str | Path, decoder: Decoder = "auto") -> Iterator[Video]:
 def open_pyav(path: str | Path) -> Iterator[PyAVVideo]:
     """``open_video`` for those who need pictures as they were decoded."""
     try:
-        max_pixels = DataSettings().max_frame_pixels
+        max_pixels = data_settings().max_frame_pixels
         with open_container(str(path), max_pixels) as container:
             yield PyAVVideo(str(path), container, max_kept_bytes=MAX_KEPT_BYTES, max_pixels=max_pixels)
     except DataError:

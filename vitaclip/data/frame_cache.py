@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from vitaclip.data.decode import Decoder, open_video, read_frames, scaled_size
 from vitaclip.data.sampling import Sampler
-from vitaclip.data.settings import DataSettings
+from vitaclip.data.settings import data_settings
 from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
 
@@ -128,7 +128,7 @@ class FrameCache:
 
 def open_frame_cache() -> FrameCache:
     """The machine's shared cache of decoded frames."""
-    settings = DataSettings()
+    settings = data_settings()
     return FrameCache(settings.frame_cache.expanduser(), int(settings.frame_cache_gb * 1e9))
 
 

@@ -11,8 +11,11 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
+
+# packets: as far apart as encoders that reorder put the pictures that others refer to
+MAX_STRAIGHT = 16
 
 
 class Packet(NamedTuple):
@@ -66,18 +69,25 @@ def timeline_of_times(packets: Sequence[Packet], reorder_depth: int) -> Timeline
     """The timeline that the packets' times tell, or None where they cannot be right.
 
     They are right if each packet has its own, if the first packet, which must be a key frame, is the first shown (a
-    cut open group of pictures begins with pictures that will not decode), and if they reorder packets where the
-    decoder will, and no further: by up to ``reorder_depth``.
+    cut open group of pictures begins with pictures that will not decode), and if they reorder packets as the decoder
+    will: by up to ``reorder_depth``, and never by nothing for long (some of a joined file's parts may lie).
     """
     times = [packet.time for packet in packets if packet.time is not None]
     if len(set(times)) < len(packets):
         return None
     places = sorted(range(len(packets)), key=times.__getitem__)
     depth = max(place - rank for rank, place in enumerate(places))
-    is_plausible = depth <= reorder_depth and bool(depth) == bool(reorder_depth)
+    is_reordered = depth > 0 and _longest_straight_run(places) <= MAX_STRAIGHT
+    is_plausible = depth <= reorder_depth and (is_reordered or reorder_depth == 0)
     if places[0] != 0 or not packets[0].is_key or not is_plausible:
         return None
     return Timeline(packets, places)
+
+
+def _longest_straight_run(places: Sequence[int]) -> int:
+    """Of packets that are shown in the order of decoding."""
+    runs = groupby(place == rank for rank, place in enumerate(places))
+    return max((sum(1 for _ in run) for is_straight, run in runs if is_straight), default=0)
 
 
 def pictures_of_frames(decoded: Sequence[int], timeline: Timeline | None) -> list[int]:
