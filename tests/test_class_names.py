@@ -19,7 +19,8 @@ from vitaclip.errors import InputError
 
 ODD_NAMES = (
     "#hash", "# blank hash", '"quoted"', 'half "quoted', "carve, slowly", "0", "1,2", "\ufeffmark", "Turnen für alle",
-    "跳绳", "it's", "back\\slash", "semi;colon", "tab\tinside", "line\u2028separator", "next\x85line", "form\x0cfeed",
+    "跳绳", "it's", "back\\slash", "semi;colon", "tab\tinside", "0 people", "1 person", "wave,2",
+    "line\u2028separator", "next\x85line", "form\x0cfeed",
 )  # fmt: skip
 # Names as annotation files may hold them: on one line, with something to read in them.
 names = st.lists(
@@ -90,6 +91,33 @@ def test_csv_files_that_cannot_be_right(text: str, message: str, tmp_path: Path)
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_class_list(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 wave\n1 run\n",
+        "1 wave\n2 run\n",
+        "# labels\n2\twave\n1\trun\n",
+        "0,wave\n1,run\n",
+        "wave,1\nrun,0\n",
+        "1: a\n2: b",
+    ],
+)
+def test_numbers_in_a_text_file_are_no_part_of_the_names(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"classes\.txt: every line holds a number besides the name"):
+        read_class_list(path)
+
+
+@pytest.mark.parametrize(
+    "names", [("0", "1", "2"), ("2 people", "3 people"), ("level 0", "level 1"), ("1 a", "b")]
+)
+def test_names_may_hold_numbers(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("\n".join(names))
+    assert read_class_list(path) == names
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
-from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
+from vitaclip.evaluate import candidate, evaluate_checkpoints, evaluate_clip
 from vitaclip.train import EpochEnd, fit
 
 
@@ -234,6 +234,17 @@ def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
         BenchmarkConfig.model_validate(
             {"dataset": "x", "split": "val", "mode": "zero_shot", "templates": ["a {}", template]}
         )
+
+
+def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    for encode in (
+        lambda *names: candidate(model, names, "zero_shot").text_CE,
+        lambda *names: evaluation.ensemble_names(model, names, ["a {}"]),
+        lambda *names: candidate(model, names, "supervised").text_CE,
+    ):
+        plain = encode("moving left", "moving right", "moving up", "moving down")
+        assert torch.equal(encode("moving_left", "movingRight", "Moving [up]", " MOVING  down"), plain)
 
 
 def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:

@@ -209,10 +209,16 @@ def test_tensors_decide_before_anything_is_built(
         ("config.backbone.pretrained", "nul\0", "no file and no tag"),
         ("config.backbone.pretrained", "/dev/zero", "no such weights file"),
         ("config.text.depth", 3, "text.depth: found 3"),
+        (
+            "class_names",
+            ["brush_hair", "brush hair"],
+            "checkpoint.json, name 2: class 'brush hair' stands already",
+        ),
+        ("class_names", ["walk", " "], "checkpoint.json, name 2: class name ' ' holds no word"),
     ],
 )
-def test_backbones_that_cannot_be(
-    field: str, value: str, message: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_models_that_cannot_be(
+    field: str, value: object, message: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy(good, tmp_path / "copy")
     changed(folder, {field: value})

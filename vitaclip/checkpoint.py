@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitaclip.class_names import MAX_CLASSES, MAX_NAME_LENGTH
+from vitaclip.class_names import MAX_CLASSES, MAX_NAME_LENGTH, check_class_names
 from vitaclip.config import Config, TrainConfig, describe
 from vitaclip.errors import CheckpointError, first_line
 from vitaclip.files import write_whole
@@ -203,10 +203,13 @@ def load_model(folder: Path) -> tuple[VitaCLIP, TrainConfig]:
 
     Raises:
         CheckpointError: the checkpoint is incomplete, or its backbone is not the one that its config names now.
-        InputError: the backbone cannot be loaded.
+        InputError: the backbone cannot be loaded, or two class names are the same.
     """
     info = read_info(folder)
     config = info.config.of_model()
+    check_class_names(
+        str(folder / INFO_FILE), {f"name {n}": name for n, name in enumerate(info.class_names, 1)}
+    )
     # Before anything is built: the file's size, not what the config asks for, says how much memory may be needed.
     _check_shapes(folder, info, learned_shapes(config, info.class_names), _stored_shapes(folder, info))
     model = build_model(config, info.class_names)

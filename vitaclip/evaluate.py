@@ -142,7 +142,7 @@ def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candid
     """
     with torch.no_grad():
         if mode == "zero_shot":
-            return Candidate(model, model.encode_names(classes))
+            return Candidate(model, model.encode_names([*map(clean_class_name, classes)]))
         if [*map(clean_class_name, classes)] != [*map(clean_class_name, model.class_names)]:
             raise InputError(
                 f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint was trained on, "

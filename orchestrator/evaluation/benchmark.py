@@ -19,6 +19,7 @@ from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, 
 from orchestrator.storage.records import Baseline, BenchmarkScore, SplitScore
 from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.checkpoint import load_model
+from vitaclip.class_names import clean_class_name
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import CLASS_LISTS, load_dataset
 from vitaclip.data.identity import DataIdentity, identify
@@ -214,8 +215,9 @@ def sentences(templates: ClipTemplates | tuple[str, ...]) -> tuple[str, ...]:
 @torch.no_grad()
 def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's ensembles do."""
+    names = [clean_class_name(name) for name in classes]
     features = [
-        model.encode_names([template.replace("{}", name) for name in classes]) for template in templates
+        model.encode_names([template.replace("{}", name) for name in names]) for template in templates
     ]
     return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
 

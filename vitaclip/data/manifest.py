@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".m
 
 _logger = logging.getLogger(__name__)
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
+# A name with a number before it, or behind it after a comma: as files of labels have them.
+_NUMBERED = re.compile(r"([0-9]{1,9})[\s,;:]+\S.*|.*,\s*([0-9]{1,9})$")
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,22 @@ def class_list_text(names: Iterable[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    is_plain = name == name.strip() and not name.startswith(("#", '"', "\ufeff"))
+    is_plain = (
+        name == name.strip() and not name.startswith(("#", '"', "\ufeff")) and not _NUMBERED.match(name)
+    )
     return name if is_plain else '"{}"'.format(name.replace('"', '""'))
 
 
 def _text_names(path: Path) -> dict[str, str]:
     """Names by their lines."""
-    lines = ((number, line) for number, line in numbered_lines(path) if not line.startswith("#"))
-    return {f"line {number}": _unquoted(line) for number, line in lines}
+    lines = {f"line {number}": line for number, line in numbered_lines(path) if not line.startswith("#")}
+    ids = [int(found[1] or found[2]) for line in lines.values() if (found := _NUMBERED.match(line))]
+    if len(ids) > 1 and sorted(ids) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        raise InputError(
+            f"{path}: every line holds a number besides the name; leave the numbers out, or make it a .csv file with "
+            "the header id,name and ids from 0"
+        )
+    return {place: _unquoted(line) for place, line in lines.items()}
 
 
 def _unquoted(line: str) -> str:
