@@ -20,12 +20,11 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution import RAY_ENVIRONMENT
-from orchestrator.execution.scratch import scratch_folder
+from orchestrator.execution.local_ray import local_ray
 from vitaclip.errors import InputError
 
 # Settings that workers share with the driver; credentials are their node's own.
 _FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
-_OBJECT_STORE_BYTES = 256 * 2**20
 _REAP_EVERY_S, _LOOK_EVERY_S = 2.0, 10.0
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
     Raises:
         InputError: no cluster answers, or it can never hold what the study asks for.
     """
-    with _local_ray(resources) if address is None else _remote_ray(address):
+    with local_ray(num_cpus(), resources) if address is None else _remote_ray(address):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
         if address is not None and not cluster_grows():
             check_capacity(ray.cluster_resources(), resources, f"the cluster at {address}")  # type: ignore[no-untyped-call]
@@ -110,38 +109,6 @@ def check_local_resources(resources: ResourcesConfig) -> None:
 def num_cpus() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _local_ray(resources: ResourcesConfig) -> Iterator[None]:
-    with scratch_folder() as folder:  # Ray's processes too: whoever is killed leaves nothing behind
-        try:
-            with _tracking_settings_hidden():
-                ray.init(
-                    address="local",
-                    # more than there are, so that benchmarks need not wait for training
-                    num_cpus=num_cpus() + resources.cpus_per_worker,
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(folder / "ray"),
-                )
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _tracking_settings_hidden() -> Iterator[None]:
-    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its credentials."""
-    hidden = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 @contextmanager

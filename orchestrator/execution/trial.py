@@ -19,6 +19,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.controller import TrainController
 
 from orchestrator.config import ResourcesConfig
+from orchestrator.execution.local_ray import torch_config
 from orchestrator.execution.preemption import Notice
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
@@ -80,6 +81,7 @@ def _train_on_workers(job: Job, resources: ResourcesConfig, folder: Path) -> Non
     _Trainer(
         _worker,
         train_loop_config=asdict(job),
+        torch_config=torch_config(),
         scaling_config=train.ScalingConfig(
             num_workers=resources.num_workers,  # type: ignore[arg-type]
             use_gpu=resources.gpus_per_worker > 0,

@@ -1,0 +1,144 @@
+"""An own Ray on this machine for the time of a sweep, which nobody else can reach or use.
+
+Whoever may talk to Ray may run code. So all its processes listen on the loopback address only, and answer nobody who
+lacks the sweep's token. The workers of one trial meet in a file and talk over the loopback interface, for PyTorch's
+own meeting place, ``TCPStore``, listens on every address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
+
+from orchestrator.config import ResourcesConfig
+from orchestrator.execution.scratch import scratch_folder
+
+_LOOPBACK = "127.0.0.1"
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@contextmanager
+def local_ray(num_cpus: int, resources: ResourcesConfig) -> Iterator[None]:
+    """Runs Ray with ``num_cpus`` cores for trials until the end of the block."""
+    with (
+        scratch_folder() as folder,
+        _closed_to_others(),
+    ):  # what Ray leaves lies in the folder: it is cleared up
+        try:
+            with _tracking_settings_hidden():
+                ray.init(
+                    address="local",
+                    # more than there are, so that benchmarks need not wait for training
+                    num_cpus=num_cpus + resources.cpus_per_worker,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address=_LOOPBACK,
+                    _temp_dir=str(folder / "ray"),
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _closed_to_others() -> Iterator[None]:
+    """Settings for this process, and for Ray's other processes, which inherit the environment."""
+    interfaces = psutil.net_if_addrs().items()
+    loopback = next(name for name, all_ in interfaces if any(one.address == _LOOPBACK for one in all_))
+    settings = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "0": Ray takes the loopback address, and listens on no other
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+    }
+    before = {name: os.environ.get(name) for name in settings}, ray_constants.ENABLE_RAY_CLUSTER
+    _apply(settings, may_cluster=False)
+    try:
+        yield
+    finally:
+        _apply(*before)
+
+
+def _apply(environment: Mapping[str, str | None], may_cluster: bool) -> None:
+    """Changes the environment, and what Ray took from it when it was imported."""
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    ray_constants.ENABLE_RAY_CLUSTER = may_cluster
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _tracking_settings_hidden() -> Iterator[None]:
+    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its credentials."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def torch_config() -> TorchConfig:
+    """How the workers of a trial find each other: on an own Ray in a file, on a cluster as Ray Train does it."""
+    is_local = ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback  # type: ignore[no-untyped-call]
+    return (
+        _FileTorchConfig(meeting=str(Path(tempfile.gettempdir()) / "meeting")) if is_local else TorchConfig()
+    )
+
+
+@dataclass
+class _FileTorchConfig(TorchConfig):
+    """The path of the file, to which each worker group adds a name of its own."""
+
+    meeting: str = ""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _FileTorchBackend
+
+
+class _FileTorchBackend(_TorchBackend):
+    """Ray Train's, but for the place where the workers meet."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        has_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        place = f"file://{backend_config.meeting}-{uuid.uuid4().hex}"
+        worker_group.execute(_set_torch_distributed_env_vars)
+        size = len(worker_group)
+        options = {"backend": "nccl" if has_gpu else "gloo", "world_size": size, "init_method": place}
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, _setup_torch_process_group, world_rank=rank, **options
+                )
+                for rank in range(size)
+            ]
+        )
