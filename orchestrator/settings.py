@@ -6,13 +6,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.storage.store import LocalStore, open_store
 
 
 class Settings(BaseSettings):
-    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``. No credentials."""
+    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``; empty is not set. No credentials."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     store: str = Field("store", validation_alias="VITACLIP_STORE")
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")

@@ -6,18 +6,23 @@ import itertools
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from orchestrator import service
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution import RAY_ENVIRONMENT
 from orchestrator.execution.local_ray import local_ray
@@ -25,6 +30,13 @@ from vitaclip.errors import InputError
 
 # Settings that workers share with the driver; credentials are their node's own.
 _FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
+_QUESTION = """
+import sys
+from ray._raylet import GcsClient
+print("asks", flush=True)
+GcsClient(address=sys.argv[1]).internal_kv_keys(b"", timeout=60)
+"""
+_ADVICE = "start it, give its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to run here"
 _REAP_EVERY_S, _LOOK_EVERY_S = 2.0, 10.0
 _logger = logging.getLogger(__name__)
 
@@ -113,6 +125,7 @@ def num_cpus() -> int:
 
 @contextmanager
 def _remote_ray(address: str) -> Iterator[None]:
+    check_answers(address)
     variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
     variables |= {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
     try:
@@ -124,13 +137,43 @@ def _remote_ray(address: str) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"RAY_ADDRESS: no cluster answers at {address}: {reason}; start it, or unset RAY_ADDRESS to run here"
-        ) from None
+        raise InputError(f"RAY_ADDRESS: no cluster answers at {address}: {reason}; {_ADVICE}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_answers(address: str) -> None:
+    """Asks the cluster one question. Ray's own client would ask for many minutes, and cannot be told to stop.
+
+    Raises:
+        InputError: nobody listens there, it is no cluster, or the token is not its own.
+    """
+    try:
+        found = canonicalize_bootstrap_address(address.removeprefix("ray://")) or address
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=service.ATTEMPT_S).close()
+    except (OSError, ValueError) as error:  # Ray's ConnectionError is an OSError
+        raise InputError(f"RAY_ADDRESS: no cluster answers at {address}: {error}; {_ADVICE}") from None
+    if address.startswith("ray://"):
+        return
+    probe = subprocess.Popen(
+        [sys.executable, "-c", _QUESTION, found], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert probe.stdout is not None
+    probe.stdout.readline()  # Ray is imported, which may take a while on a busy machine
+    try:
+        _, errors = probe.communicate(timeout=service.ATTEMPT_S)
+    except subprocess.TimeoutExpired:
+        probe.kill()
+        probe.communicate()
+        raise InputError(
+            f"RAY_ADDRESS: what listens at {address} does not answer as Ray within {service.ATTEMPT_S:.0f} s; {_ADVICE}"
+        ) from None
+    if probe.returncode:
+        reason = next((line for line in errors.splitlines() if "Error" in line), errors.strip()[-200:])
+        raise InputError(f"RAY_ADDRESS: the cluster at {address} refuses: {reason}; {_ADVICE}")
 
 
 @contextmanager

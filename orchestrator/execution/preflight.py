@@ -13,6 +13,7 @@ import torch
 from orchestrator.code_version import code_version
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.search.search_space import apply, edge_values
+from orchestrator.service import attempt
 from orchestrator.settings import Settings
 from orchestrator.storage.records import StudyInputs
 from orchestrator.storage.store import open_store
@@ -30,7 +31,8 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
     Raises:
         InputError: names what cannot be used and what to do.
     """
-    open_store(settings.store_uri).check()
+    store = open_store(settings.store_uri)
+    attempt(f"store {store.uri}", store.check, "check VITACLIP_STORE, S3_ENDPOINT_URL and the server")
     check_tracking(settings.tracking_uri)
     check_backbone(config.train.backbone)
     _check_depths(config)

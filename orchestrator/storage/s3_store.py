@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import boto3
 from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
@@ -23,28 +23,25 @@ from botocore.exceptions import (
     IncompleteReadError,
 )
 from botocore.exceptions import ConnectionError as S3ConnectionError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError, checked_key
+from vitaclip.errors import InputError
+from vitaclip.s3_endpoint import s3_endpoint
 
 _PATIENCE_S = 300.0  # how long an operation is tried again before its failure is raised
 _PROBE_PATIENCE_S = 3.0  # the same at a sweep's start, where a server that is away is reported in seconds
 _LONGEST_PAUSE_S = 10.0
+_ADDRESSING_STYLES = ("auto", "virtual", "path")
 _NUM_READERS = 16  # requests under way at once when many texts are read
 _Result = TypeVar("_Result")
 
 
-class S3Settings(BaseSettings):
-    """Which S3 server: ``S3_ENDPOINT_URL``, ``S3_ADDRESSING_STYLE``. Credentials and region are AWS's own."""
-
-    model_config = SettingsConfigDict(env_prefix="S3_")
-
-    endpoint_url: str | None = None
-    addressing_style: Literal["auto", "virtual", "path"] = "auto"
-
-
 class S3Store(Store):
-    """A prefix in a bucket. An object appears when its whole body has arrived and its checksum was right."""
+    """A prefix in a bucket. An object appears when its whole body has arrived and its checksum was right.
+
+    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's, ``S3_ADDRESSING_STYLE`` where bucket names stand in its
+    addresses; credentials and region are AWS's own settings.
+    """
 
     def __init__(self, bucket: str, prefix: str, *, patience_s: float = _PATIENCE_S) -> None:
         self.bucket = bucket
@@ -54,15 +51,14 @@ class S3Store(Store):
 
     @cached_property
     def _client(self) -> Any:
-        settings = S3Settings()
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 3},
             connect_timeout=5,
             read_timeout=60,
-            s3={"addressing_style": settings.addressing_style},
+            s3={"addressing_style": _addressing_style()},
         )
         session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
-        return session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+        return session.client("s3", endpoint_url=s3_endpoint(), config=config)
 
     @cached_property
     def _transfer(self) -> Any:
@@ -183,6 +179,14 @@ _S3_ADVICE = {
     "InvalidAccessKeyId": "; check AWS_ACCESS_KEY_ID, or AWS_PROFILE, and S3_ENDPOINT_URL",
     "SignatureDoesNotMatch": "; check AWS_SECRET_ACCESS_KEY",
 }
+
+
+def _addressing_style() -> str:
+    """``virtual``: bucket.server, ``path``: server/bucket, ``auto``: what fits. Raises InputError for anything else."""
+    found = os.environ.get("S3_ADDRESSING_STYLE", "").strip() or "auto"
+    if found.lower() not in _ADDRESSING_STYLES:
+        raise InputError(f"S3_ADDRESSING_STYLE: found {found!r}, allowed: {', '.join(_ADDRESSING_STYLES)}")
+    return found.lower()
 
 
 def _may_pass(error: Exception) -> bool:

@@ -15,26 +15,45 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.config import Scalar
+from orchestrator.service import attempt
 from orchestrator.settings import without_password
+from orchestrator.tracking.database import ensure_database
 from vitaclip.errors import InputError
+
+_ADVICE = (
+    "start the server, correct MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, "
+    "..._SERVER_CERT_PATH), or unset it to use the local mlflow.db"
+)
 
 
 def check_tracking(tracking_uri: str) -> None:
-    """Raises InputError, within seconds, if MLflow cannot be reached or refuses the credentials."""
-    parts = urlsplit(tracking_uri)
+    """Makes the local database, if MLflow is one and it is not there; asks MLflow one question otherwise.
+
+    Raises:
+        InputError: MLflow cannot be reached, refuses the credentials, or has not answered within seconds.
+    """
+    service = f"MLflow at {without_password(tracking_uri)}"
+    ensure_database(tracking_uri)
     try:
-        if parts.scheme in ("http", "https"):
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            socket.create_connection((parts.hostname or "", port), timeout=3).close()
-        MlflowClient(tracking_uri).search_experiments(max_results=1)
-    except (OSError, ValueError, MlflowException) as error:
-        raise InputError(
-            f"MLflow at {without_password(tracking_uri)}: {reason(error, tracking_uri)}; start the server, correct "
-            "MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, ..._SERVER_CERT_PATH), or "
-            "unset it to use the local mlflow.db"
-        ) from None
+        attempt(service, lambda: _ask(tracking_uri), _ADVICE)
+    except (OSError, ValueError, ImportError, MlflowException, SQLAlchemyError) as error:
+        raise InputError(f"{service}: {reason(error, tracking_uri)}; {_ADVICE}") from None
+
+
+def _ask(tracking_uri: str) -> None:
+    """MLflow itself tries again and again, for minutes: what a single attempt can find out is found out before."""
+    parts = urlsplit(tracking_uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=3).close()
+    elif parts.scheme.partition("+")[0] in DATABASE_ENGINES:
+        create_engine(tracking_uri).connect().close()
+    MlflowClient(tracking_uri).search_experiments(max_results=1)
 
 
 def reason(error: Exception, uri: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from vitaclip.data.datasets import available_splits, read_dataset
 from vitaclip.data.formats import VideoFiles, is_video
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.errors import DataError, InputError
+from vitaclip.s3_endpoint import s3_endpoint
 
 
 class Folder(Protocol):
@@ -107,7 +107,7 @@ class S3Folder:
             raise InputError(f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix")
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._root = f"{bucket}/{prefix}".rstrip("/")
-        self._files = fs.S3FileSystem(endpoint_override=os.environ.get("S3_ENDPOINT_URL"))
+        self._files = fs.S3FileSystem(endpoint_override=s3_endpoint())
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
