@@ -119,7 +119,7 @@ def checked_template(text: str) -> str:
     return text
 
 
-Template = Annotated[str, AfterValidator(checked_template)]
+Template = Annotated[str, Field(max_length=500), AfterValidator(checked_template)]
 
 
 class BenchmarkConfig(Config):
@@ -131,7 +131,7 @@ class BenchmarkConfig(Config):
     )
     mode: Literal["zero_shot", "supervised"]
     views: EvalConfig = EvalConfig()
-    templates: ClipTemplates | tuple[Template, ...] = Field(
+    templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
         (),
         description="zero_shot: sentences in which {} is the class name, averaged, or the name of a list of CLIP's; "
         "none: the plain name",

@@ -15,7 +15,7 @@ from vitaclip.config import BackboneConfig, EvalConfig
 from vitaclip.data.commands import add_commands
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import DataError, InputError, VitaClipError
-from vitaclip.model.clip_weights import read_clip_weights, write_clip_weights
+from vitaclip.model.clip_weights import convert_clip_weights
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
 
@@ -139,9 +139,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("weights", type=Path, help="the file to read, such as OpenAI's ViT-B-16.pt")
     parser.add_argument("safetensors", type=Path, help="the file to write (.safetensors)")
-    parser.set_defaults(
-        run=lambda args: write_clip_weights(args.safetensors, read_clip_weights(args.weights))
-    )
+    parser.set_defaults(run=lambda args: convert_clip_weights(args.weights, args.safetensors))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def import_checkpoint(
     try:
         frozen, learned = split_released(entries)
         config = _config_of(learned, backbone, position)
+    except InputError as error:
+        raise InputError(f"{released}: {error}") from error
     except (LookupError, TypeError, RuntimeError, ValidationError) as error:
         raise InputError(
             f"{released}: its tensors are not those of a released Vita-CLIP: {first_line(error)}"

@@ -51,18 +51,22 @@ def read_clip_weights(path: Path) -> ClipWeights:
 
 
 def write_clip_weights(path: Path, weights: ClipWeights) -> None:
-    """Writes them as safetensors in full precision, with what is known of their activation.
-
-    Raises:
-        InputError: they are no CLIP's, or the file cannot be written.
-    """
-    if missing := [name for name in _OF_EVERY_CLIP if name not in weights.tensors]:
-        raise InputError(
-            f"{path}: is not written, as these are not the weights of a CLIP: {missing[0]} is missing"
-        )
+    """Writes them as safetensors in full precision, with what is known of their activation. Raises InputError."""
     known = weights.quick_gelu is not None
     metadata = {_QUICK_GELU: str(bool(weights.quick_gelu)).lower()} if known else None
     write_tensors(path, {name: tensor.float() for name, tensor in weights.tensors.items()}, metadata)
+
+
+def convert_clip_weights(source: Path, target: Path) -> None:
+    """Reads CLIP weights of any layout and writes them as safetensors.
+
+    Raises:
+        InputError: ``source`` cannot be read or holds other weights, or ``target`` cannot be written.
+    """
+    weights = read_clip_weights(source)
+    if missing := [name for name in _OF_EVERY_CLIP if name not in weights.tensors]:
+        raise InputError(f"{source}: these are not the weights of a CLIP: {missing[0]} is missing")
+    write_clip_weights(target, weights)
 
 
 def _renamed(weights: StateDict) -> StateDict:

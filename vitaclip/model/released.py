@@ -50,7 +50,7 @@ def split_released(released: Mapping[str, Tensor]) -> tuple[StateDict, StateDict
     """Released state dict -> (frozen CLIP in open_clip's naming, learned part in ours).
 
     Raises:
-        InputError: keys that the released model does not have; all are listed.
+        InputError: keys that the released model does not have; the first are named.
     """
     rest = {name.removeprefix("module."): tensor for name, tensor in released.items() if _is_kept(name)}
     frozen, learned = _take_qkv(rest), _take_global(rest)
@@ -63,7 +63,9 @@ def split_released(released: Mapping[str, Tensor]) -> tuple[StateDict, StateDict
         else:
             unknown.append(name)
     if unknown:
-        raise InputError("keys that no released Vita-CLIP checkpoint has:\n  " + "\n  ".join(sorted(unknown)))
+        raise InputError(
+            f"{len(unknown)} keys that no released Vita-CLIP checkpoint has: {', '.join(sorted(unknown)[:5])}"
+        )
     if _CONV_BIAS in frozen and not frozen[_CONV_BIAS].any():
         del frozen[_CONV_BIAS]  # CLIP's patch embedding has no bias; the released model adds one of zeros
     frozen["logit_scale"] = learned["logit_scale"]
