@@ -9,11 +9,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName, TrainConfig
 
 Scalar = bool | int | float | str | None
+Choice = bool | int | float | Annotated[str, Field(max_length=1000)] | None
+Prose = Annotated[str, Field(min_length=1, max_length=5000)]  # MLflow keeps as much
+MAX_TRIALS = 100_000  # a study's record is read as a whole
+MAX_SEED = 2**32 - 1  # NumPy's and PyTorch's
+NumWorkers = Annotated[int, Field(ge=1, le=10_000)]
+ResourceName = Annotated[str, Field(min_length=1, max_length=200)]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
@@ -21,9 +27,9 @@ class IntDistribution(Config):
     """Whole numbers, ends included; ``high: num_layers`` stands for the backbone's number of layers."""
 
     type: Literal["int"]
-    low: int
-    high: int | Literal["num_layers"]
-    step: PositiveInt = 1
+    low: Annotated[int, Field(ge=-(10**12), le=10**12)]
+    high: Annotated[int, Field(ge=-(10**12), le=10**12)] | Literal["num_layers"]
+    step: Annotated[int, Field(ge=1, le=10**12)] = 1
     log: bool = False
     when: dict[str, Scalar] = Field(
         {}, description="exists only while these other parameters have these values"
@@ -45,7 +51,7 @@ class CategoricalDistribution(Config):
     """One of the listed values."""
 
     type: Literal["categorical"]
-    choices: tuple[Scalar, ...] = Field(min_length=1)
+    choices: tuple[Choice, ...] = Field(min_length=1, max_length=10_000)
     when: dict[str, Scalar] = Field({})
 
 
@@ -57,7 +63,7 @@ Distribution = Annotated[
 class Objective(Config):
     """A validation metric to optimise. Benchmarks are reported, never searched on."""
 
-    metric: str = "val/top1"
+    metric: str = Field("val/top1", description="one of TrainConfig.metrics")
     mode: Literal["max", "min"] = "max"
 
 
@@ -65,46 +71,63 @@ class SamplerConfig(Config):
     """Which Optuna sampler proposes points."""
 
     name: Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"] = "tpe"
-    num_startup_trials: PositiveInt = Field(4, description="random points before the model-based ones")
+    num_startup_trials: int = Field(
+        4, ge=1, le=MAX_TRIALS, description="random points before the model-based ones"
+    )
 
 
 class SchedulerConfig(Config):
     """Which rule stops hopeless trials early, or (pbt) breeds them, judged on the first objective after some epochs."""
 
     name: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
-    grace_period: PositiveInt = Field(1, description="epochs that every trial may run")
+    grace_period: int = Field(1, ge=1, le=3000, description="epochs that every trial may run")
     reduction_factor: int = Field(
-        3, ge=2, description="asha, hyperband: one of this many goes on at each rung"
+        3, ge=2, le=1000, description="asha, hyperband: one of this many goes on at each rung"
     )
-    population: int = Field(8, ge=2, description="pbt: members of a generation, each one trial")
-    interval: PositiveInt = Field(1, description="pbt: epochs of a generation")
+    population: int = Field(8, ge=2, le=10_000, description="pbt: members of a generation, each one trial")
+    interval: int = Field(1, ge=1, le=3000, description="pbt: epochs of a generation")
 
 
 class SearchConfig(Config):
     """How the space is searched."""
 
-    num_trials: PositiveInt
-    seed: int = Field(0, ge=0)
-    lag: PositiveInt = Field(
+    num_trials: int = Field(ge=1, le=MAX_TRIALS)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    lag: int = Field(
         4,
+        ge=1,
+        le=MAX_TRIALS,
         description="trial n is proposed from trials 0..n-lag: no proposal depends on which one was faster",
     )
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
-    objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1)
-    first_points: tuple[dict[str, Scalar], ...] = Field(
-        (), description="points to try before the sampler's own"
+    objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1, max_length=8)
+    first_points: tuple[dict[str, Choice], ...] = Field(
+        (), max_length=MAX_TRIALS, description="points to try before the sampler's own"
     )
-    num_repeats: PositiveInt = Field(
+    num_repeats: int = Field(
         1,
+        ge=1,
+        le=1000,
         description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told their mean",
     )
-    patience: PositiveInt | None = Field(None, description="stop after so many trials without improvement")
+    patience: int | None = Field(
+        None, ge=1, le=MAX_TRIALS, description="stop after so many trials without improvement"
+    )
     max_wall_hours: float | None = Field(
         None, gt=0, description="since the study began; then no trial is started"
     )
     max_gpu_hours: float | None = Field(None, gt=0, description="of training; then no trial is started")
-    max_first_failures: PositiveInt = Field(3, description="stop if the first so many trials all fail")
+    max_first_failures: int = Field(
+        3, ge=1, le=MAX_TRIALS, description="stop if the first so many trials all fail"
+    )
+
+    @model_validator(mode="after")
+    def _objectives_differ(self) -> Self:
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"objectives: found {metrics}, each metric may stand once")
+        return self
 
 
 ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
@@ -126,7 +149,7 @@ class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
     dataset: DatasetName
-    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1)] = Field(
+    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = Field(
         description="one split, or several: their mean and spread are reported"
     )
     mode: Literal["zero_shot", "supervised"]
@@ -136,6 +159,12 @@ class BenchmarkConfig(Config):
         description="zero_shot: sentences in which {} is the class name, averaged, or the name of a list of CLIP's; "
         "none: the plain name",
     )
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"split: found {list(self.splits)}, each may stand once")
+        return self
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -151,31 +180,55 @@ class BenchmarkConfig(Config):
 class ResourcesConfig(Config):
     """What one trial uses, and how many run at once."""
 
-    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+    num_workers: NumWorkers | tuple[NumWorkers, NumWorkers] = Field(
         1,
         description="of one trial; [fewest, most]: fewer go on when a node is lost, more when it is back",
     )
-    cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: float = Field(0, ge=0, description="whole GPUs, or a share of one, such as 0.25")
-    custom_per_worker: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="the cluster's other resources, such as {'accelerator_type:H100': 0.001}"
+    cpus_per_worker: int = Field(1, ge=1, le=4096)
+    gpus_per_worker: float = Field(
+        0, ge=0, le=1024, description="whole GPUs, or a share of one, such as 0.25"
+    )
+    custom_per_worker: dict[ResourceName, Annotated[float, Field(ge=1e-4, le=1e6)]] = Field(
+        {},
+        max_length=100,
+        description="the cluster's other resources, such as {'accelerator_type:H100': 0.001}",
     )
     placement: Literal["pack", "spread"] = Field(
         "pack", description="the workers of one trial: on few nodes, near each other, or on many"
     )
-    max_concurrent_trials: PositiveInt = 2
-    max_failures: int = Field(2, ge=0, description="restarts of one trial from its last checkpoint")
+    max_concurrent_trials: int = Field(2, ge=1, le=10_000)
+    max_failures: int = Field(2, ge=0, le=10**6, description="restarts of one trial from its last checkpoint")
     max_preemptions: int = Field(
-        100, ge=0, description="restarts of one trial whose machine was taken away after a warning"
+        100, ge=0, le=10**6, description="restarts of one trial whose machine was taken away after a warning"
     )
-    num_best_checkpoints: PositiveInt = Field(
-        1, description="checkpoints of a trial that stay: of its so many best epochs, and of its last"
+    num_best_checkpoints: int = Field(
+        1,
+        ge=1,
+        le=3000,
+        description="checkpoints of a trial that stay: of its so many best epochs, and of its last",
     )
     epoch_timeout_s: float = Field(
         6 * 3600,
         gt=0,
+        le=366 * 24 * 3600,
         description="a worker that ends no epoch for so long is hung: it is ended and restarted",
     )
+
+    @model_validator(mode="after")
+    def _ray_can_give_them(self) -> Self:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError(
+                f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed are whole numbers, or a share below 1"
+            )
+        if 0 < self.gpus_per_worker < 1e-4:
+            raise ValueError(
+                f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed are 0 and 0.0001 or more"
+            )
+        if taken := sorted({"CPU", "GPU", "memory", "object_store_memory"} & self.custom_per_worker.keys()):
+            raise ValueError(
+                f"custom_per_worker: found {taken[0]}, which is none; allowed are names that the cluster's nodes give"
+            )
+        return self
 
     @property
     def min_workers(self) -> int:
@@ -197,12 +250,12 @@ class StudyConfig(Config):
     """One experiment file."""
 
     name: StudyName
-    question: str = Field(min_length=1)
-    hypothesis: str = Field(min_length=1)
+    question: Prose
+    hypothesis: Prose
     train: TrainConfig
-    search_space: dict[str, Distribution] = Field(min_length=1)
+    search_space: dict[str, Distribution] = Field(min_length=1, max_length=200)
     search: SearchConfig
-    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    benchmarks: tuple[BenchmarkConfig, ...] = Field((), max_length=100)
     resources: ResourcesConfig = ResourcesConfig()
 
     @model_validator(mode="after")
@@ -210,6 +263,16 @@ class StudyConfig(Config):
         names = [benchmark.name for benchmark in self.benchmarks]
         if len(set(names)) != len(names):
             raise ValueError(f"benchmarks: found {names}, each dataset and mode may stand once")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_are_enough(self) -> Self:
+        last = self.train.seed + self.search.num_repeats - 1
+        if last > MAX_SEED:
+            raise ValueError(
+                f"train.seed: found {self.train.seed}, with {self.search.num_repeats} repeats the last seed is {last}, "
+                f"allowed are seeds up to {MAX_SEED}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -117,6 +117,12 @@ def test_a_run_stopped_after_every_step_equals_the_uninterrupted_one_bit_for_bit
     assert_same_files(tmp_path / "pieces" / "3", tmp_path / "whole" / "3")
 
 
+def test_the_metrics_of_an_epoch_are_those_that_a_config_promises(config: TrainConfig) -> None:
+    for epochs in (0, 1):
+        one = config.model_copy(update={"epochs": epochs})
+        assert {name for epoch in fit(one).history for name in epoch} == set(one.metrics)
+
+
 def test_the_seed_decides(config: TrainConfig) -> None:
     one, again, other = (fit(config.model_copy(update={"seed": seed})).history for seed in (0, 0, 1))
     assert without_times(list(one)) == without_times(list(again))

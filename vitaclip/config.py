@@ -195,6 +195,17 @@ class TrainConfig(Config):
                 )
         return self
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that every epoch reports (:func:`vitaclip.train.fit` says what they are)."""
+        names = ["epoch", "val/top1", "val/top5", "val/loss", "val/broken", "time/epoch_s"]
+        if self.epochs:
+            loading = ("time/data_wait_s", "time/cache_hit_rate")
+            names += ["train/loss", "lr", "data/broken", "time/clips_per_s", *loading]
+        if self.data.development is not None:
+            names += ["development/top1", "development/top5"]
+        return tuple(names)
+
     def of_model(self) -> TrainConfig:
         """What decides the model, and how clips are drawn for it. How a machine is used is left at its default."""
         drawn = ("num_frames", "sampling", "stride", "max_broken")

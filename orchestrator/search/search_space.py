@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import optuna
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config import (
+    MAX_TRIALS,
     CategoricalDistribution,
     Distribution,
     FloatDistribution,
@@ -21,6 +23,7 @@ from orchestrator.config import (
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError, suggest
 
+_ONE_OBJECTIVE = ("cmaes",)
 Params = dict[str, Scalar]
 SearchSpace = Mapping[str, Distribution]
 
@@ -43,6 +46,8 @@ def resolve(config: StudyConfig) -> StudyConfig:
             _check_value(f"search_space.{key}", key, value, config.train)
     for index, point in enumerate(config.search.first_points):
         check_point(f"search.first_points.{index}", point, config)
+    _check_objectives(config)
+    _check_batch_sizes(config)
     return config
 
 
@@ -168,12 +173,62 @@ def _check_conditions(space: SearchSpace) -> None:
         ) from None
 
 
+def _check_objectives(config: StudyConfig) -> None:
+    search, reported = config.search, _reported_metrics(config)
+    for index, objective in enumerate(search.objectives):
+        if objective.metric not in reported:
+            raise InputError(
+                f"search.objectives.{index}.metric: found '{objective.metric}'{suggest(objective.metric, reported)}, "
+                f"allowed are the metrics of training: {', '.join(reported)}"
+            )
+    if len(search.objectives) > 1 and search.sampler.name in _ONE_OBJECTIVE:
+        raise InputError(
+            f"search.sampler.name: found '{search.sampler.name}', which takes one objective; allowed with "
+            f"{len(search.objectives)} are tpe, gp, nsgaii, qmc, random and grid"
+        )
+
+
+def _reported_metrics(config: StudyConfig) -> list[str]:
+    """Names of the metrics that every trial reports, whatever the space draws."""
+    keys = [key for key in ("epochs", "data.development") if key in config.search_space]
+    found = [
+        apply(config.train, dict(zip(keys, values, strict=True))).metrics
+        for values in itertools.product(*(edge_values(config.search_space[key]) for key in keys))
+    ]
+    return [name for name in found[0] if all(name in names for names in found)]
+
+
+def _check_batch_sizes(config: StudyConfig) -> None:
+    """Workers share a batch evenly."""
+    distribution = config.search_space.get("batch_size")
+    if distribution is None:
+        return
+    if _num_values(distribution) > MAX_TRIALS:
+        raise InputError(f"search_space.batch_size: has {_num_values(distribution)} values, give it a step")
+    for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
+        if odd := [size for size in _grid_values(distribution) if int(str(size)) % workers]:
+            raise InputError(
+                f"search_space.batch_size: found {odd[0]}, allowed are multiples of every number of workers that "
+                f"resources.num_workers allows, such as {workers}"
+            )
+
+
 def _check_grid(config: StudyConfig) -> None:
     for key, distribution in config.search_space.items():
         if isinstance(distribution, FloatDistribution) and distribution.step is None:
             raise InputError(f"search_space.{key}: a grid needs a step, or categorical choices")
         if distribution.when:
             raise InputError(f"search_space.{key}.when: a grid knows no conditions; take another sampler")
+    num_points = most_trials(config) // config.search.num_repeats
+    if num_points > MAX_TRIALS:
+        raise InputError(
+            f"search_space: the grid has {num_points:.3g} points, allowed are up to {MAX_TRIALS}"
+        )
+    for index, point in enumerate(config.search.first_points):
+        if lacking := [key for key in config.search_space if key not in point]:
+            raise InputError(
+                f"search.first_points.{index}: lacks {', '.join(lacking)}; a grid's points have every parameter"
+            )
     if config.search.num_trials > most_trials(config):
         raise InputError(
             f"search.num_trials: found {config.search.num_trials}, the grid has {most_trials(config):g} points "
@@ -185,7 +240,7 @@ def most_trials(config: StudyConfig) -> float:
     """How many trials the search can have: a grid's points with their repeats; with pbt, see ``max_trials``."""
     if config.search.sampler.name != "grid":
         return config.max_trials
-    return math.prod(map(len, grid(config.search_space).values())) * config.search.num_repeats
+    return math.prod(map(_num_values, config.search_space.values())) * config.search.num_repeats
 
 
 def grid(space: SearchSpace) -> dict[str, list[Scalar]]:
@@ -196,11 +251,16 @@ def grid(space: SearchSpace) -> dict[str, list[Scalar]]:
 def _grid_values(distribution: Distribution) -> list[Scalar]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, int(distribution.high) + 1, distribution.step))
     step = distribution.step or 1.0
-    count = int((distribution.high - distribution.low) / step + 1e-9)
-    return [distribution.low + index * step for index in range(count + 1)]
+    return [distribution.low + index * step for index in range(_num_values(distribution))]
+
+
+def _num_values(distribution: Distribution) -> int:
+    """How many values a grid takes from it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    span = float(distribution.high) - distribution.low
+    return max(0, int(span / (distribution.step or 1.0) + 1e-9) + 1)
 
 
 def check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
