@@ -183,6 +183,11 @@ def test_bad_names_are_refused_before_any_weights_are_read(config: dict[str, obj
         check_backbone(BackboneConfig(**config))
 
 
+def test_random_weights_are_no_way_to_fill_the_memory() -> None:
+    with pytest.raises(InputError, match="'random' is for tests, with models of at most 500000000 weights"):
+        load_backbone(BackboneConfig(name="ViT-bigG-14", pretrained="random"))
+
+
 def test_the_tag_decides_about_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """``ViT-B-32`` with OpenAI's weights needs QuickGELU although the name does not say so."""
     weights = random_clip("ViT-B-32").state_dict()
