@@ -45,6 +45,11 @@ def parse_trial(reference: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
+def warn(text: str) -> None:
+    """One line beside the output, which stays what scripts read."""
+    Console(stderr=True).print(text, style="yellow", markup=False, soft_wrap=True)
+
+
 def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
     """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not scored."""
     found = {

@@ -16,6 +16,7 @@ from orchestrator.evaluation.ranking import best_first
 from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord, study_names
+from vitaclip.errors import VitaClipError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +35,12 @@ def _list_trials_or_studies(options: argparse.Namespace, console: Console) -> No
 
 
 def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> None:
-    config = record.info.config
-    results = best_first(config, record.with_later_scores(record.results()))
+    config, unreadable = record.info.config, list[str]()
+    found = record.results(unreadable)
+    results = best_first(config, record.with_later_scores(found, unreadable))
+    trials = record.trials(unreadable)
+    for problem in unreadable:
+        command.warn(f"left out: {problem}")
     if as_json:
         command.print_json(
             console, [result.model_dump(mode="json", exclude={"history"}) for result in results]
@@ -45,14 +50,19 @@ def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> Non
     for line in code_lines(results):
         console.print(line, markup=False, soft_wrap=True)
     finished = {result.number for result in results}
-    open_trials = [str(trial.number) for trial in record.trials() if trial.number not in finished]
+    open_trials = [str(trial.number) for trial in trials if trial.number not in finished]
     if open_trials:
         console.print(f"not finished: {', '.join(open_trials)}")
 
 
 def _list_studies(console: Console, *, as_json: bool) -> None:
     store = open_store(Settings().store_uri)
-    rows = [_study_row(StudyRecord(store, name)) for name in study_names(store)]
+    rows = []
+    for name in study_names(store):
+        try:
+            rows.append(_study_row(StudyRecord(store, name)))
+        except VitaClipError as error:  # the others are shown
+            command.warn(f"left out: {error}")
     if as_json:
         command.print_json(console, rows)
         return
@@ -67,7 +77,7 @@ def _list_studies(console: Console, *, as_json: bool) -> None:
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:
     config = record.info.config
-    results = best_first(config, record.results())
+    results = best_first(config, record.results(unreadable=[]))
     best = results[0] if results and results[0].values else None
     return {
         "name": record.name,

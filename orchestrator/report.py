@@ -72,6 +72,8 @@ def _report(options: argparse.Namespace, console: Console) -> None:
     mpl.use("Agg")
     record = command.open_study(options.study)
     data = read_study(record)
+    for problem in data.unreadable:
+        command.warn(f"left out: {problem}")
     folder: Path = options.output or Path("reports") / options.study
     write_report(data, folder)
     console.print(f"{folder / 'report.html'}", markup=False, soft_wrap=True)
@@ -101,6 +103,7 @@ def page(data: StudyData) -> str:
     parts = [
         f"<h1>{escape(data.name)}</h1>",
         f"<p><b>{escape(config.question)}</b></p><p>Hypothesis: {escape(config.hypothesis)}</p>",
+        *(f"<p class=note>Left out: {escape(problem)}</p>" for problem in data.unreadable),
         "<h2>Trials, best first</h2>",
         trials_html(data),
         "<h2>Is the best trial better?</h2>",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
-from orchestrator.storage.store import LocalStore
+from orchestrator.display.figures import read_study
+from orchestrator.search.study import Study
+from orchestrator.storage.store import LocalStore, StoreError
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import lacking_scores
 from tests.study_fixtures import (
@@ -23,6 +26,7 @@ from tests.study_fixtures import (
     train_epochs,
     write_score,
 )
+from vitaclip.errors import InputError
 
 
 @pytest.fixture
@@ -52,6 +56,54 @@ def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.Capture
     propose(record, 3)
     assert ls.main(["depth"]) == 0
     assert "not finished: 3" in capsys.readouterr().out
+
+
+DAMAGES = [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"number": 7}', None]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "place", ["trial.json", "result.json", "scores/zero_shot-quickstart.json", "attempts/0001.json"]
+)
+def test_one_bad_file_is_named_and_hides_no_other(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str], place: str, damage: bytes | None
+) -> None:
+    path = Path(record.store.uri) / "depth/trials/0000" / place
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    assert ls.main(["depth"]) == 0
+    captured = capsys.readouterr()
+    assert "pruned" in captured.out
+    assert ls.main([]) == 0
+    assert "depth" in capsys.readouterr().out
+    assert len(read_study(record).results) >= 2
+    if damage is None:
+        return
+    assert place.startswith("attempts") or place in str(read_study(record).unreadable)
+    with pytest.raises(StoreError, match=r"depth/trials/0000/.*; (delete|restore)"):
+        _ = (record.trials(), record.results(), record.scores(0), record.attempts(0))
+
+
+def test_a_bad_study_hides_no_other(
+    record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_record(LocalStore(tmp_path / "store"), name="other")
+    (tmp_path / "store/depth/study.json").write_text("{")
+    assert ls.main(["--json"]) == 0
+    captured = capsys.readouterr()
+    assert [study["name"] for study in json.loads(captured.out)] == ["other"]
+    assert "left out: " in captured.err
+    assert "depth/study.json" in captured.err
+    assert show.main(["depth"]) == 1
+    assert "depth/study.json is no StudyInfo" in capsys.readouterr().err
+
+
+def test_a_study_with_a_hole_is_refused(record: StudyRecord) -> None:
+    shutil.rmtree(Path(record.store.uri) / "depth/trials/0001")
+    with pytest.raises(InputError, match=r"trials/0001/trial\.json is missing .*restore it"):
+        Study(record.info.config, record)
+    assert ls.main(["depth"]) == 0
 
 
 def test_trials_of_other_code_are_told_apart(

@@ -33,6 +33,7 @@ class StudyData:
     results: tuple[TrialResult, ...]  # best first
     baseline_of: Mapping[int, Baseline]  # by trial number
     scores: Mapping[Contender, Sequence[BenchmarkScore]]
+    unreadable: tuple[str, ...] = ()  # files that were left out, and why
 
     @property
     def metric(self) -> str:
@@ -61,14 +62,18 @@ class StudyData:
 
 def read_study(record: StudyRecord) -> StudyData:
     """Everything on record of a study's finished trials."""
-    results = best_first(record.info.config, record.results())
+    unreadable: list[str] = []
+    results = best_first(record.info.config, record.results(unreadable))
     finished = {result.number for result in results}
     baseline_of = {
-        trial.number: Baseline.of(trial.train) for trial in record.trials() if trial.number in finished
+        trial.number: Baseline.of(trial.train)
+        for trial in record.trials(unreadable)
+        if trial.number in finished
     }
     contenders: list[Contender] = [*finished, *set(baseline_of.values())]
-    scores = {one: record.scores(one) for one in contenders}
-    return StudyData(record.name, record.info, tuple(results), baseline_of, scores)
+    scores = {one: record.scores(one, unreadable) for one in contenders}
+    results = [result for result in results if result.number in baseline_of]
+    return StudyData(record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable))
 
 
 def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:

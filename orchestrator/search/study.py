@@ -137,13 +137,25 @@ class Study:
 
     def _recall(self) -> None:
         """Takes from the record what earlier drivers did."""
-        for result in self.record.results():
+        trials, results = self.record.trials(), self.record.results()
+        self._check_whole({trial.number for trial in trials}, {result.number for result in results})
+        for result in results:
             self.finished.add(result.number)
-            self.outcomes[result.number] = _outcome(result.state, result.history, result.reason, self.config)
-        for trial in self.record.trials():
+            self.outcomes[result.number] = _recalled(result, self.config)
+        for trial in trials:
             self._params[trial.number] = trial.params
             if trial.number not in self.finished:
                 self._recall_unfinished(trial)
+
+    def _check_whole(self, proposed: set[int], finished: set[int]) -> None:
+        """Each point depends on those before it: none may be lost."""
+        lost = set(range(max(proposed | finished, default=-1) + 1)) - proposed
+        if lost:
+            raise InputError(
+                f"study {self.record.name!r} in {self.record.store.uri}: trials/{min(lost):04d}/trial.json is missing "
+                "although later trials are there; restore it from a copy, delete all later trials, or start the study "
+                "under another name (--set name=...)"
+            )
 
     def _recall_unfinished(self, trial: TrialRecord) -> None:
         self._unfinished[trial.number] = trial
@@ -290,6 +302,16 @@ def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Out
     if falls_short(history, trial.bar, config.search.objectives[0]):
         return _outcome("pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config)
     return None
+
+
+def _recalled(result: TrialResult, config: StudyConfig) -> Outcome:
+    try:
+        return _outcome(result.state, result.history, result.reason, config)
+    except (InputError, KeyError) as error:
+        raise InputError(
+            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history ({error}); "
+            "delete it: the next start of the sweep writes it again"
+        ) from None
 
 
 def _failed(history: History, reason: str, config: StudyConfig) -> Outcome:

@@ -17,11 +17,11 @@ import re
 from functools import cached_property
 from typing import NamedTuple
 
-from pydantic import AwareDatetime, PositiveInt
+from pydantic import AwareDatetime, PositiveInt, ValidationError
 
 from orchestrator.code_version import CodeVersion
-from orchestrator.storage.store import MANIFEST, Store
-from vitaclip.config import Config
+from orchestrator.storage.store import MANIFEST, Store, StoreError
+from vitaclip.config import Config, describe
 from vitaclip.errors import VitaClipError
 
 _CHECKPOINT = re.compile(r"(.*/checkpoints/attempt-(\d+)/epoch-(\d+)(?:-step-(\d+))?)(?:/.*)?")
@@ -64,6 +64,16 @@ class Checkpoint(NamedTuple):
         return self.epoch, self.step
 
 
+def _parse(key: str, text: str) -> Attempt:
+    try:
+        return Attempt.model_validate_json(text)
+    except ValidationError as error:
+        raise StoreError(
+            f"{key} is no attempt's record: {describe(error)}; restore it from a copy, or start the study "
+            "under another name"
+        ) from None
+
+
 class TrialFolder:
     """What a trial's folder in the store holds at one moment."""
 
@@ -86,7 +96,7 @@ class TrialFolder:
     def attempts(self) -> list[Attempt]:
         """All attempts, oldest first."""
         keys = sorted(filter(_ATTEMPT.fullmatch, self._keys))
-        return [Attempt.model_validate_json(text) for text in self._store.read_texts(keys)]
+        return [_parse(key, text) for key, text in zip(keys, self._store.read_texts(keys), strict=True)]
 
     @property
     def log_keys(self) -> list[str]:
@@ -115,6 +125,6 @@ class TrialFolder:
         return [counted[place] for place in sorted(counted)]
 
     def _start_of(self, attempt: int) -> Checkpoint | None:
-        text = self._store.read_text(f"{self.key}/attempts/{attempt:04d}.json")
-        key = Attempt.model_validate_json(text).goes_on_from
+        name = f"{self.key}/attempts/{attempt:04d}.json"
+        key = _parse(name, self._store.read_text(name)).goes_on_from
         return None if key is None else Checkpoint.of(key)

@@ -99,8 +99,13 @@ class Store(ABC):
         self._put(checked_key(key), text.encode())
 
     def read_text(self, key: str) -> str:
-        """Raises MissingKeyError naming the key."""
-        return self._get(checked_key(key)).decode()
+        """Raises MissingKeyError naming the key, or StoreError where the content is no text."""
+        try:
+            return self._get(checked_key(key)).decode()
+        except UnicodeDecodeError as error:
+            raise StoreError(
+                f"{self.uri}: {key} is no text ({error}); delete it or restore it from a copy"
+            ) from None
 
     def read_texts(self, keys: Sequence[str]) -> Iterator[str]:
         """Many texts, in the order of their keys."""
@@ -122,10 +127,23 @@ class Store(ABC):
             MissingKeyError: there is no whole folder under ``prefix``.
             StoreError: a file's size or SHA-256 still differs after a second download.
         """
-        for entry in self.read_json(f"{prefix}/{MANIFEST}")["files"]:
+        for entry in self._manifest(f"{prefix}/{MANIFEST}"):
             target = folder / checked_key(entry["path"])
             target.parent.mkdir(parents=True, exist_ok=True)
             self._download_verified(f"{prefix}/{entry['path']}", target, entry)
+
+    def _manifest(self, key: str) -> Sequence[dict[str, Any]]:
+        content = self.read_json(key)
+        files = content.get("files") if isinstance(content, dict) else None
+        wanted = {"path": str, "size_bytes": int, "sha256": str}
+        if not isinstance(files, list) or not all(
+            isinstance(one, dict) and {name: type(value) for name, value in one.items()} == wanted
+            for one in files
+        ):
+            raise StoreError(
+                f"{self.uri}: {key} is no manifest; delete this checkpoint to go back to an earlier one"
+            )
+        return files
 
     def _download_verified(self, key: str, target: Path, entry: dict[str, Any]) -> None:
         for _ in range(2):
@@ -267,6 +285,8 @@ class LocalStore(Store):
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise MissingKeyError(f"{self.uri}: there is no {key}") from None
+        except OSError as error:
+            raise StoreError(f"{self.uri}: {key} cannot be read: {error.strerror or error}") from None
 
 
 def open_store(uri: str) -> Store:

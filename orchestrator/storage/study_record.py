@@ -20,7 +20,7 @@ import re
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -46,12 +46,15 @@ from orchestrator.storage.records import (
 )
 from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
-from vitaclip.config import Config
+from vitaclip.config import Config, describe
 from vitaclip.errors import InputError
 
 Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP
 
+Unreadable = list[str]  # where readers that go on nevertheless note what they left out, and why
+
 _Record = TypeVar("_Record", bound=Config)
+_Numbered = TypeVar("_Numbered", TrialRecord, TrialResult)
 
 # What may change between two starts of one study: how long and on what it runs, not what it measures.
 MAY_CHANGE = (
@@ -181,20 +184,22 @@ class StudyRecord:
                 f"`python -m orchestrator.ls {self.name}`"
             ) from None
 
-    def trials(self) -> list[TrialRecord]:
-        """Every trial ever proposed, by number."""
-        return self._read_all("trial.json", TrialRecord)
+    def trials(self, unreadable: Unreadable | None = None) -> list[TrialRecord]:
+        """Every trial ever proposed, by number. Files that cannot be read raise StoreError, or are noted."""
+        return self._read_all("trial.json", TrialRecord, unreadable)
 
     def result(self, number: int) -> TrialResult | None:
         """How a trial ended; None if it has not."""
         key = f"trials/{number:04d}/result.json"
         return self._read(key, TrialResult) if self.store.exists(f"{self.name}/{key}") else None
 
-    def results(self) -> list[TrialResult]:
-        """Every finished trial, by number."""
-        return self._read_all("result.json", TrialResult)
+    def results(self, unreadable: Unreadable | None = None) -> list[TrialResult]:
+        """Every finished trial, by number. Files that cannot be read raise StoreError, or are noted."""
+        return self._read_all("result.json", TrialResult, unreadable)
 
-    def with_later_scores(self, results: Iterable[TrialResult]) -> list[TrialResult]:
+    def with_later_scores(
+        self, results: Iterable[TrialResult], unreadable: Unreadable | None = None
+    ) -> list[TrialResult]:
         """The results; where one lacks a benchmark that the study has now, with the scores made since it ended.
 
         A benchmark that was scored by another protocol than the study's is lacking, and left out.
@@ -203,14 +208,16 @@ class StudyRecord:
         return [
             result
             if not result.checkpoint or set(wanted.values()) <= set(result.protocols)
-            else self._with_scores(result, wanted)
+            else self._with_scores(result, wanted, unreadable)
             for result in results
         ]
 
-    def _with_scores(self, result: TrialResult, wanted: Mapping[str, BenchmarkConfig]) -> TrialResult:
+    def _with_scores(
+        self, result: TrialResult, wanted: Mapping[str, BenchmarkConfig], unreadable: Unreadable | None
+    ) -> TrialResult:
         scores = [
             score
-            for score in self.scores(result.number)
+            for score in self.scores(result.number, unreadable)
             if wanted.get(score.benchmark.name, score.benchmark) == score.benchmark
         ]
         benchmarks = {key: value for score in scores for key, value in score.metrics.items()}
@@ -358,10 +365,10 @@ class StudyRecord:
         """Stores a benchmark's score."""
         self._write(_score_key(contender, score.benchmark), score, indent=None)
 
-    def scores(self, contender: Contender) -> list[BenchmarkScore]:
-        """All stored scores of one trial or baseline."""
+    def scores(self, contender: Contender, unreadable: Unreadable | None = None) -> list[BenchmarkScore]:
+        """All stored scores of one trial or baseline. Files that cannot be read raise StoreError, or are noted."""
         keys = self.store.list(f"{self.name}/{_score_folder(contender)}")
-        return [self._read(key.removeprefix(f"{self.name}/"), BenchmarkScore) for key in keys]
+        return list(self._read_each(keys, BenchmarkScore, unreadable))
 
     def benchmarks(self, number: int) -> dict[str, float]:
         """Metrics of all scores of one trial, those computed after its result included."""
@@ -374,11 +381,27 @@ class StudyRecord:
         part = f"-step-{step:06d}" if step else ""
         return f"{self._trial_key(number)}/checkpoints/attempt-{attempt:04d}/epoch-{epoch:04d}{part}"
 
-    def _read_all(self, name: str, kind: type[_Record]) -> list[_Record]:
+    def _read_all(self, name: str, kind: type[_Numbered], unreadable: Unreadable | None) -> list[_Numbered]:
         """The file ``name`` of every trial that has it, by number."""
-        pattern = re.compile(rf"{re.escape(self.name)}/trials/\d+/{re.escape(name)}")
+        pattern = re.compile(rf"{re.escape(self.name)}/trials/(\d+)/{re.escape(name)}")
         keys = list(filter(pattern.fullmatch, self.store.list(f"{self.name}/trials")))
-        return [self._parse(*pair, kind) for pair in zip(keys, self.store.read_texts(keys), strict=True)]
+        try:
+            texts = zip(keys, self.store.read_texts(keys), strict=True)
+            found = [self._parse(key, text, kind) for key, text in texts]
+        except StoreError:
+            found = list(self._read_each(keys, kind, unreadable))  # slower: one after the other
+        return sorted(found, key=lambda one: one.number)
+
+    def _read_each(
+        self, keys: Iterable[str], kind: type[_Record], unreadable: Unreadable | None
+    ) -> Iterator[_Record]:
+        for key in keys:
+            try:
+                yield self._parse(key, self.store.read_text(key), kind)
+            except StoreError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(str(error))
 
     def _read(self, key: str, kind: type[_Record]) -> _Record:
         key = f"{self.name}/{key}"
@@ -386,11 +409,16 @@ class StudyRecord:
 
     def _parse(self, key: str, text: str, kind: type[_Record]) -> _Record:
         try:
-            return kind.model_validate_json(text)
-        except ValidationError as error:
+            record = kind.model_validate_json(text)
+        except (ValidationError, RecursionError) as error:
+            reason = describe(error) if isinstance(error, ValidationError) else "is nested too deep"
             raise StoreError(
-                f"{self.store.uri}: {key} is no {kind.__name__} of this version: {error}"
+                f"{self.store.uri}: {key} is no {kind.__name__} of this version: {reason}; {_way_out(key)}"
             ) from None
+        number = re.search(r"/trials/(\d+)/(?:trial|result)\.json$", key)
+        if number and getattr(record, "number", None) != int(number[1]):
+            raise StoreError(f"{self.store.uri}: {key} tells of another trial; {_way_out(key)}")
+        return record
 
     def _write(self, key: str, record: Config, indent: int | None = 1) -> None:
         self.store.write_json(f"{self.name}/{key}", record.model_dump(mode="json"), indent=indent)
@@ -404,6 +432,18 @@ def _score_folder(contender: Contender) -> str:
 
 def _score_key(contender: Contender, benchmark: BenchmarkConfig) -> str:
     return f"{_score_folder(contender)}/{benchmark.name.replace('/', '-')}.json"
+
+
+def _way_out(key: str) -> str:
+    """What to do about a record that cannot be read."""
+    name = key.rpartition("/")[2]
+    if "/scores/" in key:
+        return "delete it: `python -m orchestrator.evaluate STUDY` makes it again"
+    if name == "result.json":
+        return "delete it: the next start of the sweep writes it again"
+    if "/control/" in key:
+        return "delete it, and ask for the change again"
+    return "restore it from a copy, or start the study under another name (--set name=...)"
 
 
 def study_names(store: Store) -> list[str]:
