@@ -141,6 +141,15 @@ def test_listed_videos_that_lie_elsewhere_are_found_by_name(tmp_path, monkeypatc
     assert "mine train: 2 listed videos lie elsewhere" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ["webm", "MPEG", "ts", "flv", "wmv", "3gp"])
+def test_a_listed_video_is_found_in_any_container(tmp_path, monkeypatch, suffix):
+    monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path))
+    write(tmp_path / "classes.txt", "wave\nrun\n")
+    write(tmp_path / "train.csv", "videos/v 1.avi,run\n")
+    write(tmp_path / f"elsewhere/v 1.{suffix}", "")
+    assert load_dataset("mine", "train").clips == (Clip(str(tmp_path / f"elsewhere/v 1.{suffix}"), 1),)
+
+
 @pytest.mark.parametrize("stem", ["train", "train_classes", "classes"])
 def test_two_files_for_the_same_are_refused(tmp_path, monkeypatch, stem):
     monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path))

@@ -13,7 +13,10 @@ from pathlib import Path
 from vitaclip.class_names import check_class_names, clean_class_name
 from vitaclip.errors import InputError, suggest
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg"})
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "mp4 m4v mov 3gp avi webm mkv mpg mpeg vob ts mts m2ts flv wmv asf ogv".split()  # noqa: SIM905
+)
 
 _logger = logging.getLogger(__name__)
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
