@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from orchestrator import command
 from orchestrator.config import Scalar
 from orchestrator.search.search_space import check_point, most_trials
 from orchestrator.storage.records import ControlChange
 from orchestrator.storage.study_record import StudyRecord
+from orchestrator.yaml_text import load_yaml
 from vitaclip.errors import InputError
 
 
@@ -62,10 +61,7 @@ def _checked_number(number: int, record: StudyRecord) -> int:
 
 
 def _parse_point(text: str, record: StudyRecord) -> dict[str, Scalar]:
-    try:
-        point = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--point {text}: is not YAML: {error}") from None
+    point = load_yaml(text, f"--point {text[:80]}")
     if not isinstance(point, dict):
         raise InputError(f"--point {text}: allowed is a mapping such as '{{prompts.depth: 2}}'")
     check_point("--point", point, record.info.config)

@@ -15,13 +15,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from orchestrator.config import StudyConfig
+from orchestrator.yaml_text import MAX_CHARACTERS, MAX_DEPTH, load_yaml
 from vitaclip.errors import InputError, suggest
 
 Mapping = dict[str, Any]
+_MAX_MISTAKES, _MAX_SHOWN = 20, 200
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_study(path: Path, overlays: Sequence[Path] = (), settings: Sequence[str
     for source in sources:
         merged = merge(merged, source.content)
     for setting in settings:
-        source = Source(f"--set {setting}", parse_setting(setting, merged))
+        source = Source(f"--set {setting[:80]}", parse_setting(setting, merged))
         merged = merge(merged, source.content)
         sources.append(source)
     return validate(merged, sources)
@@ -52,13 +52,16 @@ def load_study(path: Path, overlays: Sequence[Path] = (), settings: Sequence[str
 def read_yaml(path: Path) -> Mapping:
     """One file's mapping. Raises InputError naming the file and the line."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > 4 * MAX_CHARACTERS:  # bytes
+            raise InputError(
+                f"{path}: found {path.stat().st_size} bytes, allowed are {MAX_CHARACTERS} characters"
+            )
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file{_suggest_file(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
-    except YAMLError as error:
-        raise InputError(f"{path}{_yaml_problem(error)}") from None
+    content = load_yaml(text, str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {_kind(content)}, allowed is a mapping of keys such as 'name:'")
     return content
@@ -81,11 +84,10 @@ def parse_setting(setting: str, merged: Mapping) -> Mapping:
     """
     dotted, equals, text = setting.partition("=")
     if not equals or not dotted:
-        raise InputError(f"--set {setting}: found no key=value, allowed is e.g. --set train.epochs=3")
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {setting}{_yaml_problem(error)}") from None
+        raise InputError(f"--set {setting[:80]}: found no key=value, allowed is e.g. --set train.epochs=3")
+    if dotted.count(".") > MAX_DEPTH:
+        raise InputError(f"--set {dotted[:80]}...: found {dotted.count('.')} dots, allowed are {MAX_DEPTH}")
+    value = load_yaml(text, f"--set {setting[:80]}")
     for key in reversed(_split_key(dotted, merged)):
         value = {key: value}
     return dict(value)
@@ -94,10 +96,11 @@ def parse_setting(setting: str, merged: Mapping) -> Mapping:
 def validate(content: Mapping, sources: Sequence[Source]) -> StudyConfig:
     """The study that ``content`` describes. Raises InputError with one line per mistake."""
     try:
-        return StudyConfig.model_validate_json(json.dumps(content, default=str), strict=True)
+        return StudyConfig.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        lines = [_explain(detail, sources) for detail in error.errors()]
-        raise InputError("\n".join(lines)) from None
+        lines = [_explain(detail, sources) for detail in error.errors(include_url=False)[:_MAX_MISTAKES]]
+        more = error.error_count() - len(lines)
+        raise InputError("\n".join([*lines, *([f"and {more} more mistakes"] if more else [])])) from None
 
 
 def _split_key(dotted: str, merged: Any) -> list[str]:
@@ -106,14 +109,6 @@ def _split_key(dotted: str, merged: Any) -> list[str]:
     rest = dotted[len(key) + 1 :]
     below = merged.get(key) if isinstance(merged, dict) else None
     return [key, *_split_key(rest, below if isinstance(below, dict) else {})] if rest else [key]
-
-
-def _yaml_problem(error: YAMLError) -> str:
-    if not isinstance(error, MarkedYAMLError):
-        return f": is not YAML: {error}"
-    mark = error.problem_mark or error.context_mark
-    line = f", line {mark.line + 1}" if mark else ""
-    return f"{line}: {error.problem or error.context}"
 
 
 def _suggest_file(path: Path) -> str:
@@ -136,7 +131,12 @@ def _explain(detail: ErrorDetails, sources: Sequence[Source]) -> str:
     if detail["type"] == "value_error":
         return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
     allowed = re.sub(r"^(Input|String|Value|Tuple|List|Dictionary) should (be |have )?", "", detail["msg"])
-    return f"{place}: found {json.dumps(detail['input'], default=str)}, allowed: {allowed}"
+    return f"{place}: found {_shown(detail['input'])}, allowed: {allowed}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _key(location: Sequence[int | str]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.yaml_file import load_study, merge, read_yaml
+from orchestrator.yaml_file import load_study, merge, parse_setting, read_yaml
+from orchestrator.yaml_text import load_yaml
 from vitaclip.errors import InputError
 
 GOOD = """\
@@ -102,6 +103,66 @@ def test_mistakes_name_place_and_what_is_allowed(write, old, new, expected) -> N
 def test_every_mistake_has_its_line(write) -> None:  # type: ignore[no-untyped-def]
     text = GOOD.replace("epochs: 3", "epochs: -1").replace("num_trials: 8", "num_trials: 0")
     assert len(message_of(write(text)).splitlines()) == 2
+
+
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LAUGHS, "line 5: found more than 50000 values"),
+        ("a: &a [*a]", "line 1: *a stands inside of what it stands for"),
+        ("a: &a {b: &b [*a]}", "stands inside"),
+        ("a: *b", "line 1"),
+        ("a: " + "[" * 900 + "]" * 900, "line 1: found more than 40 levels"),
+        ("a: " + "{b: " * 900 + "1" + "}" * 900, "found more than 40 levels"),
+        ("a: " + "[" * 100_000, "found more than 40 levels"),
+        ("".join(f"{'  ' * n}a:\n" for n in range(300)), "found more than 40 levels"),
+        ("a: " + "9" * 5000, "found a number of 5000 digits, allowed are 100"),
+        ("a: 0x" + "f" * 5000, "found a number of 5002 digits"),
+        ("? [a, b]\n: 1", "line 1: found a list or a mapping as a key"),
+        ("{[a]: 1}", "found a list or a mapping as a key"),
+        ("2001-01-01: 1", "found the key '2001-01-01', allowed are texts"),
+        ("1: 1", "found the key '1', allowed are texts"),
+        ("a: 2001-01-01", "found '2001-01-01', a date"),
+        ("a: !!binary aGFsbG8=", "a bytes"),
+        ("a: !!set {b, c}", "a set"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1"),
+        ("a: [" + "1, " * 100_000 + "]", "characters, allowed are 262144"),
+        ("a: [" + "1," * 60_000 + "]", "found more than 50000 values"),
+        ("a: &a [1]\n" + "b: " + "[" + "*a, " * 30_000 + "]", "found more than 50000 values"),
+        ("--- 1\n--- 2", "line 2"),
+        ("a: \x00", "special characters are not allowed"),
+    ],
+)
+def test_yaml_has_limits_that_are_met_before_it_is_expanded(write, text: str, expected: str) -> None:  # type: ignore[no-untyped-def]
+    assert expected in message_of(write(text))
+    with pytest.raises(InputError):
+        parse_setting(f"train={text}", {})
+
+
+def test_anchors_and_merge_keys_work_within_the_limits() -> None:
+    assert load_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a", "here") == {
+        "a": {"x": 1},
+        "b": {"x": 1, "y": 2},
+        "c": {"x": 1},
+    }
+
+
+def test_many_mistakes_are_not_all_listed(write) -> None:  # type: ignore[no-untyped-def]
+    text = GOOD.replace("epochs: 3", "\n  ".join(["epochs: 3", *(f"key{n}: 1" for n in range(1000))]))
+    lines = message_of(write(text)).splitlines()
+    assert (len(lines), lines[-1]) == (21, "and 980 more mistakes")
+
+
+@pytest.mark.parametrize("setting", ["a." * 100_000 + "b=1", "=1", "a", "a=[", "\udcff=1", "name=\udcff"])
+def test_settings_that_cannot_be_are_refused(write, setting: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError):
+        load_study(write(GOOD), settings=[setting])
 
 
 @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "a list"), ("abc", "a text")])
