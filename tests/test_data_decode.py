@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.data_videos import CODECS, moving_frames, whole_file, write_video
+from tests.data_videos import CODECS, moving_frames, whole_file, write_packets, write_video
 from vitaclip.data import decode
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import DataError
@@ -125,6 +125,16 @@ def test_long_files_are_read_twice_instead_of_held(videos, monkeypatch):
     expected = whole_file(videos["h264"])
     monkeypatch.setattr(decode, "MAX_KEPT_BYTES", 0)
     np.testing.assert_array_equal(decode_frames(videos["h264"], [3, 20, 39]), expected[[3, 20, 39]])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_decord_agrees_on_interlaced_and_on_lost_frames(tmp_path, codec):
+    options = {"libx264": {"x264-params": "interlaced=1:keyint=12"}, "mpeg2video": {"flags": "+ildct+ilme"}}
+    path = write_video(tmp_path / "interlaced.mkv", moving_frames(30), codec, options=options[codec])
+    lossy = write_packets(path, tmp_path / "lossy.mkv", lambda packets: packets[:8] + packets[9:])
+    for file in (path, lossy):
+        pyav = decode_frames(file, [3, 20], decoder="pyav").astype(int)
+        assert np.abs(pyav - decode_frames(file, [3, 20], decoder="decord")).max() <= 2
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])

@@ -13,6 +13,7 @@ from vitaclip.data import decode
 from vitaclip.data.check import check_file
 from vitaclip.data.decode import decode_frames, open_pyav, read_frames, video_info
 from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.timeline import Packet, timeline_of_times
 
 NUM_FRAMES = 60
 REORDERED = {  # encoder, options: each stores pictures in another order than it shows them
@@ -59,6 +60,7 @@ REMUXED = [  # FFmpeg writes neither H.264 as MP4 holds it nor H.265 into AVI, a
     *((codec, suffix) for codec in REORDERED for suffix in ("mp4", "mov", "mkv")),
     *((codec, "ts") for codec in REORDERED if codec != "mpeg4"),
     *((codec, "avi") for codec in ("mpeg4", "mpeg2")),
+    ("mpeg2", "mpg"),
 ]
 
 
@@ -102,11 +104,34 @@ def test_a_file_of_which_a_part_lies_is_not_believed(reordered, tmp_path, codec,
     np.testing.assert_array_equal(decode_frames(path, range(NUM_FRAMES)), whole_file(path))
 
 
-def test_a_long_part_that_lies_is_noticed_in_every_draw(tmp_path):
+SHORT_GROUPS = {
+    "h264, pyramid": ("libx264", {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}),
+    "h264, open": (
+        "libx264",
+        {"x264-params": "keyint=12:min-keyint=12:bframes=5:b-adapt=0:scenecut=0:open-gop=1"},
+    ),
+    "h265": ("libx265", {"x265-params": "log-level=none:keyint=12:min-keyint=12:b-adapt=0:scenecut=0"}),
+    "mpeg4": ("mpeg4", {"bf": "2", "g": "12"}),
+    "mpeg2": ("mpeg2video", {"bf": "2", "g": "12"}),
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("codec", SHORT_GROUPS)
+def test_a_short_part_that_lies_is_noticed_in_every_draw(tmp_path, codec, suffix):
+    """Too short to be seen in the times alone: pictures that come out before a wanted one tell."""
+    encoder, options = SHORT_GROUPS[codec]
+    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options)
+    path = write_packets(source, tmp_path / f"joined.{suffix}", in_groups_that_lie)
+    assert_every_draw_is(path, whole_file(path))
+
+
+def test_a_long_part_that_lies_is_seen_in_the_times(tmp_path):
     options = {"x264-params": "keyint=30:min-keyint=30:scenecut=0:bframes=3:b-adapt=0"}
     source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), options=options)
     path = write_packets(source, tmp_path / "joined.mkv", in_groups_that_lie)
-    assert_every_draw_is(path, whole_file(path))
+    with open_pyav(path) as video:
+        assert video.timeline is None
 
 
 def all_key(packets):
@@ -115,16 +140,57 @@ def all_key(packets):
     return packets
 
 
-@pytest.mark.parametrize("codec", ["h264, pyramid", "h265", "mpeg4", "mpeg2"])
-def test_key_frames_that_are_none_are_noticed(reordered, tmp_path, codec):
-    path = write_packets(reordered[codec], tmp_path / "all_key.mp4", all_key)
-    assert_every_draw_is(path, whole_file(reordered[codec]))
+def some_key(packets):
+    for packet in packets[::7]:
+        packet.is_keyframe = True
+    return packets
+
+
+STRAIGHT = {
+    "h264, straight": ("libx264", {"x264-params": "keyint=20:bframes=0"}),
+    "mpeg4, straight": ("mpeg4", {"g": "20", "bf": "0"}),
+    "vp9": ("libvpx-vp9", {"g": "20", "deadline": "realtime"}),
+}
+
+
+@pytest.mark.parametrize("lie", [all_key, some_key])
+@pytest.mark.parametrize("codec", [*REORDERED, *STRAIGHT])
+def test_key_frames_that_are_none_are_noticed(tmp_path, codec, lie):
+    encoder, options = (REORDERED | STRAIGHT)[codec]
+    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options)
+    path = write_packets(source, tmp_path / "keys.mp4", lie)
+    assert_every_draw_is(path, whole_file(source))
+
+
+def test_times_of_reordered_pictures_in_avi_are_made_up(tmp_path):
+    path = write_video(tmp_path / "b.avi", moving_frames(NUM_FRAMES), "mpeg4", options={"bf": "2"})
+    with open_pyav(path) as video:
+        assert video.timeline is None
+    assert_every_draw_is(path, whole_file(path))
+
+
+@pytest.mark.parametrize("num_frames", [2, 5, 9])
+@pytest.mark.parametrize("codec", REORDERED)
+def test_short_files_that_lie_are_not_believed(reordered, tmp_path, codec, num_frames):
+    path = write_packets(
+        reordered[codec], tmp_path / "short.mp4", lambda packets: in_order_of_decoding(packets[:num_frames])
+    )
+    assert_every_draw_is(path, whole_file(path))
 
 
 def test_pictures_that_refresh_bit_by_bit_are_reached_from_the_start(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=15:bframes=0"}
     path = write_video(tmp_path / "refresh.mkv", moving_frames(NUM_FRAMES), options=options)
     assert_every_draw_is(path, whole_file(path))
+
+
+def test_nothing_is_shown_after_a_key_frame_that_comes_later_in_the_file():
+    """FFmpeg makes such times up for program streams that have none."""
+    keys, times = {0, 7}, [0, 3, 1, 2, 6, 4, 5, 7, 8]
+    right = [Packet(time, place in keys, is_shown=True) for place, time in enumerate(times)]
+    assert timeline_of_times(right, reorder_depth=1) is not None
+    wrong = [packet._replace(time=9) if place == 4 else packet for place, packet in enumerate(right)]
+    assert timeline_of_times(wrong, reorder_depth=1) is None
 
 
 # Packets without a picture

@@ -2,12 +2,14 @@
 
 decord 0.6.0 is read in order from a new reader: after a seek or a skip it returns other frames than asked for in
 open groups of pictures (x265's default) and in DivX files. Even so it loses the first group of pictures of files
-that do not begin at time zero, counts frames that an edit list hides, and knows neither mirrored frames nor pixels
-that are not square. Such files are left to PyAV, and all where a packet may hold no picture.
+that do not begin at time zero, counts frames that an edit list hides or that were lost, and knows neither mirrored
+nor interlaced frames nor pixels that are not square. Such files are left to PyAV, and all where a packet may hold no
+picture.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,22 +29,25 @@ def by_decord(path: str, video: PyAVVideo) -> Video:
         import decord  # here: it has no wheel for some platforms, where PyAV serves
     except ImportError as error:
         raise DataError("decoder 'decord' is not installed here; use decoder: auto or pyav") from error
-    if not (_is_plain(video) and _is_upright(video)):
+    if not (_is_plain(video) and _has_plain_pictures(video)):
         return video
     decord.logging.set_level(decord.logging.QUIET)
-    # absolute: no such name looks like an address
-    candidate = _DecordVideo(
-        lambda: decord.VideoReader(str(Path(path).absolute()), num_threads=1), video.info
-    )
+    name = str(Path(path).absolute())  # none of these looks like an address
+    try:
+        candidate = _DecordVideo(lambda: decord.VideoReader(name, num_threads=1), video.info)
+    except decord.DECORDError:
+        return video
     return candidate if candidate.num_counted == video.info.num_frames else video
 
 
 def _is_plain(video: PyAVVideo) -> bool:
-    """Whether times begin at zero and can be believed, nothing is hidden, and there is but one video stream."""
+    """Whether times begin at zero and have no gaps, nothing is hidden, and there is but one video stream."""
     container, timeline = video.stream.container, video.timeline
+    if timeline is None or timeline.packets[0].time != 0 or video.times is None:
+        return False
+    steps = [after - before for before, after in itertools.pairwise(video.times)]
     return (
-        timeline is not None
-        and timeline.packets[0].time == 0
+        max(steps, default=1) < 2 * min(steps, default=1)
         and all(packet.is_shown for packet in timeline.packets)
         and container.format.name.split(",")[0] in CONTAINERS
         and video.info.codec in CODECS
@@ -51,12 +56,13 @@ def _is_plain(video: PyAVVideo) -> bool:
     )
 
 
-def _is_upright(video: PyAVVideo) -> bool:
+def _has_plain_pictures(video: PyAVVideo) -> bool:
+    """Whether the first picture, which speaks for all, is progressive and upright."""
     try:
         _, picture = next(video.pictures([0]))
     except FramesRecountedError:
         return False
-    return display_matrix(picture) is None
+    return display_matrix(picture) is None and not picture.interlaced_frame
 
 
 class _DecordVideo:

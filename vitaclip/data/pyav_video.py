@@ -153,20 +153,22 @@ class PyAVVideo:
             raise FramesRecountedError from error
 
     def _of_spans(self, timeline: Timeline, wanted: Mapping[int, int]) -> Iterator[tuple[int, Any]]:
-        unwanted = "NONREF" if self._context.name in SKIPPING_CODECS else "DEFAULT"
+        needed = wanted.keys() | timeline.witnesses(wanted)
         packets = self._numbered_packets()
         position = 0
-        for first, last in timeline.spans(wanted):
+        for first, last in timeline.spans(needed):
             span = itertools.islice(packets, first - position, last - position + 1)
-            for place, picture in self._checked(timeline, first, self._decode(span, wanted, unwanted)):
+            for place, picture in self._checked(timeline, first, self._decode(span, needed)):
                 if place in wanted:
                     yield wanted[place], picture
             position = last + 1
 
-    def _decode(self, packets: Iterator[Any], wanted: Container[int], unwanted: str) -> Iterator[Any]:
+    def _decode(self, packets: Iterator[Any], needed: Container[int]) -> Iterator[Any]:
+        """The pictures of the needed packets, and of those that others refer to."""
+        others = "NONREF" if self._context.name in SKIPPING_CODECS else "DEFAULT"
         self._context.flush_buffers()
         for packet in packets:
-            self._context.skip_frame = "DEFAULT" if packet.pts in wanted else unwanted
+            self._context.skip_frame = "DEFAULT" if packet.pts in needed else others
             yield from self._context.decode(packet)
         yield from self._context.decode(None)
 

@@ -11,7 +11,7 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 # packets: as far apart as encoders that reorder put the pictures that others refer to
@@ -48,6 +48,31 @@ class Timeline:
             ranks[place] = rank
         return ranks
 
+    @cached_property
+    def newest(self) -> list[int]:
+        """By place: the largest rank up to there."""
+        return list(accumulate(self.ranks, max))
+
+    @cached_property
+    def depth(self) -> int:
+        """How many packets at most come before one in the file and after it in the display."""
+        return max(place - rank for rank, place in enumerate(self.places))
+
+    @cached_property
+    def _doubtful(self) -> list[bool]:
+        """By place: whether a packet says that the next one is shown next, where it might be shown before.
+
+        That is so of packets that are the newest to be shown and, where pictures between them refer to each other, of
+        all. Without reordering nothing comes out in another order.
+        """
+        pairs = zip(self.ranks, self.newest, self.ranks[1:], strict=False)
+        says_so = [rank + 1 == after and (rank == newest or self.depth > 1) for rank, newest, after in pairs]
+        return [self.depth > 0 and doubt for doubt in (*says_so, False)]
+
+    def witnesses(self, wanted: Iterable[int]) -> set[int]:
+        """Packets that come out before a wanted one if its time lies. All others that could are decoded anyway."""
+        return {place + 1 for place in wanted if self._doubtful[place]}
+
     def spans(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
         """The runs of packets to decode, (first, last) places: from key frames to wanted packets."""
         keys = [place for place, packet in enumerate(self.packets) if packet.is_key]
@@ -60,28 +85,34 @@ class Timeline:
         return spans
 
     def _start(self, keys: Sequence[int], place: int) -> int:
-        """The key frame to decode from. One shown later does not start the group (open groups of pictures)."""
+        """The key frame to decode from.
+
+        One shown later does not start the group (open groups of pictures). A doubtful one does not either: pictures
+        that should come out before it need those before it.
+        """
         before = reversed(keys[: bisect.bisect_right(keys, place)])
-        return next(key for key in before if self.ranks[key] <= self.ranks[place])
+        starts = (key for key in before if self.ranks[key] <= self.ranks[place] and not self._doubtful[key])
+        return next(starts, 0)
 
 
 def timeline_of_times(packets: Sequence[Packet], reorder_depth: int) -> Timeline | None:
     """The timeline that the packets' times tell, or None where they cannot be right.
 
-    They are right if each packet has its own, if the first packet, which must be a key frame, is the first shown (a
-    cut open group of pictures begins with pictures that will not decode), and if they reorder packets as the decoder
-    will: by up to ``reorder_depth``, and never by nothing for long (some of a joined file's parts may lie).
+    They are right if each packet has its own; if the first packet is a key frame and the first shown (a cut open group
+    of pictures begins with pictures that will not decode); if what precedes a key frame in the file precedes it in the
+    display; and if they reorder packets as the decoder will: by up to ``reorder_depth``, and never by nothing for long
+    (a part of a file may lie).
     """
     times = [packet.time for packet in packets if packet.time is not None]
     if len(set(times)) < len(packets):
         return None
-    places = sorted(range(len(packets)), key=times.__getitem__)
-    depth = max(place - rank for rank, place in enumerate(places))
-    is_reordered = depth > 0 and _longest_straight_run(places) <= MAX_STRAIGHT
-    is_plausible = depth <= reorder_depth and (is_reordered or reorder_depth == 0)
-    if places[0] != 0 or not packets[0].is_key or not is_plausible:
-        return None
-    return Timeline(packets, places)
+    timeline = Timeline(packets, sorted(range(len(packets)), key=times.__getitem__))
+    keys = [place for place, packet in enumerate(packets) if packet.is_key]
+    is_grouped = all(timeline.newest[key] == timeline.ranks[key] for key in keys)
+    is_reordered = timeline.depth > 0 and _longest_straight_run(timeline.places) <= MAX_STRAIGHT
+    is_reordered_alike = timeline.depth <= reorder_depth and (is_reordered or reorder_depth == 0)
+    is_started = packets[0].is_key and timeline.ranks[0] == 0
+    return timeline if is_started and is_grouped and is_reordered_alike else None
 
 
 def _longest_straight_run(places: Sequence[int]) -> int:
