@@ -13,6 +13,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError, VitaClipError
+from vitaclip.terminal import Terminal, print_error, show_warnings
 
 
 def run(
@@ -21,11 +22,12 @@ def run(
     arguments: Sequence[str] | None,
 ) -> int:
     """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    show_warnings()
     try:
         options = parser.parse_args(arguments)
-        action(options, Console())
+        action(options, Terminal())
     except VitaClipError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        print_error(error)
         return 2 if isinstance(error, InputError) else 1
     return 0
 
@@ -47,7 +49,7 @@ def parse_trial(reference: str) -> tuple[str, int]:
 
 def warn(text: str) -> None:
     """One line beside the output, which stays what scripts read."""
-    Console(stderr=True).print(text, style="yellow", markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(text, style="yellow", soft_wrap=True)
 
 
 def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
@@ -66,4 +68,4 @@ def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
 
 def print_json(console: Console, value: object) -> None:
     """Prints a value for scripts."""
-    console.print(json.dumps(value, indent=1, allow_nan=False), markup=False, highlight=False, soft_wrap=True)
+    console.print(json.dumps(value, indent=1, allow_nan=False), soft_wrap=True)

@@ -48,7 +48,6 @@ def _edit(options: argparse.Namespace, console: Console) -> None:
     console.print(
         f"{record.name}: {'paused' if control.paused else 'not paused'}, "
         f"{control.num_trials} trials, {len(control.points)} extra points",
-        highlight=False,
     )
 
 

@@ -142,7 +142,7 @@ def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) 
     try:
         check_tracking(uri)
     except InputError as error:
-        console.print(f"not logged to MLflow: {error}", markup=False, soft_wrap=True, style="yellow")
+        console.print(f"not logged to MLflow: {error}", soft_wrap=True, style="yellow")
     else:
         Tracker(uri, record).log_scores(numbers)
 

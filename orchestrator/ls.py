@@ -48,7 +48,7 @@ def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> Non
         return
     console.print(trials_table(config, results))
     for line in code_lines(results):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     finished = {result.number for result in results}
     open_trials = [str(trial.number) for trial in trials if trial.number not in finished]
     if open_trials:

@@ -76,13 +76,13 @@ def _report(options: argparse.Namespace, console: Console) -> None:
         command.warn(f"left out: {problem}")
     folder: Path = options.output or Path("reports") / options.study
     write_report(data, folder)
-    console.print(f"{folder / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"{folder / 'report.html'}", soft_wrap=True)
     try:
         uri = Settings().tracking_uri
         check_tracking(uri)
         logged = Tracker(uri, record).log_report(folder)
     except VitaClipError as error:
-        console.print(f"not logged to MLflow: {error}", markup=False, soft_wrap=True)
+        console.print(f"not logged to MLflow: {error}", soft_wrap=True)
     else:
         console.print("logged to the study's run in MLflow" if logged else "MLflow has no run of this study")
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from orchestrator import command
 from orchestrator.storage.records import flatten
 from orchestrator.storage.study_record import StudyRecord
+from vitaclip.terminal import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def _show(options: argparse.Namespace, console: Console) -> None:
     if "/" in options.what:
         study, number = command.parse_trial(options.what)
         if options.log:
-            print(command.open_study(study).log(number), end="")
+            print(shown(command.open_study(study).log(number)), end="")
             return
         _show_trial(command.open_study(study), number, console, as_json=options.json)
     else:

@@ -22,6 +22,7 @@ from orchestrator.search.search_space import resolve
 from orchestrator.settings import Settings
 from orchestrator.yaml_file import load_study
 from vitaclip.errors import InputError, VitaClipError
+from vitaclip.terminal import Terminal, print_error, show_warnings
 
 if TYPE_CHECKING:
     from orchestrator.search.study import Study
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends this process ends it like Ctrl-C
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    show_warnings()
+    console = Terminal(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         config = resolve(load_study(options.file, options.overlay, options.set))
         settings = Settings()
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VitaClipError as error:
         if options.traceback:
             raise
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        print_error(error)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
@@ -74,7 +76,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
         check_settings(settings)
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(console.print, soft_wrap=True)
     with Lease(record.store, config.name, say=say) as lease:
         record.create_or_check(config, provenance(), study_inputs(config))
         if record.info.provenance.get("source_sha256") != code_version().source_sha256:
@@ -126,8 +128,8 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "Ray": settings.ray_address or "started on this machine for the time of the sweep",
     }
     for name, text in lines.items():
-        console.print(f"[bold]{name:>11}[/bold]  ", end="")
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:>11}  ", style="bold", end="")
+        console.print(text, soft_wrap=True)
     console.print(space_table(config))
     console.print("dry run: nothing was started")
 
@@ -171,30 +173,27 @@ def _conclude(
     if study.config.search.num_repeats > 1:
         console.print(points_table(study.config, results))
     for line in code_lines(results):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if study.stop_reason:
-        console.print(f"stopped early: {study.stop_reason}", markup=False)
+        console.print(f"stopped early: {study.stop_reason}")
     for number, error in errors.items():
-        console.print(
-            f"trial {number} has no score: {error}; run the same command to try again", markup=False
-        )
+        console.print(f"trial {number} has no score: {error}; run the same command to try again")
     if lacking := lacking_scores(study.config, results):
         console.print(
             f"ended before the study had {', '.join(lacking)}; to score them: "
             f"python -m orchestrator.evaluate {study.config.name}",
-            markup=False,
             soft_wrap=True,
         )
     if not delivered:
         console.print(
             f"MLflow lacks the latest results; run: python -m orchestrator.sync {study.config.name}"
         )
-    console.print(f"results: {settings.store_uri}/{study.config.name}", markup=False, soft_wrap=True)
+    console.print(f"results: {settings.store_uri}/{study.config.name}", soft_wrap=True)
     uri = without_password(settings.tracking_uri)
     if uri.startswith("http"):
-        console.print(f"compare them: {uri} (experiment {study.config.name})", markup=False, soft_wrap=True)
+        console.print(f"compare them: {uri} (experiment {study.config.name})", soft_wrap=True)
     else:
-        console.print(f"compare them: mlflow ui --backend-store-uri {uri}", markup=False, soft_wrap=True)
+        console.print(f"compare them: mlflow ui --backend-store-uri {uri}", soft_wrap=True)
     return 1 if errors or all(result.state == "failed" for result in results) else 0
 
 

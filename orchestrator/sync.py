@@ -33,7 +33,6 @@ def _sync(options: argparse.Namespace, console: Console) -> None:
         tracker.stop()
         console.print(
             f"{name}: {len(record.trials())} trials are in MLflow at {without_password(uri)}",
-            markup=False,
         )
 
 

@@ -18,15 +18,17 @@ from vitaclip.errors import DataError, InputError, VitaClipError
 from vitaclip.model.clip_weights import convert_clip_weights
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.released_checkpoint import export_checkpoint, import_checkpoint
+from vitaclip.terminal import print_error, show_warnings, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    show_warnings()
     try:
         args = _parser().parse_args(arguments)
         args.run(args)
     except VitaClipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2 if isinstance(error, InputError) else 1
     return 0
 
@@ -69,7 +71,7 @@ def _predict(args: argparse.Namespace) -> None:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
     else:
         for prediction in predictions:
-            print(_table(prediction))
+            print(shown(_table(prediction)))
     broken = [prediction.error for prediction in predictions if prediction.error is not None]
     if broken:
         raise DataError(f"{len(broken)} of {len(predictions)} videos cannot be read: {'; '.join(broken)}")

@@ -18,6 +18,7 @@ from orchestrator.config import Scalar, StudyConfig
 from orchestrator.display.tally import RunningTrial, Tally
 from orchestrator.evaluation.ranking import best_first, pareto_set
 from orchestrator.storage.records import TrialRecord, TrialResult
+from vitaclip.terminal import shown
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -79,7 +80,7 @@ class Progress(Tally):
 
     def _say(self, line: str, *, always: bool = False) -> None:
         if always or not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
             self._last_line = time.monotonic()
 
     def render(self) -> Group:
@@ -87,7 +88,7 @@ class Progress(Tally):
         lines = [self._line(running) for _, running in sorted(self.running.items())]
         waiting = f", benchmarks of {len(self.scoring)} under way" if self.scoring else ""
         total = f"{self._config.name}: {self.ended.total()}/{self._num_trials()} trials finished{waiting}"
-        return Group(*lines, Text(total, style="bold"))
+        return Group(*lines, Text(shown(total), style="bold"))
 
     def _line(self, running: RunningTrial) -> Text:
         trial, metrics = running.trial, running.metrics
@@ -98,8 +99,10 @@ class Progress(Tally):
         else:
             clock = f"{time.monotonic() - running.started:.0f} s"
         return Text(
-            f"  trial {trial.number}  epoch {epoch}/{trial.last_epoch}{value}  {clock}  "
-            f"{format_params(trial.params)}",
+            shown(
+                f"  trial {trial.number}  epoch {epoch}/{trial.last_epoch}{value}  {clock}  "
+                f"{format_params(trial.params)}"
+            ),
             no_wrap=True,
             overflow="ellipsis",
         )

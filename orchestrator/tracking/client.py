@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
+import posixpath
+import re
 import socket
 import textwrap
 from collections.abc import Mapping
@@ -25,6 +28,8 @@ from orchestrator.settings import without_password
 from orchestrator.tracking.database import ensure_database
 from vitaclip.errors import InputError
 
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
+_LONGEST_NAME = 250
 _ADVICE = (
     "start the server, correct MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, "
     "..._SERVER_CERT_PATH), or unset it to use the local mlflow.db"
@@ -72,8 +77,21 @@ def metric_rows(metrics: Mapping[str, float], step: int, timestamp_ms: int) -> l
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """MLflow keeps text: strings as they are, all else as JSON spells it."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    """MLflow keeps text: strings as they are, all else as JSON spells it; under names that it takes."""
+    return {
+        allowed_name(key): value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+    }
+
+
+def allowed_name(name: str) -> str:
+    """The name, with ``_`` for what MLflow takes in no name; different names stay different."""
+    kept = _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
+    if posixpath.normpath(kept) != kept or kept.startswith(
+        (".", "/")
+    ):  # MLflow takes them for paths, and unique ones
+        kept = kept.replace("/", "_").strip(".") or "_"
+    return kept if kept == name else f"{kept[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def present(values: Mapping[str, Scalar]) -> dict[str, str]:

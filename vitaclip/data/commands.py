@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -23,9 +22,10 @@ from vitaclip.data.loader import eval_batches, train_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.data.prepare import PrepareParameters, prepare
 from vitaclip.errors import DataError, InputError
+from vitaclip.terminal import Terminal, shown
 
 MAX_LISTED = 20  # broken files that a report names
-_console = Console(stderr=True)
+_console = Terminal(stderr=True)
 
 Subparsers = argparse._SubParsersAction  # argparse offers no public name for what add_subparsers returns
 
@@ -122,7 +122,7 @@ def _print_check(splits: dict[str, Manifest], reports: Sequence[FileReport]) -> 
     for split, manifest in splits.items():
         found = [by_path[clip.path] for clip in manifest.clips]
         table.add_row(split, str(len(manifest.classes)), *_check_cells(found, len(manifest.missing)))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _check_cells(reports: Sequence[FileReport], num_unlisted: int) -> list[str]:
@@ -166,7 +166,7 @@ def _prepare(args: argparse.Namespace) -> None:
     print(
         f"{num_new} videos prepared, {len(results) - num_new - len(broken)} were ready, {len(broken)} broken"
     )
-    print(f"train on them with {root_variable(args.dataset)}={args.out}")
+    print(shown(f"train on them with {root_variable(args.dataset)}={args.out}"))
     if broken:
         raise DataError(
             f"{args.dataset}: {len(broken)} of {len(results)} videos are broken:{_listed(broken)}"
@@ -195,7 +195,7 @@ def _show(args: argparse.Namespace) -> None:
     rows_3THW = {"test": test, **{f"train {i}": draw for i, draw in enumerate(draws)}}
     strips = {name: video.permute(1, 2, 3, 0).numpy() for name, video in rows_3THW.items()}
     _write_picture(strips, f"{manifest.classes[clip.label]}  ({Path(clip.path).name})", args.out)
-    print(args.out)
+    print(shown(str(args.out)))
 
 
 def _write_picture(strips_THWC: dict[str, np.ndarray], title: str, path: Path) -> None:
