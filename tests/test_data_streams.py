@@ -41,6 +41,7 @@ OTHERS = {
     "thumbnails": Track("mjpeg", pictures(4, 240, 320), Disposition.timed_thumbnails),
     "unflagged thumbnails": Track("mjpeg", pictures(4, 240, 320)),
     "preview": Track("mjpeg", pictures(NUM_FRAMES, 32, 40), Disposition.default),
+    "small copy": Track("libx264", pictures(NUM_FRAMES, 32, 40), Disposition.default),
     "short preview": Track("libx264", pictures(NUM_FRAMES // 3, 64, 80), Disposition.default),
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import asdict
 
 import av
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from tests.data_videos import moving_frames, whole_file, write_packets, write_video
 from vitaclip.data import decode
-from vitaclip.data.check import check_file
+from vitaclip.data.check import check_file, check_files
 from vitaclip.data.decode import decode_frames, open_pyav, read_frames, video_info
 from vitaclip.data.prepare import PrepareParameters, encode
 from vitaclip.data.timeline import Packet, timeline_of_times
@@ -314,3 +316,13 @@ def test_check_finds_damage_between_the_ends(tmp_path, codec):
     assert check_file(str(source)).error is None
     path = write_packets(source, tmp_path / "damaged.mkv", damaged(27))
     assert "damaged.mkv" in str(check_file(str(path)).error)
+
+
+def test_a_file_that_an_older_check_called_good_is_looked_at_again(tmp_path):
+    path, ledger = tmp_path / "film.mp4", tmp_path / "check.jsonl"
+    good = check_file(str(write_video(path, moving_frames(12))))
+    ledger.write_text(json.dumps(asdict(good)) + "\n")
+    assert check_files([str(path)], ledger, num_threads=1) == [good]
+    older = {key: value for key, value in asdict(good).items() if key != "check"} | {"codec": "other"}
+    ledger.write_text(json.dumps(older) + "\n")
+    assert check_files([str(path)], ledger, num_threads=1) == [good]

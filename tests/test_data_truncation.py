@@ -61,6 +61,19 @@ def test_every_frame_is_found_wherever_times_begin(
         assert np.abs(found - expected[draw]).max() <= (0 if decoder == "pyav" else 2)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("start", [-0.6, -0.2, 0.3])
+def test_decord_agrees_where_pictures_are_not_reordered_either(tmp_path, suffix, start):
+    plain = write_video(tmp_path / "plain.mp4", moving_frames(NUM_FRAMES), options={"g": "12", "bf": "0"})
+    path = write_packets(
+        plain, tmp_path / f"early.{suffix}", shifted(start), options={"avoid_negative_ts": "disabled"}
+    )
+    expected = whole_file(path)
+    for draw in ([0], [1, 20, 33]):
+        found = decode_frames(path, draw, decoder="decord").astype(int)
+        assert np.abs(found - expected[draw]).max() <= 2
+
+
 def test_a_plain_file_is_read_by_decord_itself(source):
     with decode.open_video(source, "decord") as video:
         assert type(video).__name__ == "_DecordVideo"
@@ -137,6 +150,16 @@ def test_even_the_last_bytes_are_missed(tmp_path, suffix, share):
     path = write_video(tmp_path / f"whole.{suffix}", moving_frames(NUM_FRAMES, 96, 128), encoder)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(DataError, match=r"holds \d+ of its \d+ bytes: truncated"):
+        decode_frames(path, [0])
+
+
+def test_an_flv_that_ends_between_two_tags_is_too_short(tmp_path):
+    path = write_video(tmp_path / "cut.flv", moving_frames(NUM_FRAMES), "flv")
+    data, end = path.read_bytes(), 13  # past the header
+    while end < len(path.read_bytes()) // 2:
+        end += 11 + int.from_bytes(data[end + 1 : end + 4], "big") + 4
+    path.write_bytes(data[:end])
+    with pytest.raises(DataError, match=r"holds \d\.\d+ of its 2\.\d+ seconds: truncated"):
         decode_frames(path, [0])
 
 
