@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,3 +31,36 @@ def test_a_folder_whose_owner_is_being_written_is_left_alone(
     with scratch_folder() as folder:
         assert folder.is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+SEMAPHORES = """
+import multiprocessing, sys
+from multiprocessing.resource_tracker import _resource_tracker
+locks = [multiprocessing.get_context("spawn").Lock() for _ in range(3)]
+print(_resource_tracker._pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="named semaphores are no files here")
+def test_semaphores_of_the_dead_go_and_those_of_the_living_stay() -> None:
+    def semaphores() -> set[str]:
+        return {path.name for path in Path("/dev/shm").glob("sem.mp-*")}
+
+    before = semaphores()
+    command = [sys.executable, "-c", SEMAPHORES]
+    dead, living = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    for holder in (dead, living):
+        assert holder.stdout is not None
+        tracker = int(holder.stdout.readline())
+        if holder is dead:
+            os.kill(tracker, signal.SIGKILL)  # it would remove them itself
+            dead.kill()
+            dead.wait()
+    assert len(semaphores() - before) == 6
+    reap_scratch()
+    assert len(semaphores() - before) == 3
+    living.communicate("")
+    assert semaphores() <= before

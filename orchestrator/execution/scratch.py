@@ -21,6 +21,7 @@ import psutil
 _PREFIX = "vitaclip-"
 _OWNER_FILE = "owner.json"
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
+_SHARED_MEMORY = Path("/dev/shm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,6 +52,29 @@ def reap_scratch() -> None:
             owner = json.loads((folder / _OWNER_FILE).read_text())
             if is_local(owner) and not is_alive(owner):
                 _remove(folder)
+    _reap_semaphores()
+
+
+def _reap_semaphores() -> None:
+    """Removes the named semaphores of Python's ``multiprocessing`` that no process has any more.
+
+    Their names are random: whoever does not hold one already never finds it. The process that removes them at their
+    owner's end may have been killed too.
+    """
+    orphans = {}
+    for path in _SHARED_MEMORY.glob("sem.mp-*"):
+        with suppress(OSError):
+            if path.stat().st_uid == os.getuid():
+                orphans[path.stat().st_ino] = path
+    if not orphans:
+        return
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):  # it has ended, or is another user's
+            for line in maps.read_text().splitlines():
+                if f"{_SHARED_MEMORY}/sem." in line:
+                    orphans.pop(int(line.split()[4]), None)
+    for path in orphans.values():
+        path.unlink(missing_ok=True)
 
 
 def this_process() -> dict[str, Any]:
