@@ -101,3 +101,31 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
     assert untimed([histories[survivor.number][0], histories[survivor.number + 2][0]]) == untimed(
         list(alone[:2])
     )
+
+
+class WorkerLostError(Exception):
+    """As when a worker's process ends; what it published stays."""
+
+
+@pytest.mark.parametrize("ended_by", ["generation", "bar"])
+def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
+    config: StudyConfig, tmp_path: Path, ended_by: str
+) -> None:
+    record = StudyRecord(LocalStore(tmp_path / "store"), config.name)
+    record.create_or_check(config, PROVENANCE)
+    trial = Study(config, record).next_trial()
+    assert isinstance(trial, TrialRecord)
+    job = Job(record.store.uri, record.name, 0)
+    if ended_by == "bar":
+        job = Job(record.store.uri, record.name, 1)
+        record.write_trial(trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}}))
+
+    def lose_worker(_: dict[str, float]) -> None:
+        raise WorkerLostError
+
+    with pytest.raises(WorkerLostError):
+        train_worker(job, lose_worker)
+    wanted = record.history(job.number)
+    train_worker(job, lambda metrics: pytest.fail(f"trained on: {metrics}"))
+    assert [metrics["epoch"] for metrics in wanted] == [1]
+    assert record.history(job.number) == wanted

@@ -17,14 +17,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor, distributed
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import drop_optimizer, load_model, load_optimizer, read_history, read_info
-from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.checkpoint import (
+    adopt_checkpoint,
+    drop_optimizer,
+    load_model,
+    load_optimizer,
+    read_history,
+    read_info,
+)
+from vitaclip.config import BackboneConfig, EvalConfig, OptimizerConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
-from vitaclip.optimizer import build_optimizer
+from vitaclip.optimizer import build_optimizer, learning_rate
 from vitaclip.predict import VideoPrediction, predict
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
@@ -220,6 +227,59 @@ def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path:
     assert len(result.history) == 1
     assert result.history[0]["val/top1"] == clip.top1
     assert result.history[0]["val/loss"] == pytest.approx(clip.loss, rel=1e-6)
+
+
+def state_of(model: VitaCLIP) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.learned_state().items()}
+
+
+@pytest.mark.parametrize("epochs", [3, 2, 0], ids=["all are done", "more are done", "none are wanted"])
+def test_a_finished_training_taken_as_a_start_is_validated_and_not_trained_on(
+    config: TrainConfig, tmp_path: Path, epochs: int
+) -> None:
+    parent = fit(config, on_epoch_end=Saver(tmp_path))
+    child = config.model_copy(
+        update={"epochs": epochs, "optimizer": config.optimizer.model_copy(update={"lr": 0.5})}
+    )
+    start = tmp_path / "3"
+    adopt_checkpoint(start, child)
+    found = fit(child, resume_from=start)
+    (metrics,) = found.history
+    assert metrics["epoch"] == 3
+    assert metrics["val/loss"] == parent.history[-1]["val/loss"]
+    assert not metrics.keys() & {"lr", "train/loss", "data/broken", "time/clips_per_s"}
+    wanted = state_of(parent.model)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in state_of(found.model).items())
+
+
+def test_a_parent_with_epochs_left_to_do_trains_these_and_no_more(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path))
+    adopt_checkpoint(tmp_path / "2", config)
+    found = fit(config, resume_from=tmp_path / "2")
+    assert without_times(list(found.history)) == without_times(list(whole.history[2:]))
+
+
+def test_resuming_a_finished_training_does_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path))
+    ends: list[EpochEnd] = []
+    assert fit(config, resume_from=tmp_path / "3", on_epoch_end=ends.append).history == whole.history
+    assert ends == []
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("warmup_steps", [0, 3, 10, 25])
+def test_the_learning_rate_stays_where_its_schedule_ended(schedule: str, warmup_steps: int) -> None:
+    config = OptimizerConfig.model_validate(
+        {"lr": 0.1, "lr_schedule": schedule, "warmup_steps": warmup_steps}
+    )
+    rates = [learning_rate(config, step, 10) for step in range(60)]
+    risen = rates[: max(1, warmup_steps)]
+    assert risen == sorted(risen)
+    after = rates[max(1, warmup_steps) - 1 :]
+    assert after == sorted(after, reverse=True)
+    assert after[-1] == (0.1 if schedule == "constant" else 0.0)
 
 
 def test_scores_of_several_checkpoints_in_one_pass(config: TrainConfig, tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def drop_optimizer(folder: Path) -> None:
 def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
     """Makes another training's checkpoint the start of this one: its weights and place, but an own history.
 
-    The two configs may differ in the optimizer's settings; the model must be the same.
+    The two configs may differ in the optimizer's settings; the model must be the same. If the other training has done
+    all of this one's epochs, ``fit`` only validates it.
     """
     info = read_info(folder)
     progress = info.progress.model_copy(update={"history": (), "curve": ()})

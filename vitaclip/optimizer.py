@@ -27,13 +27,16 @@ def build_optimizer(model: VitaCLIP, config: OptimizerConfig) -> torch.optim.Ada
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
-    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then the schedule."""
+    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then the schedule.
+
+    It stays where it ended: a cosine would rise again past its last step.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.lr_schedule == "constant":
         return config.lr
     progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def accumulate_gradients(

@@ -91,8 +91,9 @@ def fit(
     (of its last step), ``data/broken``, and with ``data.development`` set ``development/top1`` and
     ``development/top5``, zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``,
     ``time/clips_per_s``, and of this worker ``time/data_wait_s``, how long it waited for batches, and
-    ``time/cache_hit_rate``, the share of clips that came out of the frame cache. With ``epochs: 0`` nothing is trained
-    and the untrained model is validated once, as epoch 0.
+    ``time/cache_hit_rate``, the share of clips that came out of the frame cache. Where no epoch is left to train and
+    none was validated (``epochs: 0``, or another training's checkpoint whose epochs are all done), the model is
+    validated once as it is, as the last epoch done.
 
     When memory runs out in a step, its micro-batches are halved (the same step up to rounding), and the metric
     ``micro_batch_size`` says so from then on.
@@ -115,7 +116,7 @@ def fit(
     run = _start(config, resume_from)
     while run.progress.epoch < config.epochs or not run.progress.history:
         run.started = time.perf_counter() - run.progress.elapsed_s
-        loading = _train_epoch(run, should_stop) if config.epochs else {}
+        loading = _train_epoch(run, should_stop) if run.progress.epoch < config.epochs else {}
         metrics = _validate(run) | loading | run.epoch_metrics()
         run.finish_epoch(metrics)
         on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
@@ -155,8 +156,10 @@ class _Run:
     @property
     def lr(self) -> float:
         """The learning rate of the next optimiser step."""
-        num_steps = self.config.epochs * self.steps_per_epoch
-        return learning_rate(self.config.optimizer, self.global_step, num_steps)
+        return self._lr(self.global_step)
+
+    def _lr(self, step: int) -> float:
+        return learning_rate(self.config.optimizer, step, self.config.epochs * self.steps_per_epoch)
 
     def finish_step(self, loss: float, broken: Mapping[int, str]) -> None:
         self._note_broken(broken)
@@ -183,15 +186,14 @@ class _Run:
         self.progress = self.progress.model_copy(update={"broken": tuple(sorted(broken))})
 
     def epoch_metrics(self) -> EpochMetrics:
-        """Metrics of the training half of the epoch under way; none of its losses if nothing was trained."""
-        steps, seconds = self.progress.step, time.perf_counter() - self.started
-        epoch = self.progress.epoch + (1 if self.config.epochs else 0)
-        metrics: EpochMetrics = {"epoch": epoch, "time/epoch_s": seconds}
-        if steps:
+        """Metrics of the training half of the epoch under way; none of its losses if no epoch was left to train."""
+        is_trained = self.progress.epoch < self.config.epochs
+        seconds = time.perf_counter() - self.started
+        metrics: EpochMetrics = {"epoch": self.progress.epoch + is_trained, "time/epoch_s": seconds}
+        if is_trained:
+            steps = self.progress.step
             metrics["train/loss"] = self.progress.loss_sum / steps
-            metrics["lr"] = learning_rate(
-                self.config.optimizer, self.global_step - 1, self.config.epochs * self.steps_per_epoch
-            )
+            metrics["lr"] = self._lr(self.global_step - 1)
             metrics["data/broken"] = len(self.progress.broken)
             metrics["time/clips_per_s"] = steps * self.config.batch_size / seconds
         if self.progress.micro_batch_size is not None:

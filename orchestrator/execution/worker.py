@@ -18,13 +18,14 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.config import Objective
 from orchestrator.search.schedulers import falls_short
 from orchestrator.storage.attempts import Attempt
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
-from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint
+from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint, read_history
 from vitaclip.distributed import gather_from_workers, rank_and_world_size
 from vitaclip.errors import VitaClipError
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
@@ -80,10 +81,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         log.save()
         report(end.metrics)
         _arm(resources.epoch_timeout_s)
-        if falls_short(end.history, trial.bar, record.objective):
-            raise _EnoughError("falls short of its bar")
-        if trial.last_epoch <= end.epoch < trial.train.epochs:
-            raise _EnoughError("its generation is over")
+        _check_not_enough(trial, end.history, record.objective)
 
     with (
         TrialLog(record, trial.number, attempt.number) as log,
@@ -92,6 +90,8 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
     ):
         resume_from = _fetch_start(record, trial, attempt, Path(folder))
         try:
+            # A worker may have died when its last checkpoint was in the store.
+            _check_not_enough(trial, read_history(resume_from) if resume_from else (), record.objective)
             fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch, should_stop=should_stop)
         except _EnoughError as enough:
             log.add("stop", reason=str(enough))
@@ -99,6 +99,16 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
             _publish(record, trial.number, attempt, stop.progress.history, stop.save, stop.progress.step)
             gather_from_workers([None])  # the first worker to fail would end the one that publishes
             raise PreemptedError(str(stop)) from None
+
+
+def _check_not_enough(trial: TrialRecord, history: Sequence[EpochMetrics], objective: Objective) -> None:
+    """Raises _EnoughError if the trial ends after the last of these epochs, before its schedule does."""
+    if not history:
+        return
+    if falls_short(history, trial.bar, objective):
+        raise _EnoughError("falls short of its bar")
+    if trial.last_epoch <= history[-1]["epoch"] < trial.train.epochs:
+        raise _EnoughError("its generation is over")
 
 
 def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
