@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from huggingface_hub import constants
 from open_clip.model import CLIP, resize_pos_embed
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
 from vitaclip.errors import InputError
+from vitaclip.model import hub
 from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
 from vitaclip.model.vita_clip import VitaCLIP
 
@@ -195,6 +198,25 @@ def test_the_tag_decides_about_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag_config: str(path))
     by_tag = load_backbone(BackboneConfig(name="ViT-B-32", pretrained="openai"))
     assert type(by_tag.clip.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attempts: list[object] = []
+
+    def refuse(address: object, timeout: float) -> None:
+        attempts.append(address)
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    slept: list[float] = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
+    for name, tag in (("ViT-B-32", "openai"), ("ViT-B-32", "laion2b_s34b_b79k")):
+        with pytest.raises(InputError, match="could not be downloaded.*local file"):
+            load_backbone(BackboneConfig(name=name, pretrained=tag))
+    assert (len(attempts), slept) == (2, [])
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_unreachable_weights_are_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
 from vitaclip.config import BackboneConfig
-from vitaclip.errors import InputError, suggest
+from vitaclip.errors import InputError, first_line, suggest
 from vitaclip.model.clip_weights import ClipWeights, StateDict, read_clip_weights
+from vitaclip.model.hub import fetch_weights
 
 QUICKSTART_FOLDER = Path(__file__).parent.parent / "quickstart"
 QUICKSTART_TAG = "quickstart"
@@ -170,11 +171,11 @@ def _tag_config(config: BackboneConfig) -> dict[str, Any]:
 
 def _downloaded(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
     try:
-        return Path(open_clip.download_pretrained(tag_config))
+        return fetch_weights(tag_config)
     except Exception as error:  # huggingface_hub, urllib and OS errors alike: the download did not work
         raise InputError(
             f"backbone.pretrained: the weights '{config.pretrained}' of {config.name} could not be downloaded "
-            f"({type(error).__name__}); give the path of a local file instead"
+            f"({type(error).__name__}: {first_line(error)}); give the path of a local file instead"
         ) from error
 
 
