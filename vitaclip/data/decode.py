@@ -91,11 +91,14 @@ def video_info(path: str | Path, decoder: Decoder = "auto") -> VideoInfo:
 
 
 def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width after scaling down to ``short_side``; smaller frames keep their size."""
-    if short_side is None or min(height, width) <= short_side:
+    """Height and width after scaling down to ``short_side``; smaller frames keep their size.
+
+    The long side is rounded down, as the released code and torchvision do.
+    """
+    shorter = min(height, width)
+    if short_side is None or shorter <= short_side:
         return height, width
-    ratio = short_side / min(height, width)
-    return round(height * ratio), round(width * ratio)
+    return height * short_side // shorter, width * short_side // shorter
 
 
 def scale(frames_NHWC: Frames, short_side: int | None) -> Frames:

@@ -38,7 +38,7 @@ WHOLE_VIDEO_BYTES = 4 << 20  # scaled videos up to this size are decoded and kep
 EVICT_EVERY = 1 / 64  # of the limit: each process checks the cache's size after writing this much
 EVICT_TO = 0.9  # of the limit
 KEEP_FREE_BYTES = 1 << 30  # of the disk, whatever the limit says
-FORMAT = 2  # part of every key: raise it whenever other frames would come out of the same file
+FORMAT = 3  # part of every key: raise it whenever other frames would come out of the same file
 
 _HEADER = struct.Struct("<8sIIII")  # magic, frames in the video, frames stored, height, width
 _MAGIC = b"vcframe\n"

@@ -36,7 +36,7 @@ from vitaclip.errors import DataError
 
 THUMBNAIL = 4  # cells a side: verification compares mean colours, which encoding and scaling leave alone
 MAX_DIFFERENCE = 12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
-FORMAT = 2  # of the records; raise it when prepared videos of older versions should be made again
+FORMAT = 3  # of the records; raise it when prepared videos of older versions should be made again
 
 
 @dataclass(frozen=True)
