@@ -147,7 +147,7 @@ def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> 
 def _score(record: StudyRecord, number: int) -> BenchmarkScore:
     split = SplitScore(
         split="zero_shot",
-        data=DataIdentity(num_classes=2, num_clips=2, classes="", labels="", sizes=""),
+        data=DataIdentity(num_classes=2, num_clips=2, classes="", labels="", files=""),
         top1=0.5,
         top5=1.0,
         num_broken=0,

@@ -23,7 +23,7 @@ from vitaclip.data.identity import DataIdentity
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PROVENANCE = {"git_commit": "abc123", "source_sha256": "def456"}
-TRAIN_DATA = DataIdentity(num_classes=3, num_clips=9, classes="c" * 16, labels="1" * 16, sizes="5" * 16)
+TRAIN_DATA = DataIdentity(num_classes=3, num_clips=9, classes="c" * 16, labels="1" * 16, files="5" * 16)
 INPUTS = StudyInputs(data={"quickstart/train": TRAIN_DATA}, backbones={"tiny": "0" * 64})
 ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 

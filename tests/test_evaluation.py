@@ -129,7 +129,7 @@ def test_scores_of_other_data_are_never_mixed(
     monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
     score_trials(record, [2], benchmark)  # a copy is the same data
     shutil.copy(tmp_path / "data/val_1.mp4", tmp_path / "data/val_0.mp4")
-    with pytest.raises(InputError, match="other data of motions/val: its files have other sizes"):
+    with pytest.raises(InputError, match="other data of motions/val: its files have other sizes or content"):
         score_trials(record, [0, 1], benchmark)
     assert record.scores(1) == []
     assert score_trials(record, [0], benchmark)  # what is there needs no data

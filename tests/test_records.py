@@ -124,7 +124,7 @@ def test_a_study_goes_on_with_more_trials_but_not_another_question(record: Study
             r"quickstart/train: its classes are others \(3 were recorded, found 4\)",
         ),
         ({"labels": "2" * 16}, "quickstart/train: its clips or labels are others"),
-        ({"sizes": "6" * 16}, "quickstart/train: its files have other sizes"),
+        ({"files": "6" * 16}, "quickstart/train: its files have other sizes or content"),
     ],
 )
 def test_a_study_goes_on_with_its_own_data_only(
