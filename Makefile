@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test check chaos format mlflow clean
+.PHONY: sweep test check chaos format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
@@ -26,15 +27,20 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: $(VENV)/.installed  ## make the lock again; pins stay unless moved: make lock MOVE="--upgrade-package ray"
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes $(MOVE) \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
 mlflow: $(VENV)/.installed  ## compare the trials in the browser (loopback only)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
-# The lock pins every package; the project itself is installed without looking at dependencies again.
+# The lock pins every package and its files' hashes, and no package's own code runs while it is installed. Nothing else is
+# fetched: the project itself, which has no hash, is built by the locked setuptools.
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install $(QUIETLY) --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install $(QUIETLY) --no-index --no-build-isolation -e .
 	touch $@
 
 clean:

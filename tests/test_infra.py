@@ -200,7 +200,7 @@ def test_every_container_is_unprivileged_and_limited() -> None:
 def test_ray_asks_for_a_token_and_has_the_locks_version() -> None:
     (cluster,) = objects_of(INFRA / "kubernetes/cluster/raycluster.yaml")
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
-    assert f"ray=={cluster['spec']['rayVersion']}\n" in (ROOT / "requirements.lock").read_text()
+    assert f"\nray=={cluster['spec']['rayVersion']} \\\n" in (ROOT / "requirements.lock").read_text()
     compose = objects_of(INFRA / "compose/compose.yaml")[0]
     for name in ("ray-head", "ray-worker"):
         assert compose["services"][name]["environment"]["RAY_AUTH_MODE"] == "token"
