@@ -71,6 +71,79 @@ def test_image_is_given_all_that_it_copies() -> None:
     assert [name for name in allowed if name != "README.md" and not (ROOT / name).exists()] == []
 
 
+# Digests of images
+
+DIGEST = "sha256:" + "5" * 64
+
+
+def image_names(path: Path) -> list[str]:
+    """The images that a file says are to be run or built upon."""
+    return re.findall(r"^(?:FROM|\s*image:) (\S+)", path.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def only_docker(tmp_path: Path) -> dict[str, str]:
+    """An environment whose docker knows of every image one digest, and nothing else."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3" = "buildx imagetools inspect" ] || exit 1\n'
+        f'echo "$4" >> {tmp_path}/asked\necho {DIGEST}\n'
+    )
+    docker.chmod(0o755)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def pinned(environment: dict[str, str]) -> dict[str, str]:
+    """What pin-images.sh adds to .env."""
+    script = INFRA / "compose/pin-images.sh"
+    done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=True)
+    return dict(line.split("=") for line in done.stdout.splitlines())
+
+
+def test_every_image_of_compose_and_its_base_take_a_digest(
+    only_docker: dict[str, str], tmp_path: Path
+) -> None:
+    digests = pinned(only_docker)
+    names = [name for path in [*COMPOSE_FILES, INFRA / "docker/Dockerfile"] for name in image_names(path)]
+    foreign = [name for name in names if name != "vitaclip-orchestrator"]
+    assert len(foreign) == 8
+    plain = set()
+    for name in foreign:
+        tagged, variable = re.fullmatch(r"(\S+:[\w.-]+)\$\{(\w+)-?\}", name).groups()  # type: ignore[union-attr]
+        assert digests[variable] == f"@{DIGEST}"
+        plain.add(tagged)
+    assert set((tmp_path / "asked").read_text().split()) == plain
+    assert digests.keys() == {re.search(r"(\w+)-?\}", name)[1] for name in foreign}  # type: ignore[index]
+    build = objects_of(INFRA / "compose/compose.yaml")[0]["x-ray"]["build"]
+    assert build["args"] == {"PYTHON_DIGEST": "${PYTHON_DIGEST-}"}
+
+
+def test_a_digest_that_cannot_be_looked_up_is_an_error(only_docker: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        pinned(only_docker)
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "aws"])
+def test_the_documented_commands_pin_every_image(
+    only_docker: dict[str, str], tmp_path: Path, folder: str
+) -> None:
+    shutil.copytree(INFRA / folder, tmp_path / "infra" / folder)
+    shell = "\n".join(
+        re.findall(
+            r"^```bash\n(.*?)^```", (INFRA / folder / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        )
+    ).replace("\\\n", "")
+    wanted = r"^(?:digest|repository|own|sed).*"
+    commands = "\n".join(re.findall(wanted, shell, re.MULTILINE))
+    environment = only_docker | {"REGISTRY": "registry.example.com/team"}
+    subprocess.run(["sh", "-euc", commands], cwd=tmp_path, env=environment, check=True)
+    names = [name for path in (tmp_path / "infra").rglob("*.yaml") for name in image_names(path)]
+    assert len(names) == {"kubernetes": 5, "aws": 1}[folder]
+    assert all(re.fullmatch(rf"\S+:[\w.-]+@{DIGEST}", name) for name in names), names
+    assert not any("CHANGE-ME" in name for name in names)
+
+
 # Compose
 
 
