@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -94,6 +95,20 @@ class RayCluster:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def listed(self, kind: str) -> str:
+        """What ``ray list`` shows of a kind of things, with all details."""
+        return self._ray("list", kind, "--address", self.dashboard, "--detail", "--format", "json")
+
+    def processes(self, number: int) -> list[psutil.Process]:
+        """All of a node's."""
+        node = psutil.Process(self._nodes[number].pid)
+        return [node, *node.children(recursive=True)]
+
+    def start_job(self, *arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
+        """``ray job submit``, which goes on until the job has ended."""
+        command = [RAY, "job", "submit", "--address", self.dashboard, *arguments]
+        return subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
 
     def run(self, *arguments: str | Path, timeout_s: float = 1000) -> subprocess.CompletedProcess[str]:
         """``ray job ...`` as a client; never raises on failure."""

@@ -16,6 +16,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL_ACTOR = "ray::ImplicitFunc"  # the titles that Ray gives to processes
 TRAIN_WORKER = "RayTrainWorker"
+GATE_PATH = os.pathsep.join(
+    [str(ROOT / "tests" / "gate"), str(ROOT)]
+)  # the PYTHONPATH of processes that heed gates
 PATIENCE_S = 1200  # for what must happen: only a hang takes as long, however busy the machine is
 
 
@@ -32,7 +35,7 @@ class Gate:
         """For :func:`start_sweep`."""
         return {
             "VITACLIP_TEST_GATE": str(self._gate),
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "gate"), str(ROOT)]),
+            "PYTHONPATH": GATE_PATH,
         }
 
     def close(self, place: str) -> None:

@@ -28,8 +28,9 @@ from orchestrator.execution import RAY_ENVIRONMENT
 from orchestrator.execution.local_ray import local_ray
 from vitaclip.errors import InputError
 
-# Settings that workers share with the driver; credentials are their node's own.
-_FORWARDED = ("VITACLIP_", "S3_", "AWS_REGION", "AWS_DEFAULT_REGION")
+# Settings that workers share with the driver, and all that begins with the prefix; credentials are their node's own.
+_FORWARDED = ("S3_ENDPOINT_URL", "S3_ADDRESSING_STYLE", "AWS_REGION", "AWS_DEFAULT_REGION")
+_FORWARDED_PREFIX = "VITACLIP_"
 _QUESTION = """
 import sys
 from ray._raylet import GcsClient
@@ -126,7 +127,11 @@ def num_cpus() -> int:
 @contextmanager
 def _remote_ray(address: str) -> Iterator[None]:
     check_answers(address)
-    variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
+    }
     variables |= {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
     try:
         ray.init(

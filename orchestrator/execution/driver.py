@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -31,6 +32,10 @@ _ERROR_LINES = 3
 # What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.
 for _module in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
     logging.getLogger(_module).setLevel(logging.CRITICAL)
+# Tune would put the driver's keys into each trial's runtime environment, which Ray logs and its dashboard shows.
+class_cache.ENV_VARS_TO_PROPAGATE -= {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+}
 
 
 def run_study(
