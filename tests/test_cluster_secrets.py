@@ -5,6 +5,8 @@ The head knows MLflow's password, each node has keys of its own for the store, a
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +16,15 @@ import boto3
 import psutil
 import pytest
 import yaml
+from ray.tune.execution import class_cache
 
+from orchestrator.execution import driver
+from orchestrator.execution.cluster import worker_settings
 from tests.mlflow_server import MlflowServer
 from tests.ray_cluster import RayCluster
 from tests.s3_server import S3Server, s3_server
 from tests.sweeps import GATE_PATH, Gate, start_sweep, wait_until
 from tests.test_sweep import STUDY
-
-pytestmark = pytest.mark.slow  # a real cluster of two nodes and two sweeps: about two minutes on two cores
 
 ROOT = Path(__file__).resolve().parents[1]
 # for each place where a secret is planted: a value that is found nowhere else
@@ -105,6 +108,35 @@ def settings(place: Place, folder: str, environment: Mapping[str, str]) -> dict[
     return {**named, **server, "AWS_REGION": "us-east-1", "VITACLIP_STORE": f"s3://secrets/{folder}"}
 
 
+def test_workers_are_given_settings_and_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "VITACLIP_STORE": "s3://secrets/study",
+        "VITACLIP_DATA_MOTIONS": "/videos",
+        "S3_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "S3_ADDRESSING_STYLE": "path",
+        "AWS_REGION": "us-east-1",
+    }
+    secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_SECRET_KEY", "S3_ENDPOINT_URL_KEY"]
+    secret += ["MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"]
+    for name in list(os.environ):
+        if name.startswith(("VITACLIP_", "S3_", "AWS_")):
+            monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for name in secret:
+        monkeypatch.setenv(name, "planted")
+    assert worker_settings() == settings
+
+
+def test_tune_passes_no_credentials_on() -> None:
+    """It would put those into the runtime environment of each trial's actor."""
+    assert class_cache.ENV_VARS_TO_PROPAGATE
+    assert driver.class_cache is class_cache
+    named = [one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("RAY_")]
+    assert not [one for one in named if re.search("AWS|KEY|TOKEN|SECRET|PASSWORD", one)]
+
+
+@pytest.mark.slow  # a real cluster of two nodes: with the other one about two minutes on two cores
 def test_a_job_tells_no_secret(place: Place, workplace: Path) -> None:
     gate, cluster = Gate(workplace, r"/checkpoint\.json$"), place.cluster
     environment = yaml.safe_load((ROOT / "infra/job.yaml").read_text())
@@ -130,6 +162,7 @@ def test_a_job_tells_no_secret(place: Place, workplace: Path) -> None:
     assert_nothing_written_holds(place, workplace)
 
 
+@pytest.mark.slow  # a real cluster of two nodes: with the other one about two minutes on two cores
 def test_a_driver_outside_tells_no_secret(place: Place, workplace: Path) -> None:
     gate, cluster, log = Gate(workplace, r"/checkpoint\.json$"), place.cluster, workplace / "log.txt"
     own = {
@@ -139,16 +172,16 @@ def test_a_driver_outside_tells_no_secret(place: Place, workplace: Path) -> None
         "RAY_ADDRESS": cluster.address,
     }
     environment = {**cluster.environment, **settings(place, "driver", cluster.environment), **own}
-    driver = start_sweep(workplace, log, environment | gate.environment)
-    wait_until(gate.is_reached, driver, log)
+    sweep = start_sweep(workplace, log, environment | gate.environment)
+    wait_until(gate.is_reached, sweep, log)
     assert_no_command_line_holds(place.secrets)
-    assert place.driver_store.secret_key in psutil.Process(driver.pid).environ().values()
+    assert place.driver_store.secret_key in psutil.Process(sweep.pid).environ().values()
     nodes = [process for number in (0, 1) for process in cluster.processes(number)]
     assert psutil.Process(int(gate.reached_by())) in nodes
     secrets = [DRIVER_PASSWORD, DRIVER_USER_INFO, FOREIGN, place.driver_store.secret_key]
     assert_unknown_to(nodes, secrets)
     gate.open()
-    assert driver.wait() == 0, log.read_text()
+    assert sweep.wait() == 0, log.read_text()
     assert_nothing_written_holds(place, workplace)
 
 

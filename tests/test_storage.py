@@ -191,6 +191,21 @@ def test_probe_leaves_nothing(store: Store) -> None:
     assert store.list("") == []
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:planted@bucket/prefix",
+        "s3://planted@bucket",
+        "s3://bucket/prefix?secret_key=planted",
+        "https://key:planted@server/bucket",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(InputError, match="AWS_ACCESS_KEY_ID") as caught:
+        open_store(uri)
+    assert "planted" not in str(caught.value)
+
+
 @pytest.mark.parametrize("uri", ["", "gs://bucket", "s3://", "s3:///prefix"])
 def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(InputError, match=r"allowed|bucket"):

@@ -124,15 +124,21 @@ def num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def _remote_ray(address: str) -> Iterator[None]:
-    check_answers(address)
-    variables = {
+def worker_settings() -> dict[str, str]:
+    """What of this process's environment a cluster's workers are given, for all to see who may use the cluster."""
+    return {
         name: value
         for name, value in os.environ.items()
         if name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
     }
-    variables |= {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
+
+
+@contextmanager
+def _remote_ray(address: str) -> Iterator[None]:
+    check_answers(address)
+    variables = (
+        worker_settings() | {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
+    )
     try:
         ray.init(
             address=address,

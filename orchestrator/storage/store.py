@@ -293,11 +293,17 @@ def open_store(uri: str) -> Store:
     """A store at a local path, a ``file://`` URI or ``s3://bucket/prefix``. Nothing is contacted yet.
 
     Raises:
-        InputError: the URI has another scheme, or names no bucket.
+        InputError: the URI has another scheme, names no bucket, or holds credentials or options.
     """
     from orchestrator.storage.s3_store import S3Store  # it is a Store
 
     parts = urlsplit(uri)
+    # An address is handed to workers, recorded and shown.
+    if parts.scheme and (parts.username is not None or parts.query):
+        raise InputError(
+            f"store {parts.scheme}://...: found a user or options in the address, allowed is s3://bucket/prefix; "
+            "credentials come from AWS's own variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
+        )
     if parts.scheme == "s3":
         if not parts.netloc:
             raise InputError(f"store {uri!r}: found no bucket, allowed is s3://bucket or s3://bucket/prefix")
