@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test check chaos format lock mlflow clean
+.PHONY: sweep test check chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
@@ -22,6 +22,12 @@ check: $(VENV)/.installed
 
 chaos: $(VENV)/.installed  ## the fault matrix: every fault against the same sweep, minutes each
 	$(BIN)/python -m tests.chaos
+
+mutations: $(VENV)/.installed  ## break each promise of the README once, and see a test fail: about ten minutes
+	$(BIN)/python -m tests.mutations
+
+fuzz: $(VENV)/.installed  ## damaged files against everything that reads them (half a minute each, or: --minutes 10)
+	$(BIN)/python -m tests.fuzz
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -102,3 +102,25 @@ def leftovers(folder: Path) -> list[str]:
     """What a sweep whose temporary files go into ``folder`` has left behind: files, and processes' commands."""
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return [*map(str, folder.iterdir()), *(command for command in commands if str(folder) in command)]
+
+
+def check_closed_to_others(driver: subprocess.Popen[bytes]) -> None:
+    """Nobody else reaches a driver's processes, and nobody without its token is answered."""
+    open_to: dict[int, list[Any]] = {}
+    for process in [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]:
+        sockets = process.net_connections("inet")
+        open_to[process.pid] = [one.laddr for one in sockets if one.status == psutil.CONN_LISTEN]
+    addresses = {address.ip for listening in open_to.values() for address in listening}
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, open_to
+    [gcs] = [process for process in psutil.Process(driver.pid).children() if process.name() == "gcs_server"]
+    token = gcs.environ()["RAY_AUTH_TOKEN"]
+    [address] = open_to[gcs.pid]
+    strangers = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}
+    for credentials in strangers:
+        code = (
+            f"import ray; ray._raylet.GcsClient('127.0.0.1:{address.port}').internal_kv_keys(b'', timeout=60)"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=os.environ | credentials, capture_output=True, text=True)
+        assert "AuthenticationError" in done.stderr, done.stderr
+    assert not [p for p in psutil.process_iter() if token in " ".join(p.cmdline())]

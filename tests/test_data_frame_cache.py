@@ -71,8 +71,10 @@ def test_size_and_decoder_are_part_of_the_key(videos, tmp_path):
 
 def test_a_changed_file_is_decoded_again(tmp_path):
     path, cache = tmp_path / "v.mp4", FrameCache(tmp_path / "cache", LIMIT)
-    for seed in (1, 2):
+    for seed, size, changed_at in ((1, 100_000, 1), (2, 100_000, 2), (3, 100_001, 2)):
         write_video(path, moving_frames(12, seed=seed))
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, (changed_at, changed_at))
         read = cache.read(str(path), draw, SIZE, "auto")
         assert not read.hit
         np.testing.assert_array_equal(read.frames, decode_frames(path, DRAW, short_side=SIZE))

@@ -66,13 +66,16 @@ def test_epochs_and_seeds_differ_in_order_and_pixels(manifest):
         assert not torch.equal(first.indices, other.indices)
 
 
-def test_the_same_clip_is_drawn_differently_in_each_epoch(manifest):
-    def clip_of(epoch):
-        found = batches(manifest, config(), epoch=epoch)
-        videos = {int(i): v for batch in found for i, v in zip(batch.indices, batch.video, strict=True)}
-        return videos[0]
+def test_the_same_clip_is_drawn_differently_in_each_epoch_and_with_each_seed(manifest):
+    alone = replace(manifest, clips=manifest.clips[:1])  # at the same place in every epoch
 
-    assert not torch.equal(clip_of(0), clip_of(1))
+    def clip_of(epoch, seed):
+        [batch] = batches(alone, config(batch_size=1, seed=seed), epoch=epoch)
+        return batch.video
+
+    assert torch.equal(clip_of(0, 1), clip_of(0, 1))
+    assert not torch.equal(clip_of(0, 1), clip_of(1, 1))
+    assert not torch.equal(clip_of(0, 1), clip_of(0, 2))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

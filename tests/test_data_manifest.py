@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vitaclip.data.datasets import load_dataset
-from vitaclip.data.manifest import Clip, read_class_list, read_list
+from vitaclip.data.identity import identify
+from vitaclip.data.manifest import Clip, Manifest, read_class_list, read_list
 from vitaclip.errors import InputError
 
 CLASSES = ("brush hair", "carve, slowly", "wave")
@@ -159,6 +160,22 @@ def test_two_files_for_the_same_are_refused(tmp_path, monkeypatch, stem):
     write(tmp_path / f"{stem}.csv", "id,name\n0,wave\n")
     with pytest.raises(InputError, match=rf"{stem}\.txt: found {stem}\.csv too"):
         load_dataset("mine", "train")
+
+
+def test_the_identity_of_data_tells_classes_labels_and_sizes_wherever_the_files_lie(tmp_path):
+    def identity(folder="here", classes=("left", "right"), labels=(0, 1), sizes=(5, 6)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        paths = [tmp_path / folder / f"clip{size}.mp4" for size in (5, 6)]
+        for path, size in zip(paths, sizes, strict=True):
+            path.write_bytes(bytes(size))
+        clips = tuple(Clip(str(path), label) for path, label in zip(paths, labels, strict=True))
+        return identify(Manifest("clips", classes, clips))
+
+    recorded = identity()
+    assert recorded.differences(identity("elsewhere")) == []
+    assert "classes are others" in recorded.differences(identity(classes=("right", "left")))[0]
+    assert "clips or labels are others" in recorded.differences(identity(labels=(1, 0)))[0]
+    assert "other sizes" in recorded.differences(identity(sizes=(5, 7)))[0]
 
 
 def test_a_dataset_without_a_folder(tmp_path, monkeypatch):

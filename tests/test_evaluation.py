@@ -247,6 +247,13 @@ def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
         assert torch.equal(encode("moving_left", "movingRight", "Moving [up]", " MOVING  down"), plain)
 
 
+def test_classes_in_another_order_are_refused(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    turned = tuple(reversed(model.class_names))
+    with pytest.raises(InputError, match=f"first: '{turned[0]}' against '{turned[-1]}'"):
+        candidate(model, turned, "supervised")
+
+
 def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:
     model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
     with torch.no_grad():

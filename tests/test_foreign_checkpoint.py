@@ -285,7 +285,8 @@ def test_the_longest_training_can_be_read_again(good: Path, tmp_path: Path) -> N
         for epoch in range(epochs)
         for step in range(50)
     )
-    progress = Progress(epoch=epochs, history=(metrics,) * epochs, curve=curve)
+    history = tuple({"epoch": epoch, **metrics} for epoch in range(1, epochs + 1))
+    progress = Progress(epoch=epochs, history=history, curve=curve)
     text = info.model_copy(update={"progress": progress}).model_dump_json(indent=1)
     (folder / "checkpoint.json").write_text(text)
     assert read_info(folder).progress.epoch == epochs

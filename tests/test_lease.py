@@ -43,10 +43,12 @@ def as_another_host(store: LocalStore, beat: int = 1) -> None:
 
 
 def test_a_study_is_given_back_and_taken_again(store: LocalStore) -> None:
+    said: list[str] = []
     for _ in range(2):
-        with Lease(store, "study") as lease:
+        with Lease(store, "study", say=said.append, dead_after_s=0.2) as lease:
             lease.check()
     assert newest(store) == "study/leases/000002.json"
+    assert said == []  # nobody waited for a sign of life
 
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_study(store: LocalStore) -> None:

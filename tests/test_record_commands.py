@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,47 @@ def test_a_bad_study_hides_no_other(
     assert "depth/study.json" in captured.err
     assert show.main(["depth"]) == 1
     assert "depth/study.json is no StudyInfo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", [{"val/top1": 0.3}, {"epoch": 0.5}, {"epoch": -1}])
+def test_a_history_without_epochs_is_named(
+    record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: dict[str, float]
+) -> None:
+    train_epochs(record, propose(record, 3), tmp_path / "c", 0.3)
+    folder = Path(record.store.uri) / "depth/trials"
+    [running] = folder.glob("0003/checkpoints/*/*/checkpoint.json")
+    for path, keys in ((folder / "0000/result.json", ()), (running, ("progress",))):
+        content = json.loads(path.read_text())
+        inner = content
+        for key in keys:
+            inner = inner[key]
+        inner["history"] = [entry]
+        path.write_text(json.dumps(content))
+    for number, place in ((0, "0000/result.json"), (3, "epoch-0001/checkpoint.json")):
+        assert show.main([f"depth/{number}"]) == 1
+        message = capsys.readouterr().err
+        assert place in message
+        assert "names no epoch" in message
+        assert "delete" in message
+
+
+def test_a_running_trial_without_times_has_an_outcome(record: StudyRecord, tmp_path: Path) -> None:
+    train_epochs(record, propose(record, 3), tmp_path / "c", 0.3, 0.4, 0.5)
+    for path in (Path(record.store.uri) / "depth/trials/0003").rglob("checkpoint.json"):
+        path.write_text(path.read_text().replace("time/epoch_s", "x"))
+    assert Study(record.info.config, record).outcomes[3].state == "complete"
+
+
+def test_a_checkpoint_without_its_description_is_named(
+    record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_epochs(record, propose(record, 3), tmp_path / "c", 0.3)
+    [path] = (Path(record.store.uri) / "depth/trials/0003").rglob("checkpoint.json")
+    path.unlink()
+    assert show.main(["depth/3"]) == 1
+    assert re.search(r"epoch-0001 has no checkpoint\.json; delete this checkpoint", capsys.readouterr().err)
+    with pytest.raises(StoreError, match=r"has no checkpoint\.json"):
+        Study(record.info.config, record)
 
 
 def test_a_study_with_a_hole_is_refused(record: StudyRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import optuna
@@ -44,6 +45,18 @@ def test_the_page_is_whole_and_loads_nothing(record: StudyRecord, tmp_path: Path
         *("learning_curves.png", "pareto.png", "progress.png", "parallel_coordinates.png"),
         *("importances.png", "slices.png"),
     }
+
+
+def test_data_is_no_html(tmp_path: Path) -> None:
+    tag = "<b onclick=x>"
+    space = {"backbone.pretrained": {"type": "categorical", "choices": [tag, "random"]}}
+    record = new_record(LocalStore(tmp_path / "store"), search_space=space, question=tag, hypothesis=tag)
+    trial = propose(record, 0)
+    result = finish(record, trial, "failed", write=False)
+    record.write_result(result.model_copy(update={"params": {"backbone.pretrained": tag}}))
+    html = page(read_study(record))
+    assert tag not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert html.count(escape(tag)) >= 3
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")

@@ -173,6 +173,23 @@ def test_interrupted_upload_leaves_no_folder(
     assert not store.exists("t/epoch-0001/manifest.json")
 
 
+def test_interrupted_delete_leaves_no_folder(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    delete_keys = type(store)._delete_keys
+
+    def fail_after_first(self: Store, keys: list[str]) -> None:
+        delete_keys(self, keys[:1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store), "_delete_keys", fail_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete("t")
+    with pytest.raises(MissingKeyError):
+        store.download_folder("t/epoch-0001", tmp_path / "out")
+
+
 def test_damage_at_rest_is_found(store: Store, folder: Path, tmp_path: Path) -> None:
     store.upload_folder(folder, "t/epoch-0001")
     store.write_json("t/epoch-0001/checkpoint.json", [])

@@ -228,6 +228,16 @@ def test_the_sampler_is_told_of_failures_and_never_of_a_pruned_trial_as_complete
     assert trials[2].values == [0.5]
 
 
+@pytest.mark.parametrize(("mode", "best"), [("max", 0.9), ("min", 0.1)])
+def test_the_sampler_searches_in_the_direction_of_the_objective(mode: str, best: float) -> None:
+    objectives = [{"metric": "val/loss", "mode": mode}]
+    proposer = Proposer(study_config(search={"num_trials": 3, "objectives": objectives}))
+    for _ in range(3):
+        proposer.ask()
+    proposer.tell([PointOutcome("complete", values=(value,)) for value in (0.5, 0.9, 0.1)])
+    assert proposer.study.best_value == best
+
+
 def curves(*finals: float) -> list[Curve]:
     return [tuple(final * epoch / 9 for epoch in range(1, 10)) for final in finals]
 

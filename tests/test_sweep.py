@@ -6,14 +6,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -30,6 +26,7 @@ from tests.sweeps import (
     TRAIN_WORKER,
     TRIAL_ACTOR,
     Gate,
+    check_closed_to_others,
     leftovers,
     ray_processes,
     start_sweep,
@@ -193,7 +190,7 @@ def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preem
     ray_processes(sweep, TRAIN_WORKER)[0].kill()
     gate.close("/attempt-0002/epoch-0002/")
     wait_until(gate.is_reached, sweep, log)
-    check_network(sweep)
+    check_closed_to_others(sweep)
     ray_processes(sweep, TRAIN_WORKER)[-1].terminate()
     gate.open()
 
@@ -206,28 +203,6 @@ def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preem
     for ours, theirs in zip(result.history, alone, strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
     assert leftovers(Path(tempfile.gettempdir())) == []
-
-
-def check_network(sweep: subprocess.Popen[bytes]) -> None:
-    """Nobody else reaches the sweep's processes, and nobody without its token is answered."""
-    open_to: dict[int, list[Any]] = {}
-    for process in [psutil.Process(sweep.pid), *psutil.Process(sweep.pid).children(recursive=True)]:
-        sockets = process.net_connections("inet")
-        open_to[process.pid] = [one.laddr for one in sockets if one.status == psutil.CONN_LISTEN]
-    addresses = {address.ip for listening in open_to.values() for address in listening}
-    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, open_to
-    [gcs] = [process for process in psutil.Process(sweep.pid).children() if process.name() == "gcs_server"]
-    token = gcs.environ()["RAY_AUTH_TOKEN"]
-    [address] = open_to[gcs.pid]
-    strangers = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}
-    for credentials in strangers:
-        code = (
-            f"import ray; ray._raylet.GcsClient('127.0.0.1:{address.port}').internal_kv_keys(b'', timeout=60)"
-        )
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=os.environ | credentials, capture_output=True, text=True)
-        assert "AuthenticationError" in done.stderr, done.stderr
-    assert not [p for p in psutil.process_iter() if token in " ".join(p.cmdline())]
 
 
 def check_benchmarks(record: StudyRecord) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
@@ -35,6 +35,17 @@ TensorKind = Literal["learned", "optimizer"]
 EpochMetrics = dict[str, float]
 
 
+def _of_an_epoch(metrics: EpochMetrics) -> EpochMetrics:
+    epoch = metrics.get("epoch", -1)
+    if epoch < 0 or epoch % 1:
+        raise ValueError("names no epoch; each entry of a history has the number of one, 0 or more")
+    return metrics
+
+
+# One entry for each epoch done.
+History = tuple[Annotated[EpochMetrics, AfterValidator(_of_an_epoch)], ...]
+
+
 class CurvePoint(NamedTuple):
     """One optimiser step of the training curve."""
 
@@ -52,7 +63,7 @@ class Progress(Config):
     loss_sum: float = 0.0  # of those steps
     broken: tuple[int, ...] = ()  # positions of broken clips that any worker met in the epoch under way
     elapsed_s: float = 0.0  # in the epoch under way, until it was interrupted
-    history: tuple[EpochMetrics, ...] = ()  # one entry for each epoch done
+    history: History = ()
     # about fifty steps of each epoch, of the one under way too
     curve: tuple[CurvePoint, ...] = ()
     grad_scaler: dict[str, int | float] | None = None  # fp16 only

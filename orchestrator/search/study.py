@@ -324,7 +324,7 @@ def _outcome(state: State, history: History, reason: str | None, config: StudyCo
         reason,
         None if state == "failed" else _values(history, config),
         curve(history, config.search.objectives[0]),
-        sum(metrics["time/epoch_s"] for metrics in history),
+        sum(metrics.get("time/epoch_s", 0.0) for metrics in history),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import AwareDatetime, Field, PositiveInt
 
 from orchestrator.config import BenchmarkConfig, Objective, Scalar, StudyConfig
+from vitaclip.checkpoint import History
 from vitaclip.config import BackboneConfig, Config, TrainConfig
 from vitaclip.data.identity import DataIdentity
 from vitaclip.errors import InputError
@@ -85,7 +86,7 @@ class TrialResult(Config):
         None, description="objectives at the best epoch; None: it failed"
     )
     metrics: dict[str, float] = Field({}, description="of the best epoch")
-    history: tuple[dict[str, float], ...] = ()
+    history: History = ()
     best_epoch: int | None = None
     checkpoint: str | None = None
     benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")

@@ -47,7 +47,7 @@ from orchestrator.storage.records import (
 from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError
 from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, Progress, read_info
 from vitaclip.config import Config, describe
-from vitaclip.errors import InputError
+from vitaclip.errors import CheckpointError, InputError
 
 Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP
 
@@ -323,18 +323,30 @@ class StudyRecord:
     def progress(self, number: int) -> Progress:
         """How far the newest checkpoint says that a trial has come."""
         newest = self.newest_checkpoint(number)
-        if newest is None:
-            return Progress()
-        try:
-            return self.checkpoint_info(newest).progress
-        except MissingKeyError:  # pruned a moment ago, because a newer one is there
-            return self.progress(number)
+        while newest is not None:
+            try:
+                return self.checkpoint_info(newest).progress
+            except MissingKeyError:
+                gone, newest = newest, self.newest_checkpoint(number)
+                # else it was pruned a moment ago, because a newer one is there
+                if newest == gone:
+                    raise StoreError(
+                        f"{self.store.uri}: {gone} has no {INFO_FILE}; delete this checkpoint to go back to an "
+                        "earlier one"
+                    ) from None
+        return Progress()
 
     def checkpoint_info(self, key: str) -> CheckpointInfo:
-        """What the checkpoint under ``key`` says of itself, without downloading its tensors."""
+        """What the checkpoint under ``key`` says of itself, without downloading its tensors. Raises CheckpointError."""
         with tempfile.TemporaryDirectory() as folder:
             self.store.read_file(f"{key}/{INFO_FILE}", Path(folder) / INFO_FILE)
-            return read_info(Path(folder))
+            try:
+                return read_info(Path(folder))
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{str(error).replace(folder, f'{self.store.uri}: {key}')}; delete this checkpoint to go back to "
+                    "an earlier one"
+                ) from None
 
     def attempts(self, number: int) -> list[Attempt]:
         """Who worked on a trial, oldest first."""
