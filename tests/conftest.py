@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tests.released_reference import synthetic_record
 from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
+# Ray makes its workers give way to everything else: on a busy machine they would not get on at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
