@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
-from orchestrator.display.figures import read_study
+from orchestrator.display.figures import optuna_study, read_study
 from orchestrator.search.study import Study
 from orchestrator.storage.store import LocalStore, StoreError
 from orchestrator.storage.study_record import StudyRecord
@@ -84,6 +84,20 @@ def test_one_bad_file_is_named_and_hides_no_other(
     assert place.startswith("attempts") or place in str(read_study(record).unreadable)
     with pytest.raises(StoreError, match=r"depth/trials/0000/.*; (delete|restore)"):
         _ = (record.trials(), record.results(), record.scores(0), record.attempts(0))
+
+
+@pytest.mark.parametrize("value", [None, "2026-01-02T03:04:05Z", 99, 1.5, True])
+def test_a_point_outside_the_space_is_left_out_of_a_report(record: StudyRecord, value: object) -> None:
+    path = Path(record.store.uri) / "depth/trials/0000/result.json"
+    content = json.loads(path.read_text())
+    content["params"]["prompts.depth"] = value
+    if value is None:
+        del content["params"]["prompts.depth"]
+    path.write_text(json.dumps(content))
+    data = read_study(record)
+    assert [result.number for result in data.results] == [1, 2]
+    assert "depth/trials/0000/result.json: params" in str(data.unreadable)
+    assert len(optuna_study(data).trials) == 2
 
 
 def test_a_bad_study_hides_no_other(

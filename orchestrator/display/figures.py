@@ -12,11 +12,13 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from orchestrator.config import StudyConfig
 from orchestrator.display.progress import format_params
 from orchestrator.evaluation.ranking import best_first
-from orchestrator.search.search_space import suggest_params
+from orchestrator.search.search_space import check_point, suggest_params
 from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult
 from orchestrator.storage.study_record import Contender, StudyRecord
+from vitaclip.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -63,7 +65,8 @@ class StudyData:
 def read_study(record: StudyRecord) -> StudyData:
     """Everything on record of a study's finished trials."""
     unreadable: list[str] = []
-    results = best_first(record.info.config, record.results(unreadable))
+    config = record.info.config
+    results = best_first(config, _with_whole_points(config, record.results(unreadable), unreadable))
     finished = {result.number for result in results}
     baseline_of = {
         trial.number: Baseline.of(trial.train)
@@ -74,6 +77,27 @@ def read_study(record: StudyRecord) -> StudyData:
     scores = {one: record.scores(one, unreadable) for one in contenders}
     results = [result for result in results if result.number in baseline_of]
     return StudyData(record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable))
+
+
+def _with_whole_points(
+    config: StudyConfig, results: Sequence[TrialResult], unreadable: list[str]
+) -> list[TrialResult]:
+    """The results whose parameters are a point of the search space; the others are noted."""
+    kept = []
+    for result in results:
+        place = f"{config.name}/trials/{result.number:04d}/result.json: params"
+        always = [key for key, distribution in config.search_space.items() if not distribution.when]
+        lacking = [key for key in always if key not in result.params]
+        try:
+            check_point(place, result.params, config)
+        except InputError as error:
+            unreadable.append(str(error))
+        else:
+            if lacking:
+                unreadable.append(f"{place}: lacks {', '.join(lacking)}")
+            else:
+                kept.append(result)
+    return kept
 
 
 def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
