@@ -100,6 +100,18 @@ def test_a_point_outside_the_space_is_left_out_of_a_report(record: StudyRecord, 
     assert len(optuna_study(data).trials) == 2
 
 
+@pytest.mark.parametrize("value", ["2026-01-02T03:04:05Z", 99])
+def test_a_sweep_goes_on_from_points_of_its_space_only(record: StudyRecord, value: object) -> None:
+    path = Path(record.store.uri) / "depth/trials/0000/trial.json"
+    content = json.loads(path.read_text())
+    content["params"]["prompts.depth"] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"trials/0000/trial\.json\.prompts\.depth: found .*outside the search space"
+    ):
+        Study(record.info.config, record)
+
+
 def test_a_bad_study_hides_no_other(
     record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from orchestrator.config import StudyConfig
 from orchestrator.display.progress import format_params
 from orchestrator.evaluation.ranking import best_first
-from orchestrator.search.search_space import check_point, suggest_params
+from orchestrator.search.search_space import check_values, suggest_params
 from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult
 from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.errors import InputError
@@ -89,7 +89,7 @@ def _with_whole_points(
         always = [key for key, distribution in config.search_space.items() if not distribution.when]
         lacking = [key for key in always if key not in result.params]
         try:
-            check_point(place, result.params, config)
+            check_values(place, result.params, config)
         except InputError as error:
             unreadable.append(str(error))
         else:

@@ -264,6 +264,12 @@ def _num_values(distribution: Distribution) -> int:
 
 
 def check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
+    """Raises InputError unless every value of ``point`` lies in the search space, and training takes them together."""
+    check_values(place, point, config)
+    apply(config.train, point)
+
+
+def check_values(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
     """Raises InputError unless every value of ``point`` lies in the search space."""
     for key, value in point.items():
         if key not in config.search_space:
@@ -272,7 +278,6 @@ def check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) ->
             )
         if not _contains(config.search_space[key], value):
             raise InputError(f"{place}.{key}: found {json.dumps(value)}, which lies outside the search space")
-    apply(config.train, point)
 
 
 def _contains(distribution: Distribution, value: Scalar) -> bool:

@@ -19,7 +19,7 @@ from orchestrator.config import Scalar, StudyConfig
 from orchestrator.search import pbt
 from orchestrator.search.sampler import PointOutcome, Proposer
 from orchestrator.search.schedulers import Curve, History, bar, curve, falls_short
-from orchestrator.search.search_space import Params, apply
+from orchestrator.search.search_space import Params, apply, check_values
 from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
 from orchestrator.storage.store import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
@@ -143,6 +143,9 @@ class Study:
             self.finished.add(result.number)
             self.outcomes[result.number] = _recalled(result, self.config)
         for trial in trials:
+            check_values(
+                f"study {self.record.name!r}, trials/{trial.number:04d}/trial.json", trial.params, self.config
+            )
             self._params[trial.number] = trial.params
             if trial.number not in self.finished:
                 self._recall_unfinished(trial)
@@ -239,6 +242,8 @@ class Study:
             return self.config.search.first_points[point]
         tried = [params.items() for params in self._params.values()]
         wanted = self._control.points
+        for wish in wanted:
+            check_values(f"study {self.record.name!r}, control/: points", wish, self.config)
         return next((one for one in wanted if not any(one.items() <= items for items in tried)), None)
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
