@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName, TrainConfig
 
 Scalar = bool | int | float | str | None
-Choice = bool | int | float | Annotated[str, Field(max_length=1000)] | None
+ShortScalar = bool | int | float | Annotated[str, Field(max_length=1000)] | None
 Prose = Annotated[str, Field(min_length=1, max_length=5000)]  # MLflow keeps as much
 MAX_TRIALS = 100_000  # a study's record is read as a whole
 MAX_SEED = 2**32 - 1  # NumPy's and PyTorch's
@@ -51,7 +51,7 @@ class CategoricalDistribution(Config):
     """One of the listed values."""
 
     type: Literal["categorical"]
-    choices: tuple[Choice, ...] = Field(min_length=1, max_length=10_000)
+    choices: tuple[ShortScalar, ...] = Field(min_length=1, max_length=10_000)
     when: dict[str, Scalar] = Field({})
 
 
@@ -102,7 +102,7 @@ class SearchConfig(Config):
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1, max_length=8)
-    first_points: tuple[dict[str, Choice], ...] = Field(
+    first_points: tuple[dict[str, ShortScalar], ...] = Field(
         (), max_length=MAX_TRIALS, description="points to try before the sampler's own"
     )
     num_repeats: int = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -82,9 +81,6 @@ def test_the_lock_holds_all_that_locked_packages_ask_for() -> None:
         assert missing(asked) == [], requirement
 
 
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make says what it would run; not here")
-
-
 def install_commands() -> list[list[str]]:
     """pip's command lines with which the Makefile makes an environment from nothing, and the image's."""
     made = subprocess.run(
@@ -99,7 +95,6 @@ def install_commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines if "pip install" in line]
 
 
-@needs_make
 def test_nothing_is_installed_whose_hash_is_not_locked() -> None:
     commands = install_commands()
     fetching = [command for command in commands if "--no-index" not in command]
@@ -111,7 +106,6 @@ def test_nothing_is_installed_whose_hash_is_not_locked() -> None:
         assert command[-2] == "-r"
 
 
-@needs_make
 @pytest.mark.parametrize(
     ("hashes", "complaint"),
     [(f" --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"), ("", "Hashes are required")],
