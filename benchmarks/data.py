@@ -1,10 +1,12 @@
-"""``python -m benchmarks.data``: what reading training clips costs, the released code's way and ours.
+"""``python -m benchmarks.data``: what reading training clips costs, the released code's way and
+ours.
 
-Makes Kinetics-like files (340x256, 10 s, 300 frames, H.264 with a key frame per 250 frames, textured, moving,
-noisy), then decodes 8 frames of them at a short side of 224 in each way, in turns and on one thread. Prints
-clips per second of processor time (medians), so that other programs on the machine disturb little. A second
-table compares the two engines on each kind of file, which is what ``decoder: auto`` rests on; a third one ways
-of encoding, which is where ``data prepare`` has its options from.
+Makes Kinetics-like files (340x256, 10 s, 300 frames, H.264 with a key frame per 250 frames,
+textured, moving, noisy), then decodes 8 frames of them at a short side of 224 in each way, in turns
+and on one thread. Prints clips per second of processor time (medians), so that other programs on
+the machine disturb little. A second table compares the two engines on each kind of file, which is
+what ``decoder: auto`` rests on; a third one ways of encoding, which is where ``data prepare`` has
+its options from.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ ENCODINGS = {  # libx264 at crf 23: tune, parameters
     "per 8, fastdecode, no B-frames": ("fastdecode", FAST.format(8, 0)),
     "per 8, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(8, 3)),
     "per 12, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(12, 3)),
-    "per 12, fastdecode, always 3 B-frames, no pyramid": ("fastdecode", FAST.format(12, 3) + ":b-adapt=0"),
+    "per 12, fastdecode, always 3 B-frames, no pyramid": (
+        "fastdecode",
+        FAST.format(12, 3) + ":b-adapt=0",
+    ),
     "per 12, fastdecode, 5 B-frames, no pyramid": ("fastdecode", FAST.format(12, 5)),
     "per 16, fastdecode, 3 B-frames, no pyramid": ("fastdecode", FAST.format(16, 3)),
 }
@@ -83,14 +88,18 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         videos = [_make_ways(Path(folder), seed) for seed in range(args.videos)]
-        times = {sampling: _measure(videos, sampling, args.draws) for sampling in ("dense", "uniform")}
+        times = {
+            sampling: _measure(videos, sampling, args.draws) for sampling in ("dense", "uniform")
+        }
         _report(videos, times, args.videos * args.draws)
         _report_engines(Path(folder), args.draws)
         _report_encodings(Path(folder), args.draws)
 
 
 def _make_ways(folder: Path, seed: int) -> list[Way]:
-    original, plain, prepared = (folder / f"{seed}-{name}.mp4" for name in ("original", "plain", "prepared"))
+    original, plain, prepared = (
+        folder / f"{seed}-{name}.mp4" for name in ("original", "plain", "prepared")
+    )
     write_scene(original, seed)
     _reencode(original, plain, PLAIN)
     encode(str(original), prepared, PrepareParameters())
@@ -117,7 +126,9 @@ def write_scene(path: Path, seed: int) -> None:
 
 
 def _scene(seed: int, num_frames: int) -> Iterator[Frames]:
-    """A camera that wanders over a texture, an object that moves in front of it, and sensor noise."""
+    """A camera that wanders over a texture, an object that moves in front of it, and sensor
+    noise.
+    """
     rng = np.random.default_rng(seed)
     background = _texture(rng, 2 * HEIGHT, 2 * WIDTH, [(64, 30.0), (16, 16.0), (4, 8.0)])
     thing = _texture(rng, 96, 96, [(32, 40.0), (8, 20.0)])
@@ -141,12 +152,18 @@ def _write(path: Path, frames: Iterable[Frames], codec: str, options: Mapping[st
     leave_real_time()
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]) -> Frames:
+def _texture(
+    rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]
+) -> Frames:
     """Smooth random colour at several scales, (pixels, strength)."""
     total = torch.full((1, 3, height, width), 128.0, dtype=torch.float64)
     for pixels, strength in scales:
-        coarse = torch.from_numpy(rng.normal(size=(1, 3, height // pixels + 2, width // pixels + 2)))
-        total += strength * torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
+        coarse = torch.from_numpy(
+            rng.normal(size=(1, 3, height // pixels + 2, width // pixels + 2))
+        )
+        total += strength * torch.nn.functional.interpolate(
+            coarse, size=(height, width), mode="bicubic"
+        )
     return total[0].permute(1, 2, 0).numpy()
 
 
@@ -176,7 +193,9 @@ def _whole_file(path: Path, indices: list[int]) -> Frames:
 def _decord_seeks(path: Path, indices: list[int]) -> Frames:
     import decord  # here: it has no wheel for some platforms
 
-    return scale(decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy(), SHORT_SIDE)
+    return scale(
+        decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy(), SHORT_SIDE
+    )
 
 
 def _decord_in_order(path: Path, indices: list[int]) -> Frames:
@@ -188,7 +207,9 @@ def _decord_in_order(path: Path, indices: list[int]) -> Frames:
 
 
 def _measure(videos: list[list[Way]], sampling: Sampling, num_draws: int) -> dict[str, float]:
-    """Median seconds of processor time per clip of each way; the ways take turns on the same draws."""
+    """Median seconds of processor time per clip of each way; the ways take turns on the same
+    draws.
+    """
     times: dict[str, list[float]] = {way.name: [] for way in videos[0]}
     for ways in videos:
         for indices in _draws(sampling, num_draws):
@@ -197,40 +218,74 @@ def _measure(videos: list[list[Way]], sampling: Sampling, num_draws: int) -> dic
                 start = time.process_time()
                 frames = way.read(indices)
                 times[way.name].append(time.process_time() - start)
-                assert frames.shape == (CLIP_FRAMES, SHORT_SIDE, round(WIDTH * SHORT_SIDE / HEIGHT), 3)
+                assert frames.shape == (
+                    CLIP_FRAMES,
+                    SHORT_SIDE,
+                    round(WIDTH * SHORT_SIDE / HEIGHT),
+                    3,
+                )
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _draws(sampling: Sampling, num_draws: int) -> Iterator[list[int]]:
     rng = np.random.default_rng(0)
-    return (random_indices(NUM_FRAMES, CLIP_FRAMES, sampling, STRIDE, rng) for _ in range(num_draws))
+    return (
+        random_indices(NUM_FRAMES, CLIP_FRAMES, sampling, STRIDE, rng) for _ in range(num_draws)
+    )
 
 
 def _report(videos: list[list[Way]], times: dict[str, dict[str, float]], num_clips: int) -> None:
-    table = Table(title=f"8 frames at {SHORT_SIDE} px, medians of {num_clips} clips; x: the released way")
-    for column in ("way", "dense clips/s", "x", "spread clips/s", "x", "kB per video", "size", "target x"):
+    table = Table(
+        title=f"8 frames at {SHORT_SIDE} px, medians of {num_clips} clips; x: the released way"
+    )
+    for column in (
+        "way",
+        "dense clips/s",
+        "x",
+        "spread clips/s",
+        "x",
+        "kB per video",
+        "size",
+        "target x",
+    ):
         table.add_column(column, justify="left" if column == "way" else "right")
     sizes = {
-        way.name: sum(ways[i].size_bytes for ways in videos) / len(videos) for i, way in enumerate(videos[0])
+        way.name: sum(ways[i].size_bytes for ways in videos) / len(videos)
+        for i, way in enumerate(videos[0])
     }
     base = videos[0][0].name
     for name in sizes:
-        rates = [cell for s in times.values() for cell in (f"{1 / s[name]:.0f}", f"{s[base] / s[name]:.1f}")]
+        rates = [
+            cell
+            for s in times.values()
+            for cell in (f"{1 / s[name]:.0f}", f"{s[base] / s[name]:.1f}")
+        ]
         size = f"{sizes[name] / sizes['plain re-encode, ours']:.2f}"
         target = " / ".join(map(str, TARGETS[name])) if name in TARGETS else ""
         table.add_row(name, *rates, f"{sizes[name] / 1000:.0f}", size, target)
     console = Console(width=110)
     console.print(table)
     console.print(
-        "size: relative to a plain re-encode (the warm cache: one draw of 8 raw frames beside the video)"
+        "size: relative to a plain re-encode (the warm cache: one draw of 8 raw frames beside the "
+        "video)"
     )
-    console.print(f"{platform.machine()}, {os.cpu_count()} cores, one thread used; PyAV {av.__version__}")
+    console.print(
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread used; PyAV {av.__version__}"
+    )
 
 
 def _report_engines(folder: Path, num_draws: int) -> None:
-    """PyAV, decord read in order (the way our engine uses it), and decord's seeks, on each kind of file."""
+    """PyAV, decord read in order (the way our engine uses it), and decord's seeks, on each kind of
+    file.
+    """
     table = Table(title="8 frames spread over a file of 100, ms per clip")
-    for column in ("kind of file", "PyAV", "decord in order", "decord seeks", "wrong frames of its seeks"):
+    for column in (
+        "kind of file",
+        "PyAV",
+        "decord in order",
+        "decord seeks",
+        "wrong frames of its seeks",
+    ):
         table.add_column(column, justify="left" if column == "kind of file" else "right")
     for number, (kind, (codec, suffix, options)) in enumerate(CODECS.items()):
         path = folder / f"kind{number}{suffix}"
@@ -264,7 +319,9 @@ def _engine_cells(path: Path, num_draws: int) -> list[str]:
     from decord import DECORDError
 
     rng = np.random.default_rng(0)
-    draws = [random_indices(NUM_CODEC_FRAMES, CLIP_FRAMES, "uniform", 1, rng) for _ in range(num_draws)]
+    draws = [
+        random_indices(NUM_CODEC_FRAMES, CLIP_FRAMES, "uniform", 1, rng) for _ in range(num_draws)
+    ]
     reads: list[Read] = [
         lambda indices: decode_frames(path, indices, short_side=SHORT_SIDE, decoder="pyav"),
         lambda indices: _decord_in_order(path, indices),
@@ -279,7 +336,10 @@ def _engine_cells(path: Path, num_draws: int) -> list[str]:
         for right_clip, found_clip in zip(clips[0], clips[2], strict=True)
         for right, found in zip(right_clip, found_clip, strict=True)
     )
-    return [*(f"{seconds * 1000:.0f}" for seconds in times), f"{wrong} of {num_draws * CLIP_FRAMES}"]
+    return [
+        *(f"{seconds * 1000:.0f}" for seconds in times),
+        f"{wrong} of {num_draws * CLIP_FRAMES}",
+    ]
 
 
 def _timed(read: Read, draws: list[list[int]]) -> tuple[float, list[Frames]]:

@@ -1,10 +1,12 @@
-"""What a long study costs its driver: requests to the store, time and memory per trial, and a restart.
+"""What a long study costs its driver: requests to the store, time and memory per trial, and a
+restart.
 
-    python -m benchmarks.scale                     # 500-trial study; restarts with up to 10,000 finished trials
-    python -m benchmarks.scale --sweep 2           # 500 trials of 2 epochs on a real Ray, with MLflow
+    python -m benchmarks.scale                     # 500-trial study; restarts with up to 10,000
+    finished trials python -m benchmarks.scale --sweep 2           # 500 trials of 2 epochs on a
+    real Ray, with MLflow
 
-The training is left out: trials "train" by publishing checkpoints of no tensors. Without ``--sweep`` the store is in
-memory and counts what it is asked; on S3 each count is one request.
+The training is left out: trials "train" by publishing checkpoints of no tensors. Without
+``--sweep`` the store is in memory and counts what it is asked; on S3 each count is one request.
 """
 
 from __future__ import annotations
@@ -167,14 +169,15 @@ def _score(record: StudyRecord, number: int) -> BenchmarkScore:
     )
 
 
-def finished_study(num_finished: int, sampler: str) -> tuple[StudyConfig, StudyRecord, CountingStore]:
+def finished_study(
+    num_finished: int, sampler: str
+) -> tuple[StudyConfig, StudyRecord, CountingStore]:
     """A record of this many finished trials, written directly."""
     config, store = study_config(num_finished + 100, sampler), CountingStore()
     record = StudyRecord(store, config.name)
     record.create_or_check(config, {})
-    study = Study(
-        study_config(num_finished + 100, "random"), record
-    )  # the points' origin does not matter here
+    # the points' origin does not matter here
+    study = Study(study_config(num_finished + 100, "random"), record)
     now = datetime.now(UTC)
     for number in range(num_finished):
         params = study._proposer.ask()
@@ -225,13 +228,19 @@ def measure_run(num_trials: int, console: Console) -> None:
     console.print(f"{num_trials} trials of {NUM_EPOCHS} epochs: requests per trial {per_trial}")
     console.print(f"objects left per trial {len(store.content) / num_trials:.1f}")
     table = Table("trials before", "one proposal (TPE), ms")
-    for low, high in ((0, 50), (num_trials // 2 - 25, num_trials // 2 + 25), (num_trials - 50, num_trials)):
+    for low, high in (
+        (0, 50),
+        (num_trials // 2 - 25, num_trials // 2 + 25),
+        (num_trials - 50, num_trials),
+    ):
         table.add_row(f"{low}-{high}", f"{1000 * sum(ask_s[low:high]) / (high - low):.1f}")
     console.print(table)
 
 
 def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
-    """A new driver over a record of many finished trials: reading it, and its first and second proposal."""
+    """A new driver over a record of many finished trials: reading it, and its first and second
+    proposal.
+    """
     table = Table(
         "finished",
         "requests",
@@ -259,7 +268,9 @@ def measure_restarts(sizes: list[int], sampler: str, console: Console) -> None:
 
 
 class _Clock(terminal.Progress):
-    """The progress display, which notes when each trial was finished and how large the driver was."""
+    """The progress display, which notes when each trial was finished and how large the driver
+    was.
+    """
 
     def __init__(self, config: StudyConfig) -> None:
         super().__init__(config, Console(file=io.StringIO()), Counter())
@@ -275,7 +286,9 @@ class _Clock(terminal.Progress):
 
 
 def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
-    """A sweep on a real Ray with MLflow, whose trials do not train: time per trial and the driver's memory."""
+    """A sweep on a real Ray with MLflow, whose trials do not train: time per trial and the driver's
+    memory.
+    """
     config = study_config(num_trials, "tpe").model_copy(
         update={
             "train": TrainConfig(epochs=num_epochs),
@@ -299,7 +312,10 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
         finally:
             server.kill()
     table = Table(
-        "trials", "seconds per trial", "driver at the end, MB", title=f"{num_epochs} epochs, real Ray"
+        "trials",
+        "seconds per trial",
+        "driver at the end, MB",
+        title=f"{num_epochs} epochs, real Ray",
     )
     for first in range(0, num_trials, max(1, num_trials // 5)):
         marks = clock.marks[first : first + num_trials // 5 + 1]
@@ -307,19 +323,28 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
         size = f"{marks[-1][1] / 2**20:.0f}"
         table.add_row(f"{first}-{first + len(marks) - 1}", f"{seconds:.3f}", size)
     console.print(table)
-    per_trial = {kind: round(count / num_trials, 1) for kind, count in sorted(requests_sent.items())}
+    per_trial = {
+        kind: round(count / num_trials, 1) for kind, count in sorted(requests_sent.items())
+    }
     console.print(
-        f"requests to MLflow per trial: {per_trial}; it had everything {time.perf_counter() - ended:.0f} s after the "
-        f"last trial, {sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a second"
+        f"requests to MLflow per trial: {per_trial}; it had everything "
+        f"{time.perf_counter() - ended:.0f} s after the "
+        "last trial, "
+        f"{sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a "
+        "second"
     )
 
 
 def count_requests() -> Counter[str]:
-    """What this process will ask of HTTP servers by the library that MLflow's client uses, by method."""
+    """What this process will ask of HTTP servers by the library that MLflow's client uses, by
+    method.
+    """
     counts: Counter[str] = Counter()
     send = requests.Session.send
 
-    def counting_send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> Any:
+    def counting_send(
+        session: requests.Session, request: requests.PreparedRequest, **options: Any
+    ) -> Any:
         counts[str(request.method)] += 1
         return send(session, request, **options)
 
@@ -332,13 +357,17 @@ def measure_manifest(num_clips: int, console: Console) -> None:
     classes = [f"class {number}" for number in range(600)]
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "train.csv"
-        lines = (f"class_{n % 600}/video_{n:08d}_000010_000020.mp4,{n % 600}\n" for n in range(num_clips))
+        lines = (
+            f"class_{n % 600}/video_{n:08d}_000010_000020.mp4,{n % 600}\n" for n in range(num_clips)
+        )
         path.write_text("".join(lines))
         memory, started = psutil.Process().memory_info().rss, time.perf_counter()
         clips = read_list(path, classes)
         seconds = time.perf_counter() - started
         grown = (psutil.Process().memory_info().rss - memory) / 2**20
-    console.print(f"a list of {len(clips):,} clips: {seconds:.1f} s to read, {grown:.0f} MB in each process")
+    console.print(
+        f"a list of {len(clips):,} clips: {seconds:.1f} s to read, {grown:.0f} MB in each process"
+    )
 
 
 def _no_training(config: dict[str, Any]) -> None:
@@ -349,7 +378,9 @@ def _no_training(config: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--num-trials", type=int, default=500)
     parser.add_argument("--finished", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])

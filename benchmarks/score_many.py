@@ -1,8 +1,10 @@
-"""``python -m benchmarks.score_many``: what scoring many checkpoints in one pass costs against scoring one.
+"""``python -m benchmarks.score_many``: what scoring many checkpoints in one pass costs against
+scoring one.
 
-Makes Kinetics-like files (340x256, 10 s), takes untrained prompts on the quickstart's tiny CLIP, so that decoding
-dominates as it does where the model runs on a GPU, and scores 1 and 8 of them without a frame cache. Prints seconds
-of processor time (medians), so that other programs on the machine disturb little.
+Makes Kinetics-like files (340x256, 10 s), takes untrained prompts on the quickstart's tiny CLIP, so
+that decoding dominates as it does where the model runs on a GPU, and scores 1 and 8 of them without
+a frame cache. Prints seconds of processor time (medians), so that other programs on the machine
+disturb little.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TARGET = 2.5  # of issue 6: 8 checkpoints cost less than this many times one
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.score_many", description=__doc__)
     parser.add_argument("--videos", type=int, default=6, help="files to make (default: 6)")
-    parser.add_argument("--checkpoints", type=int, default=8, help="scored in one pass (default: 8)")
+    parser.add_argument(
+        "--checkpoints", type=int, default=8, help="scored in one pass (default: 8)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each (default: 3)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -39,20 +43,25 @@ def main() -> None:
         contestants = {seed: _contestant(seed) for seed in range(args.checkpoints)}
         one = _seconds({0: contestants[0]}, args.repeats)
         many = _seconds(contestants, args.repeats)
-    print(f"1 checkpoint: {one:.2f} s, {args.checkpoints} checkpoints: {many:.2f} s of processor time, "
+    print(f"1 checkpoint: {one:.2f} s, {args.checkpoints} checkpoints: {many:.2f} s of processor "
+          "time, "
           f"{args.videos} videos: {many / one:.2f} times (target: below {TARGET})")  # fmt: skip
 
 
 def _make_dataset(folder: Path, num_videos: int) -> None:
     for seed in range(num_videos):
         write_scene(folder / f"{seed}.mp4", seed)
-    (folder / "test.csv").write_text("\n".join(f"{seed}.mp4,{seed % 3}" for seed in range(num_videos)))
+    (folder / "test.csv").write_text(
+        "\n".join(f"{seed}.mp4,{seed % 3}" for seed in range(num_videos))
+    )
     (folder / "classes.txt").write_text("\n".join(CLASSES))
 
 
 def _contestant(seed: int) -> Contestant:
     backbone = {"name": "quickstart-tiny", "pretrained": "quickstart"}
-    config = TrainConfig.model_validate({"seed": seed, "backbone": backbone, "data": {"dataset": "scenes"}})
+    config = TrainConfig.model_validate(
+        {"seed": seed, "backbone": backbone, "data": {"dataset": "scenes"}}
+    )
     return Contestant(build_model(config, CLASSES), config.data)
 
 

@@ -1,8 +1,9 @@
-"""How much of a sweep's time is training? ``python -m benchmarks.sweep``: ours against a plain Tune + Train sweep.
+"""How much of a sweep's time is training? ``python -m benchmarks.sweep``: ours against a plain Tune
++ Train sweep.
 
-Both run the same short trials of :func:`vitaclip.fit` on the quickstart's world with two workers on two cores (two
-trials of one worker at once, or with ``--workers 2`` one of two), each in a Ray of its own. Plain is what Ray's
-documentation shows: a Tune trial that runs a ``TorchTrainer``.
+Both run the same short trials of :func:`vitaclip.fit` on the quickstart's world with two workers on
+two cores (two trials of one worker at once, or with ``--workers 2`` one of two), each in a Ray of
+its own. Plain is what Ray's documentation shows: a Tune trial that runs a ``TorchTrainer``.
 
     efficiency   time inside training and evaluation steps / (wall time x slots)
     gap          seconds in a slot between one trial's last step and the next trial's first
@@ -144,7 +145,8 @@ def run_plain(config: StudyConfig) -> Stopwatch:
             stopwatch.epoch(trial.trial_id, result)
 
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "2"  # Ray's default
-    # one more than there are: the watching trial's own share would keep the second worker out for ever
+    # one more than there are: the watching trial's own share would keep the second worker out for
+    # ever
     ray.init(address="local", num_cpus=num_cpus() + 1, include_dashboard=False, log_to_driver=False)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +185,10 @@ def _plain_worker(config: dict[str, Any]) -> None:
             checkpoint = train.Checkpoint.from_directory(folder) if first else None
             train.report(dict(end.metrics), checkpoint=checkpoint)
 
-    fit(apply(TrainConfig.model_validate(config["config"]), {"seed": config["seed"]}), on_epoch_end=report)
+    fit(
+        apply(TrainConfig.model_validate(config["config"]), {"seed": config["seed"]}),
+        on_epoch_end=report,
+    )
 
 
 def main() -> int:

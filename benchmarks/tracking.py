@@ -1,7 +1,9 @@
-"""What tracking costs training: ``python -m benchmarks.tracking``, one trial again and again, with MLflow and without.
+"""What tracking costs training: ``python -m benchmarks.tracking``, one trial again and again, with
+MLflow and without.
 
-As in a sweep: a small real training (real videos, every epoch's checkpoint into a store) in a worker's process, the
-mirror in the driver's, which hears of every epoch, and a real MLflow server, here on the same machine.
+As in a sweep: a small real training (real videos, every epoch's checkpoint into a store) in a
+worker's process, the mirror in the driver's, which hears of every epoch, and a real MLflow server,
+here on the same machine.
 
     step       wall time per optimiser step of an epoch, the first epoch of each trial left out
     worker     processor time of the worker's process; tracking does nothing there
@@ -71,18 +73,24 @@ def study_config(name: str, num_epochs: int) -> StudyConfig:
 
 
 def work(driver: Connection) -> None:
-    """The worker's process: trains what it is told to, and says after each epoch how much processor time it used."""
+    """The worker's process: trains what it is told to, and says after each epoch how much processor
+    time it used.
+    """
     while job := driver.recv():
         driver.send(time.process_time())
         train_worker(job, lambda _: driver.send(time.process_time()))
         driver.send(None)
 
 
-def run_trial(worker: Connection, config: StudyConfig, store: str, tracking_uri: str | None = None) -> Clock:
+def run_trial(
+    worker: Connection, config: StudyConfig, store: str, tracking_uri: str | None = None
+) -> Clock:
     """One trial; with a tracking address, as the driver's mirror tracks it."""
     record = StudyRecord(open_store(store), config.name)
     record.create_or_check(config, {})
-    record.write_trial(TrialRecord(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC)))
+    record.write_trial(
+        TrialRecord(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC))
+    )
     mirror = Mirror(tracking_uri, record) if tracking_uri else None
     if mirror:
         mirror.start()
@@ -123,7 +131,9 @@ def measure(num_trials: int, num_epochs: int, folder: Path) -> dict[str, list[Cl
 def spans(readings: Sequence[Sequence[float]]) -> list[float]:
     """What passed in each epoch but the first of each trial, least first."""
     return sorted(
-        end - start for one in readings for start, end in itertools.islice(itertools.pairwise(one), 1, None)
+        end - start
+        for one in readings
+        for start, end in itertools.islice(itertools.pairwise(one), 1, None)
     )
 
 
@@ -132,24 +142,32 @@ def report(clocks: dict[str, list[Clock]]) -> None:
     walls = {side: spans([clock.wall for clock in trials]) for side, trials in clocks.items()}
     workers = {side: spans([clock.worker for clock in trials]) for side, trials in clocks.items()}
     for side, wall in walls.items():
-        best, middle, worst = (1000 * s / STEPS_PER_EPOCH for s in (wall[0], median(wall), wall[-1]))
-        print(f"{side:8} step best {best:.1f} ms, median {middle:.1f}, worst {worst:.1f} of {len(wall)} epochs; "
-              f"worker {workers[side][0]:.2f} s an epoch at best, median {median(workers[side]):.2f}")  # fmt: skip
+        best, middle, worst = (
+            1000 * s / STEPS_PER_EPOCH for s in (wall[0], median(wall), wall[-1])
+        )
+        print(f"{side:8} step best {best:.1f} ms, median {middle:.1f}, worst {worst:.1f} of "
+              f"{len(wall)} epochs; "
+              f"worker {workers[side][0]:.2f} s an epoch at best, median "
+              f"{median(workers[side]):.2f}")  # fmt: skip
     for name, sides in (("step", walls), ("worker", workers)):
         best, middle = (f(sides["with"]) / f(sides["without"]) for f in (min, median))
         print(f"ratio    {name} best {best:.3f}, median {middle:.3f}")
     tracking = spans([clock.driver for clock in clocks["with"]])
     first_s = median(clock.driver[1] - clock.driver[0] for clock in clocks["with"])
     share = median(tracking) / median(workers["without"])
-    print(f"driver   {1000 * median(tracking):.0f} ms an epoch (up to {1000 * tracking[-1]:.0f}), {share:.2%} of the "
-          f"worker's; {1000 * first_s:.0f} ms in a trial's first epoch, for its run and the study's")  # fmt: skip
+    print(f"driver   {1000 * median(tracking):.0f} ms an epoch (up to {1000 * tracking[-1]:.0f}), "
+          f"{share:.2%} of the "
+          f"worker's; {1000 * first_s:.0f} ms in a trial's first epoch, for its run and the "
+          "study's")  # fmt: skip
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=3, help="with tracking, and as many without")
-    parser.add_argument("--epochs", type=int, default=5, help=f"of each, {STEPS_PER_EPOCH} steps long")
+    parser.add_argument(
+        "--epochs", type=int, default=5, help=f"of each, {STEPS_PER_EPOCH} steps long"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,10 @@
-"""Times one optimiser step of the product against the straightforward reference, in one process, alternating.
+"""Times one optimiser step of the product against the straightforward reference, in one process,
+alternating.
 
-The reference (``tests/reference_model.py``) computes what the released code computes: 77 text tokens, the text tower
-once per micro-batch, every prompt as a full token, materialised attention. Both start from the same weights and give
-the same gradients; the ratio of the best times and of the peak memory is printed.
+The reference (``tests/reference_model.py``) computes what the released code computes: 77 text
+tokens, the text tower once per micro-batch, every prompt as a full token, materialised attention.
+Both start from the same weights and give the same gradients; the ratio of the best times and of the
+peak memory is printed.
 
     python -m benchmarks.train_step --classes 400 --micro-batches 1
 """
@@ -41,7 +43,9 @@ class Timing:
 
 
 class PeakMemory:
-    """Highest memory of this process while it is open, sampled: the GPU allocator's, or resident memory on a CPU."""
+    """Highest memory of this process while it is open, sampled: the GPU allocator's, or resident
+    memory on a CPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.peak_bytes = device, 0
@@ -86,13 +90,17 @@ def measure(step: Callable[[], Tensor], model: VitaCLIP, timing: Timing) -> floa
 
 
 def _return_freed_memory() -> None:
-    """Gives memory freed by the other side back to the system, so that it is not taken for held (glibc only)."""
+    """Gives memory freed by the other side back to the system, so that it is not taken for held
+    (glibc only).
+    """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def build(args: argparse.Namespace) -> VitaCLIP:
-    """A model with as many classes as asked for, with names as long as Kinetics' are (one to four words)."""
+    """A model with as many classes as asked for, with names as long as Kinetics' are (one to four
+    words).
+    """
     words = [
         "playing",
         "riding",
@@ -105,7 +113,9 @@ def build(args: argparse.Namespace) -> VitaCLIP:
         "swimming",
         "dance",
     ]
-    names = [" ".join(words[(i * 7 + k * 3) % 10] for k in range(1 + i % 4)) for i in range(args.classes)]
+    names = [
+        " ".join(words[(i * 7 + k * 3) % 10] for k in range(1 + i % 4)) for i in range(args.classes)
+    ]
     backbone = load_backbone(BackboneConfig(name=args.model, pretrained="random"))
     torch.manual_seed(0)
     model = VitaCLIP(
@@ -129,7 +139,10 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the product; the reference is fp32"
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="of the product; the reference is fp32",
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the product's layers")
     parser.add_argument(
@@ -160,7 +173,10 @@ def main() -> None:
 
 
 def report(
-    args: argparse.Namespace, timings: dict[str, Timing], losses: dict[str, float], device: torch.device
+    args: argparse.Namespace,
+    timings: dict[str, Timing],
+    losses: dict[str, float],
+    device: torch.device,
 ) -> None:
     """Prints the two sides and their ratios."""
     where = (
@@ -168,14 +184,19 @@ def report(
         if device.type == "cuda"
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
-    print(f"{args.model}, {args.frames} frames, {args.classes} classes, {args.micro_batches} x {args.batch} clips, "
-          f"{args.precision}{', compiled' * args.compile}; torch {torch.__version__}, {where}")  # fmt: skip
+    print(f"{args.model}, {args.frames} frames, {args.classes} classes, {args.micro_batches} x "
+          f"{args.batch} clips, "
+          f"{args.precision}{', compiled' * args.compile}; torch {torch.__version__}, "
+          f"{where}")  # fmt: skip
     for name, timing in timings.items():
-        print(f"  {name:10} best {min(timing.seconds):7.2f} s  all {[round(s, 2) for s in timing.seconds]}  "
-              f"peak +{max(timing.peak_bytes) / MIB:6.0f} MiB  loss {losses[name]:.5f}")  # fmt: skip
+        print(f"  {name:10} best {min(timing.seconds):7.2f} s  all "
+              f"{[round(s, 2) for s in timing.seconds]}  "
+              f"peak +{max(timing.peak_bytes) / MIB:6.0f} MiB  loss "
+              f"{losses[name]:.5f}")  # fmt: skip
     reference, product = timings["reference"], timings["product"]
     print(f"  speed-up {min(reference.seconds) / min(product.seconds):.2f}x, "
-          f"memory {max(product.peak_bytes) / max(reference.peak_bytes):.0%} of the reference's")  # fmt: skip
+          f"memory {max(product.peak_bytes) / max(reference.peak_bytes):.0%} of the "
+          "reference's")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Which code a process runs: recorded with every attempt at a trial, so that results of other code can be told."""
+"""Which code a process runs: recorded with every attempt at a trial, so that results of other code
+can be told.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class CodeVersion(Config):
-    """The commit, where it is known, and a hash of the source files, which tells changed ones too."""
+    """The commit, where it is known, and a hash of the source files, which tells changed ones
+    too.
+    """
 
     git_commit: str | None
     source_sha256: str
@@ -43,7 +47,9 @@ def source_sha256(root: Path) -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None  # an installed package has no repository
     return done.stdout.strip()

@@ -1,4 +1,6 @@
-"""What the small commands share: arguments, errors as one line, tables for people and JSON for scripts."""
+"""What the small commands share: arguments, errors as one line, tables for people and JSON for
+scripts.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def run(
     action: Callable[[argparse.Namespace, Console], None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other
+    failure.
+    """
     show_warnings()
     try:
         options = parser.parse_args(arguments)
@@ -53,7 +57,9 @@ def warn(text: str) -> None:
 
 
 def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
-    """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not scored."""
+    """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not
+    scored.
+    """
     found = {
         key: metrics.get(f"{benchmark}/{key}")
         for key in ("top1", "top1_std", "top1_ci95_low", "top1_ci95_high")

@@ -1,4 +1,6 @@
-"""``python -m orchestrator.compare A B``: how two trials differ, and whether the difference is one."""
+"""``python -m orchestrator.compare A B``: how two trials differ, and whether the difference is
+one.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def _choice(record: StudyRecord, number: int) -> Choice:
     return Choice.of_best(record.info.config, len(results)) if is_best else NO_CHOICE
 
 
-def _as_json(first: dict[str, Any], second: dict[str, Any], pairs: Sequence[PairedScore]) -> dict[str, Any]:
+def _as_json(
+    first: dict[str, Any], second: dict[str, Any], pairs: Sequence[PairedScore]
+) -> dict[str, Any]:
     return {
         "config": {key: list(values) for key, values in _differences(first, second).items()},
         "metrics": [first.get("metrics", {}), second.get("metrics", {})],
@@ -62,7 +66,11 @@ def _as_json(first: dict[str, Any], second: dict[str, Any], pairs: Sequence[Pair
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     a, b = flatten(first["train"]), flatten(second["train"])
-    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+    return {
+        key: (a.get(key), b.get(key))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
 
 
 def _config_table(name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any]) -> Table:
@@ -81,7 +89,8 @@ def _metrics_table(
         table.add_row(key, *(f"{side[key]:.4g}" if key in side else "-" for side in (a, b)))
     metric = record.objective.metric
     curves = [
-        [metrics[metric] for metrics in side["history"] if metric in metrics] for side in (first, second)
+        [metrics[metric] for metrics in side["history"] if metric in metrics]
+        for side in (first, second)
     ]
     table.add_row(f"{metric} by epoch", *(_sparkline(curve, curves) for curve in curves))
     return table
@@ -89,7 +98,10 @@ def _metrics_table(
 
 def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str:
     values = [value for other in curves for value in other]
-    low, span = min(values, default=0.0), (max(values, default=0.0) - min(values, default=0.0)) or 1.0
+    low, span = (
+        min(values, default=0.0),
+        (max(values, default=0.0) - min(values, default=0.0)) or 1.0,
+    )
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in curve) or "-"
 
 
@@ -111,7 +123,8 @@ def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> Tab
     num_choices = max((pair.num_choices for pair in pairs), default=1)
     if num_choices > 1:
         table.caption = (
-            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p is multiplied by "
+            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p "
+            "is multiplied by "
             f"{num_choices}."
         )
     return table

@@ -1,4 +1,5 @@
-"""What a study is: a question, the training it varies, the space it searches, its benchmarks, its resources.
+"""What a study is: a question, the training it varies, the space it searches, its benchmarks, its
+resources.
 
 An experiment file says *what*; where data, results and servers live comes from the environment
 (:mod:`orchestrator.settings`), so the same file runs on a laptop and on a cluster.
@@ -24,7 +25,9 @@ StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class IntDistribution(Config):
-    """Whole numbers, ends included; ``high: num_layers`` stands for the backbone's number of layers."""
+    """Whole numbers, ends included; ``high: num_layers`` stands for the backbone's number of
+    layers.
+    """
 
     type: Literal["int"]
     low: Annotated[int, Field(ge=-(10**12), le=10**12)]
@@ -77,14 +80,18 @@ class SamplerConfig(Config):
 
 
 class SchedulerConfig(Config):
-    """Which rule stops hopeless trials early, or (pbt) breeds them, judged on the first objective after some epochs."""
+    """Which rule stops hopeless trials early, or (pbt) breeds them, judged on the first objective
+    after some epochs.
+    """
 
     name: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
     grace_period: int = Field(1, ge=1, le=3000, description="epochs that every trial may run")
     reduction_factor: int = Field(
         3, ge=2, le=1000, description="asha, hyperband: one of this many goes on at each rung"
     )
-    population: int = Field(8, ge=2, le=10_000, description="pbt: members of a generation, each one trial")
+    population: int = Field(
+        8, ge=2, le=10_000, description="pbt: members of a generation, each one trial"
+    )
     interval: int = Field(1, ge=1, le=3000, description="pbt: epochs of a generation")
 
 
@@ -97,7 +104,8 @@ class SearchConfig(Config):
         4,
         ge=1,
         le=MAX_TRIALS,
-        description="trial n is proposed from trials 0..n-lag: no proposal depends on which one was faster",
+        description="trial n is proposed from trials 0..n-lag: no proposal depends on which one "
+        "was faster",
     )
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -109,7 +117,8 @@ class SearchConfig(Config):
         1,
         ge=1,
         le=1000,
-        description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told their mean",
+        description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told "
+        "their mean",
     )
     patience: int | None = Field(
         None, ge=1, le=MAX_TRIALS, description="stop after so many trials without improvement"
@@ -117,7 +126,9 @@ class SearchConfig(Config):
     max_wall_hours: float | None = Field(
         None, gt=0, description="since the study began; then no trial is started"
     )
-    max_gpu_hours: float | None = Field(None, gt=0, description="of training; then no trial is started")
+    max_gpu_hours: float | None = Field(
+        None, gt=0, description="of training; then no trial is started"
+    )
     max_first_failures: int = Field(
         3, ge=1, le=MAX_TRIALS, description="stop if the first so many trials all fail"
     )
@@ -149,14 +160,15 @@ class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
     dataset: DatasetName
-    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = Field(
-        description="one split, or several: their mean and spread are reported"
+    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
+        Field(description="one split, or several: their mean and spread are reported")
     )
     mode: Literal["zero_shot", "supervised"]
     views: EvalConfig = EvalConfig()
     templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
         (),
-        description="zero_shot: sentences in which {} is the class name, averaged, or the name of a list of CLIP's; "
+        description="zero_shot: sentences in which {} is the class name, averaged, or the name of "
+        "a list of CLIP's; "
         "none: the plain name",
     )
 
@@ -182,7 +194,8 @@ class ResourcesConfig(Config):
 
     num_workers: NumWorkers | tuple[NumWorkers, NumWorkers] = Field(
         1,
-        description="of one trial; [fewest, most]: fewer go on when a node is lost, more when it is back",
+        description="of one trial; [fewest, most]: fewer go on when a node is lost, more when it "
+        "is back",
     )
     cpus_per_worker: int = Field(1, ge=1, le=4096)
     gpus_per_worker: float = Field(
@@ -197,9 +210,14 @@ class ResourcesConfig(Config):
         "pack", description="the workers of one trial: on few nodes, near each other, or on many"
     )
     max_concurrent_trials: int = Field(2, ge=1, le=10_000)
-    max_failures: int = Field(2, ge=0, le=10**6, description="restarts of one trial from its last checkpoint")
+    max_failures: int = Field(
+        2, ge=0, le=10**6, description="restarts of one trial from its last checkpoint"
+    )
     max_preemptions: int = Field(
-        100, ge=0, le=10**6, description="restarts of one trial whose machine was taken away after a warning"
+        100,
+        ge=0,
+        le=10**6,
+        description="restarts of one trial whose machine was taken away after a warning",
     )
     num_best_checkpoints: int = Field(
         1,
@@ -218,15 +236,19 @@ class ResourcesConfig(Config):
     def _ray_can_give_them(self) -> Self:
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             raise ValueError(
-                f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed are whole numbers, or a share below 1"
+                f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed are whole numbers, or a "
+                "share below 1"
             )
         if 0 < self.gpus_per_worker < 1e-4:
             raise ValueError(
                 f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed are 0 and 0.0001 or more"
             )
-        if taken := sorted({"CPU", "GPU", "memory", "object_store_memory"} & self.custom_per_worker.keys()):
+        if taken := sorted(
+            {"CPU", "GPU", "memory", "object_store_memory"} & self.custom_per_worker.keys()
+        ):
             raise ValueError(
-                f"custom_per_worker: found {taken[0]}, which is none; allowed are names that the cluster's nodes give"
+                f"custom_per_worker: found {taken[0]}, which is none; allowed are names that the "
+                "cluster's nodes give"
             )
         return self
 
@@ -270,7 +292,8 @@ class StudyConfig(Config):
         last = self.train.seed + self.search.num_repeats - 1
         if last > MAX_SEED:
             raise ValueError(
-                f"train.seed: found {self.train.seed}, with {self.search.num_repeats} repeats the last seed is {last}, "
+                f"train.seed: found {self.train.seed}, with {self.search.num_repeats} repeats the "
+                f"last seed is {last}, "
                 f"allowed are seeds up to {MAX_SEED}"
             )
         return self
@@ -279,11 +302,14 @@ class StudyConfig(Config):
     def _batches_can_be_shared(self) -> Self:
         fewest, most = self.resources.min_workers, self.resources.max_workers
         if fewest > most:
-            raise ValueError(f"resources.num_workers: found [{fewest}, {most}], allowed is [fewest, most]")
+            raise ValueError(
+                f"resources.num_workers: found [{fewest}, {most}], allowed is [fewest, most]"
+            )
         for num_workers in range(fewest, most + 1):
             if self.train.batch_size % num_workers:
                 raise ValueError(
-                    f"train.batch_size: found {self.train.batch_size}, allowed are multiples of every number of "
+                    f"train.batch_size: found {self.train.batch_size}, allowed are multiples of "
+                    "every number of "
                     f"workers that resources.num_workers allows, such as {num_workers}"
                 )
         return self
@@ -295,23 +321,29 @@ class StudyConfig(Config):
         for key, distribution in self.search_space.items():
             if not (key.startswith("optimizer.") and isinstance(distribution, FloatDistribution)):
                 raise ValueError(
-                    f"search_space.{key}: pbt changes parameters in mid-training; allowed are floats of the optimizer, "
+                    f"search_space.{key}: pbt changes parameters in mid-training; allowed are "
+                    "floats of the optimizer, "
                     "such as optimizer.lr"
                 )
             if distribution.step is not None or distribution.when:
                 raise ValueError(f"search_space.{key}: pbt takes neither step nor when")
         if self.search.num_repeats > 1:
-            raise ValueError("search.num_repeats: pbt allows 1; run the study again with another train.seed")
+            raise ValueError(
+                "search.num_repeats: pbt allows 1; run the study again with another train.seed"
+            )
         if self.search.num_trials > self.max_trials:
             raise ValueError(
-                f"search.num_trials: found {self.search.num_trials}; generations of {self.search.scheduler.population} "
+                f"search.num_trials: found {self.search.num_trials}; generations of "
+                f"{self.search.scheduler.population} "
                 f"have come to the last epoch after {self.max_trials}"
             )
         return self
 
     @property
     def max_trials(self) -> float:
-        """How many trials there can be: with pbt, until the population has come to the last epoch."""
+        """How many trials there can be: with pbt, until the population has come to the last
+        epoch.
+        """
         scheduler = self.search.scheduler
         if scheduler.name != "pbt":
             return math.inf
@@ -322,6 +354,7 @@ class StudyConfig(Config):
         concurrent = self.resources.max_concurrent_trials
         if concurrent > self.search.lag:
             raise ValueError(
-                f"resources.max_concurrent_trials: found {concurrent}, allowed up to search.lag ({self.search.lag})"
+                f"resources.max_concurrent_trials: found {concurrent}, allowed up to search.lag "
+                f"({self.search.lag})"
             )
         return self

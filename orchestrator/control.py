@@ -1,4 +1,5 @@
-"""``python -m orchestrator.control STUDY``: pauses a study, or gives it more trials or points, while it runs.
+"""``python -m orchestrator.control STUDY``: pauses a study, or gives it more trials or points,
+while it runs.
 
 Its driver looks at ``<study>/control/`` about once a second. Trials that run are left alone.
 """
@@ -30,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state.add_argument("--resume", action="store_true")
     parser.add_argument("--num-trials", type=int, help="the study's number of trials from now on")
     parser.add_argument(
-        "--point", action="append", default=[], metavar="{KEY: VALUE, ...}", help="try this point next (YAML)"
+        "--point",
+        action="append",
+        default=[],
+        metavar="{KEY: VALUE, ...}",
+        help="try this point next (YAML)",
     )
     return command.run(parser, _edit, arguments)
 
@@ -39,7 +44,9 @@ def _edit(options: argparse.Namespace, console: Console) -> None:
     record = command.open_study(options.study)
     change = ControlChange(
         paused=options.pause if options.pause or options.resume else None,
-        num_trials=None if options.num_trials is None else _checked_number(options.num_trials, record),
+        num_trials=None
+        if options.num_trials is None
+        else _checked_number(options.num_trials, record),
         points=tuple(_parse_point(text, record) for text in options.point),
     )
     if change != ControlChange():
@@ -55,7 +62,9 @@ def _checked_number(number: int, record: StudyRecord) -> int:
     fewest, most = max(1, len(record.trials())), most_trials(record.info.config)
     if not fewest <= number <= most:
         end = "or more" if most == math.inf else f"to {most}, all that this search can have"
-        raise InputError(f"--num-trials: found {number}, allowed are {fewest} (already proposed) {end}")
+        raise InputError(
+            f"--num-trials: found {number}, allowed are {fewest} (already proposed) {end}"
+        )
     return number
 
 

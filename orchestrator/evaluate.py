@@ -1,7 +1,8 @@
-"""``python -m orchestrator.evaluate TARGET --on DATASET...``: benchmarks for whatever has been trained.
+"""``python -m orchestrator.evaluate TARGET --on DATASET...``: benchmarks for whatever has been
+trained.
 
-TARGET is a study, one of its trials (STUDY/NUMBER) or a checkpoint folder. Scores of trials are kept in the
-study's record: those that are there already are shown, not computed again.
+TARGET is a study, one of its trials (STUDY/NUMBER) or a checkpoint folder. Scores of trials are
+kept in the study's record: those that are there already are shown, not computed again.
 """
 
 from __future__ import annotations
@@ -40,20 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.evaluate", description=__doc__)
     parser.add_argument("target", metavar="TARGET")
-    parser.add_argument("--on", nargs="+", metavar="DATASET", help="default: the study's benchmarks")
+    parser.add_argument(
+        "--on", nargs="+", metavar="DATASET", help="default: the study's benchmarks"
+    )
     parser.add_argument("--split", nargs="+", help="instead of the dataset's published protocol")
     parser.add_argument(
         "--mode", choices=["zero_shot", "supervised"], help="with --split; default: zero_shot"
     )
     parser.add_argument(
-        "--views", type=EvalConfig.parse, default="1x1", help="temporal x spatial, such as 4x3 (default: 1x1)"
+        "--views",
+        type=EvalConfig.parse,
+        default="1x1",
+        help="temporal x spatial, such as 4x3 (default: 1x1)",
     )
     parser.add_argument(
         "--templates",
         nargs="+",
         default=[],
         metavar="NAME|SENTENCE",
-        help="CLIP's own list for kinetics700 or ucf101, or sentences in which {} is the class name",
+        help="CLIP's own list for kinetics700 or ucf101, or sentences in which {} is the class "
+        "name",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return command.run(parser, _evaluate, arguments)
@@ -64,7 +71,9 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         rows = _score_folder(Path(options.target), _named_benchmarks(options))
     else:
         study, numbers = _trials(options.target)
-        benchmarks = _named_benchmarks(options) if options.on else list(study.info.config.benchmarks)
+        benchmarks = (
+            _named_benchmarks(options) if options.on else list(study.info.config.benchmarks)
+        )
         rows = _score_study(study, numbers, benchmarks)
         _tell_mlflow(study, numbers, console)
     if options.json:
@@ -82,7 +91,9 @@ def _trials(target: str) -> tuple[StudyRecord, list[int]]:
     return record, [result.number for result in record.results() if result.checkpoint]
 
 
-def _score_study(record: StudyRecord, numbers: Sequence[int], benchmarks: Sequence[BenchmarkConfig]) -> Rows:
+def _score_study(
+    record: StudyRecord, numbers: Sequence[int], benchmarks: Sequence[BenchmarkConfig]
+) -> Rows:
     if not benchmarks:
         raise InputError(f"study {record.name!r} has no benchmarks; name datasets with --on")
     rows: Rows = {f"{record.name}/{number}": {} for number in numbers}
@@ -105,7 +116,9 @@ def _score_folder(folder: Path, benchmarks: Sequence[BenchmarkConfig]) -> Rows:
 
 def _named_benchmarks(options: argparse.Namespace) -> list[BenchmarkConfig]:
     if not options.on:
-        raise InputError("--on: a checkpoint folder belongs to no study; name the datasets to score it on")
+        raise InputError(
+            "--on: a checkpoint folder belongs to no study; name the datasets to score it on"
+        )
     return [_benchmark(dataset, options) for dataset in options.on]
 
 
@@ -113,16 +126,23 @@ def _benchmark(dataset: str, options: argparse.Namespace) -> BenchmarkConfig:
     protocol = PROTOCOLS.get(dataset)
     if protocol is None and not options.split:
         raise InputError(
-            f"--on: {dataset!r} has no published protocol{suggest(dataset, PROTOCOLS)}; name its --split"
+            f"--on: {dataset!r} has no published protocol{suggest(dataset, PROTOCOLS)}; name its "
+            "--split"
         )
     if protocol is None or options.split:
         split = options.split[0] if len(options.split) == 1 else tuple(options.split)
         try:
-            protocol = BenchmarkConfig(dataset=dataset, split=split, mode=options.mode or "zero_shot")
+            protocol = BenchmarkConfig(
+                dataset=dataset, split=split, mode=options.mode or "zero_shot"
+            )
         except ValidationError as error:
             first = error.errors()[0]
-            raise InputError(f"--on, --split: found {first['input']!r}, allowed: {first['msg']}") from None
-    return protocol.model_copy(update={"views": options.views, "templates": _templates(options.templates)})
+            raise InputError(
+                f"--on, --split: found {first['input']!r}, allowed: {first['msg']}"
+            ) from None
+    return protocol.model_copy(
+        update={"views": options.views, "templates": _templates(options.templates)}
+    )
 
 
 def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:

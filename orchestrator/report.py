@@ -1,4 +1,5 @@
-"""``python -m orchestrator.report STUDY``: one HTML page that needs no network, and pictures of its figures.
+"""``python -m orchestrator.report STUDY``: one HTML page that needs no network, and pictures of its
+figures.
 
 The page, the terminal's table and MLflow read the same records.
 """
@@ -34,8 +35,16 @@ from vitaclip.errors import VitaClipError
 
 # Top-1 as published, all with CLIP ViT-B/16; not measured here.
 PUBLISHED = {
-    "frozen CLIP": {"zero_shot/hmdb51": 0.479, "zero_shot/ucf101": 0.738, "zero_shot/kinetics600": 0.681},
-    "X-CLIP": {"zero_shot/hmdb51": 0.446, "zero_shot/ucf101": 0.720, "zero_shot/kinetics600": 0.652},
+    "frozen CLIP": {
+        "zero_shot/hmdb51": 0.479,
+        "zero_shot/ucf101": 0.738,
+        "zero_shot/kinetics600": 0.681,
+    },
+    "X-CLIP": {
+        "zero_shot/hmdb51": 0.446,
+        "zero_shot/ucf101": 0.720,
+        "zero_shot/kinetics600": 0.652,
+    },
     "Vita-CLIP": {
         "zero_shot/hmdb51": 0.486,
         "zero_shot/ucf101": 0.750,
@@ -47,11 +56,13 @@ PUBLISHED = {
 _NUM_CONFUSED_PAIRS = 3
 _STRIP_FRAMES, _STRIP_HEIGHT = 6, 96
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 1100px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1em 0 }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: right; vertical-align: top }
 th:first-child, td:first-child, td.text { text-align: left } tr.clip td { background: #f3f6fa }
-tr.published td { color: #777; font-style: italic } .note { color: #777 } .scroll { overflow-x: auto }
+tr.published td { color: #777; font-style: italic }
+.note { color: #777 } .scroll { overflow-x: auto }
 """
 # Nothing may be loaded from anywhere; plotly's WebGL plots build functions at run time.
 _POLICY = (
@@ -84,11 +95,15 @@ def _report(options: argparse.Namespace, console: Console) -> None:
     except VitaClipError as error:
         console.print(f"not logged to MLflow: {error}", soft_wrap=True)
     else:
-        console.print("logged to the study's run in MLflow" if logged else "MLflow has no run of this study")
+        console.print(
+            "logged to the study's run in MLflow" if logged else "MLflow has no run of this study"
+        )
 
 
 def write_report(data: StudyData, folder: Path) -> None:
-    """Writes ``report.html``, ``*.png`` and ``optuna.db`` (for optuna-dashboard) into ``folder``."""
+    """Writes ``report.html``, ``*.png`` and ``optuna.db`` (for optuna-dashboard) into
+    ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(page(data), encoding="utf-8")
     write_pictures(data, optuna_study(data), folder)
@@ -121,11 +136,21 @@ def page(data: StudyData) -> str:
 
 
 def trials_html(data: StudyData) -> str:
-    """Trials with what varied, objectives and benchmarks; the frozen CLIP; published numbers where there are."""
+    """Trials with what varied, objectives and benchmarks; the frozen CLIP; published numbers where
+    there are.
+    """
     config = data.info.config
     objectives = [objective.metric for objective in config.search.objectives]
     benchmarks = [benchmark.name for benchmark in config.benchmarks]
-    header = ["trial", *config.search_space, *objectives, *benchmarks, "state", "minutes", "GPU-hours"]
+    header = [
+        "trial",
+        *config.search_space,
+        *objectives,
+        *benchmarks,
+        "state",
+        "minutes",
+        "GPU-hours",
+    ]
     rows = [_row(header, tag="th")]
     for result in data.results:
         values = [f"{value:.3f}" for value in result.values or ()] or ["-"] * len(objectives)
@@ -156,7 +181,11 @@ def trials_html(data: StudyData) -> str:
 
 
 def _row(cells: Sequence[str], tag: str = "td", kind: str = "") -> str:
-    return f'<tr class="{kind}">' + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return (
+        f'<tr class="{kind}">'
+        + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+        + "</tr>"
+    )
 
 
 def _short(value: object) -> str:
@@ -167,18 +196,35 @@ def _comparisons(data: StudyData) -> str:
     """The best trial against the frozen CLIP and against the next trials, on the same clips."""
     if data.best is None:
         return "<p class=note>No trial has finished an epoch.</p>"
-    header = ["benchmark", "against", "best trial", "other", "only best right", "only other right", "p", ""]
+    header = [
+        "benchmark",
+        "against",
+        "best trial",
+        "other",
+        "only best right",
+        "only other right",
+        "p",
+        "",
+    ]
     rows = [_row(header, tag="th")]
     names, scores = zip(*_others(data, data.best), strict=True)
     choice = Choice.of_best(data.info.config, len(data.results))
-    for name, pairs in zip(names, paired_scores(data.scores[data.best.number], scores, choice), strict=True):
+    for name, pairs in zip(
+        names, paired_scores(data.scores[data.best.number], scores, choice), strict=True
+    ):
         for pair in pairs:
-            words = {"first is better": "better", "second is better": "worse"}.get(pair.verdict, pair.verdict)
+            words = {"first is better": "better", "second is better": "worse"}.get(
+                pair.verdict, pair.verdict
+            )
             counts = (str(pair.only_first), str(pair.only_second), f"{pair.p_value:.2g}")
-            rows.append(_row([pair.benchmark, name, *(f"{top1:.3f}" for top1 in pair.top1), *counts, words]))
+            rows.append(
+                _row([pair.benchmark, name, *(f"{top1:.3f}" for top1 in pair.top1), *counts, words])
+            )
     note = (
-        "Exact test on the same clips (McNemar's; where splits share clips, by sign flips), 5% level, corrected for "
-        "all comparisons of this table (Holm). The best trial was chosen on the clips of the search and looks better "
+        "Exact test on the same clips (McNemar's; where splits share clips, by sign flips), 5% "
+        "level, corrected for "
+        "all comparisons of this table (Holm). The best trial was chosen on the clips of the "
+        "search and looks better "
         f"there than it is: on them, p is multiplied by the number of trials, {choice.num_trials}."
     )
     return f"<table>{''.join(rows)}</table><p class=note>{note}</p>"
@@ -251,15 +297,20 @@ def _facts(data: StudyData) -> str:
         **data.info.provenance,
         **{f"data {name}": found.digest for name, found in data.info.inputs.data.items()},
         **{f"backbone {name}": sha256 for name, sha256 in data.info.inputs.backbones.items()},
-        **flatten(data.info.config.model_dump(mode="json", include={"search", "resources", "train"})),
+        **flatten(
+            data.info.config.model_dump(mode="json", include={"search", "resources", "train"})
+        ),
     }
     facts |= {
-        f"ran on {line.partition(':')[0]}": line.partition(": ")[2] for line in code_lines(data.results)
+        f"ran on {line.partition(':')[0]}": line.partition(": ")[2]
+        for line in code_lines(data.results)
     }
     rows = "".join(
-        f'<tr><td>{escape(k)}</td><td class="text">{escape(str(v))}</td></tr>' for k, v in facts.items()
+        f'<tr><td>{escape(k)}</td><td class="text">{escape(str(v))}</td></tr>'
+        for k, v in facts.items()
     )
-    return f"<details><summary>everything that decides the result</summary><table>{rows}</table></details>"
+    summary = "<summary>everything that decides the result</summary>"
+    return f"<details>{summary}<table>{rows}</table></details>"
 
 
 if __name__ == "__main__":

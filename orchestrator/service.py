@@ -1,4 +1,6 @@
-"""Other machines' services may be slow, wrong or gone: each gets one attempt of bounded length, and one message."""
+"""Other machines' services may be slow, wrong or gone: each gets one attempt of bounded length, and
+one message.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ _Result = TypeVar("_Result")
 def attempt(service: str, call: Callable[[], _Result], advice: str) -> _Result:
     """What ``call`` returns or raises, if it ends in time.
 
-    A call that hangs goes on in a thread that ends with this process: libraries retry for minutes, and cannot be told
-    to stop.
+    A call that hangs goes on in a thread that ends with this process: libraries retry for minutes,
+    and cannot be told to stop.
 
     Raises:
-        InputError: it has not ended after ``ATTEMPT_S`` seconds; names the service, and says what to do.
+        InputError: it has not ended after ``ATTEMPT_S`` seconds; names the service, and says what
+            to do.
     """
     results: list[_Result] = []
     errors: list[BaseException] = []

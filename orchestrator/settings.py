@@ -1,4 +1,6 @@
-"""Where things live: environment variables with embedded defaults, so an experiment file names no address."""
+"""Where things live: environment variables with embedded defaults, so an experiment file names no
+address.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from orchestrator.storage.store import LocalStore, open_store
 
 
 class Settings(BaseSettings):
-    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``; empty is not set. No credentials."""
+    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``; empty is not set. No
+    credentials.
+    """
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
@@ -22,7 +26,9 @@ class Settings(BaseSettings):
 
     @property
     def store_uri(self) -> str:
-        """The store's address as any process of this machine understands it: local folders are absolute."""
+        """The store's address as any process of this machine understands it: local folders are
+        absolute.
+        """
         store = open_store(self.store)
         return str(Path(store.root)) if isinstance(store, LocalStore) else store.uri
 

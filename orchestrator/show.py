@@ -1,4 +1,6 @@
-"""``python -m orchestrator.show STUDY[/NUMBER]``: everything on record of a study or of one trial."""
+"""``python -m orchestrator.show STUDY[/NUMBER]``: everything on record of a study or of one
+trial.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.show", description=__doc__)
     parser.add_argument("what", metavar="STUDY[/NUMBER]")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--log", action="store_true", help="print a trial's log, one JSON object a line")
+    parser.add_argument(
+        "--log", action="store_true", help="print a trial's log, one JSON object a line"
+    )
     return command.run(parser, _show, arguments)
 
 

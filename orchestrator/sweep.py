@@ -1,7 +1,8 @@
-"""``python -m orchestrator.sweep FILE.yaml``: searches, trains and benchmarks what an experiment file asks
-for.
+"""``python -m orchestrator.sweep FILE.yaml``: searches, trains and benchmarks what an experiment
+file asks for.
 
-Run it again after Ctrl-C or a crash: it goes on from the study's record and repeats no finished trial.
+Run it again after Ctrl-C or a crash: it goes on from the study's record and repeats no finished
+trial.
 """
 
 from __future__ import annotations
@@ -33,9 +34,12 @@ _PIPE_WIDTH = 140  # characters, where no terminal says
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
+    """The command. Returns the exit code: 0, 1 (something failed), 2 (bad input) or 130
+    (interrupted).
+    """
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends this process ends it like Ctrl-C
+    # what ends this process ends it like Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     show_warnings()
     console = Terminal(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
@@ -57,10 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     """Runs a study to its end, or on from where it was left, and prints its trials."""
-    # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait for.
+    # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait
+    # for.
     from orchestrator.code_version import code_version
     from orchestrator.display.progress import Progress
-    from orchestrator.execution.cluster import GrowthWatch, check_local_resources, cluster_grows, ray_session
+    from orchestrator.execution.cluster import (
+        GrowthWatch,
+        check_local_resources,
+        cluster_grows,
+        ray_session,
+    )
     from orchestrator.execution.driver import run_study
     from orchestrator.execution.lease import Lease
     from orchestrator.execution.nodes import check_nodes, check_settings
@@ -91,7 +101,9 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
             mirror = Mirror(settings.tracking_uri, record)
             mirror.start()
             try:
-                with Progress(config, console, study.finished_states, lambda: study.num_trials) as progress:
+                with Progress(
+                    config, console, study.finished_states, lambda: study.num_trials
+                ) as progress:
                     errors = run_study(study, settings.store_uri, mirror, progress, checks)
             finally:
                 delivered = mirror.close(_CLOSE_TIMEOUT_S)
@@ -113,15 +125,19 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "study": config.name,
         "question": config.question.strip(),
         "hypothesis": config.hypothesis.strip(),
-        "trials": f"{num_trials}, {len(results)} of them finished, {resources.max_concurrent_trials} at once",
+        "trials": f"{num_trials}, {len(results)} of them finished, "
+        f"{resources.max_concurrent_trials} at once",
         "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
-        f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, {resources.gpus_per_worker:g} GPU",
+        f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, "
+        f"{resources.gpus_per_worker:g} GPU",
         "time": expected_time(config, results, num_trials),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(benchmarks),
-        "writes": f"up to {num_trials * max(train.epochs, 1)} checkpoints (of each trial the last and the best "
-        f"{resources.num_best_checkpoints} stay), {num_trials * len(config.benchmarks)} benchmark scores, "
+        "writes": f"up to {num_trials * max(train.epochs, 1)} checkpoints (of each trial the last "
+        "and the best "
+        f"{resources.num_best_checkpoints} stay), {num_trials * len(config.benchmarks)} benchmark "
+        "scores, "
         f"{num_trials} results",
         "store": f"{settings.store_uri}/{config.name}",
         "MLflow": without_password(settings.tracking_uri),
@@ -200,7 +216,9 @@ def _conclude(
 def lacking_scores(config: StudyConfig, results: Sequence[TrialResult]) -> list[str]:
     """Benchmarks, each with the trials that have a checkpoint but no score by its protocol."""
     lacking = {
-        benchmark.name: [str(r.number) for r in results if r.checkpoint and benchmark not in r.protocols]
+        benchmark.name: [
+            str(r.number) for r in results if r.checkpoint and benchmark not in r.protocols
+        ]
         for benchmark in config.benchmarks
     }
     return [f"{name} (trials {', '.join(numbers)})" for name, numbers in lacking.items() if numbers]
@@ -227,7 +245,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="overrides any field, e.g. train.epochs=3",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved study and start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved study and start nothing"
+    )
     parser.add_argument(
         "--traceback", action="store_true", help="show where in the code an input error arose"
     )

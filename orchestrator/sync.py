@@ -1,4 +1,6 @@
-"""``python -m orchestrator.sync STUDY``: brings MLflow up to a study's record, after a sweep could not reach it."""
+"""``python -m orchestrator.sync STUDY``: brings MLflow up to a study's record, after a sweep could
+not reach it.
+"""
 
 from __future__ import annotations
 

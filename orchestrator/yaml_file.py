@@ -1,7 +1,8 @@
-"""Experiment files: strict YAML 1.2, overlays and ``--set``, and errors that say where and what is allowed.
+"""Experiment files: strict YAML 1.2, overlays and ``--set``, and errors that say where and what is
+allowed.
 
-``no`` is a string, ``1e-4`` a number, a duplicate key an error. Values are validated strictly: the string
-``no`` where a truth value belongs is refused instead of becoming False.
+``no`` is a string, ``1e-4`` a number, a duplicate key an error. Values are validated strictly: the
+string ``no`` where a truth value belongs is refused instead of becoming False.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ class Source:
     content: Mapping
 
 
-def load_study(path: Path, overlays: Sequence[Path] = (), settings: Sequence[str] = ()) -> StudyConfig:
-    """Reads an experiment, lays overlays and then ``key=value`` settings over it, and validates the whole.
+def load_study(
+    path: Path, overlays: Sequence[Path] = (), settings: Sequence[str] = ()
+) -> StudyConfig:
+    """Reads an experiment, lays overlays and then ``key=value`` settings over it, and validates the
+    whole.
 
     Raises:
         InputError: names the file, the key, what was found and what is allowed.
@@ -54,7 +58,8 @@ def read_yaml(path: Path) -> Mapping:
     try:
         if path.stat().st_size > 4 * MAX_CHARACTERS:  # bytes
             raise InputError(
-                f"{path}: found {path.stat().st_size} bytes, allowed are {MAX_CHARACTERS} characters"
+                f"{path}: found {path.stat().st_size} bytes, allowed are {MAX_CHARACTERS} "
+                "characters"
             )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -63,7 +68,9 @@ def read_yaml(path: Path) -> Mapping:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
     content = load_yaml(text, str(path))
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found {_kind(content)}, allowed is a mapping of keys such as 'name:'")
+        raise InputError(
+            f"{path}: found {_kind(content)}, allowed is a mapping of keys such as 'name:'"
+        )
     return content
 
 
@@ -77,16 +84,21 @@ def merge(base: Mapping, overlay: Mapping) -> Mapping:
 
 
 def parse_setting(setting: str, merged: Mapping) -> Mapping:
-    """``a.b=1`` as ``{"a": {"b": 1}}``; keys of ``merged`` that hold dots themselves are recognised.
+    """``a.b=1`` as ``{"a": {"b": 1}}``; keys of ``merged`` that hold dots themselves are
+    recognised.
 
     Raises:
         InputError: there is no ``=``, or the value is not YAML.
     """
     dotted, equals, text = setting.partition("=")
     if not equals or not dotted:
-        raise InputError(f"--set {setting[:80]}: found no key=value, allowed is e.g. --set train.epochs=3")
+        raise InputError(
+            f"--set {setting[:80]}: found no key=value, allowed is e.g. --set train.epochs=3"
+        )
     if dotted.count(".") > MAX_DEPTH:
-        raise InputError(f"--set {dotted[:80]}...: found {dotted.count('.')} dots, allowed are {MAX_DEPTH}")
+        raise InputError(
+            f"--set {dotted[:80]}...: found {dotted.count('.')} dots, allowed are {MAX_DEPTH}"
+        )
     value = load_yaml(text, f"--set {setting[:80]}")
     for key in reversed(_split_key(dotted, merged)):
         value = {key: value}
@@ -98,13 +110,19 @@ def validate(content: Mapping, sources: Sequence[Source]) -> StudyConfig:
     try:
         return StudyConfig.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        lines = [_explain(detail, sources) for detail in error.errors(include_url=False)[:_MAX_MISTAKES]]
+        lines = [
+            _explain(detail, sources) for detail in error.errors(include_url=False)[:_MAX_MISTAKES]
+        ]
         more = error.error_count() - len(lines)
-        raise InputError("\n".join([*lines, *([f"and {more} more mistakes"] if more else [])])) from None
+        raise InputError(
+            "\n".join([*lines, *([f"and {more} more mistakes"] if more else [])])
+        ) from None
 
 
 def _split_key(dotted: str, merged: Any) -> list[str]:
-    known = [key for key in merged if dotted == key or dotted.startswith(f"{key}.")] if merged else []
+    known = (
+        [key for key in merged if dotted == key or dotted.startswith(f"{key}.")] if merged else []
+    )
     key = max(known, key=len, default=dotted.partition(".")[0])
     rest = dotted[len(key) + 1 :]
     below = merged.get(key) if isinstance(merged, dict) else None
@@ -125,12 +143,15 @@ def _explain(detail: ErrorDetails, sources: Sequence[Source]) -> str:
     key = _key(location)
     place = f"{_source_of(key, sources)}: {key}" if key else sources[0].name
     if detail["type"] == "extra_forbidden":
-        return f"{place}: there is no such key{suggest(str(location[-1]), _allowed_keys(location[:-1]))}"
+        advice = suggest(str(location[-1]), _allowed_keys(location[:-1]))
+        return f"{place}: there is no such key{advice}"
     if detail["type"] == "missing":
         return f"{place}: is missing"
     if detail["type"] == "value_error":
         return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
-    allowed = re.sub(r"^(Input|String|Value|Tuple|List|Dictionary) should (be |have )?", "", detail["msg"])
+    allowed = re.sub(
+        r"^(Input|String|Value|Tuple|List|Dictionary) should (be |have )?", "", detail["msg"]
+    )
     return f"{place}: found {_shown(detail['input'])}, allowed: {allowed}"
 
 
@@ -140,7 +161,9 @@ def _shown(value: object) -> str:
 
 
 def _key(location: Sequence[int | str]) -> str:
-    """The dotted key as the file spells it, without the tags pydantic adds for the kinds of distributions."""
+    """The dotted key as the file spells it, without the tags pydantic adds for the kinds of
+    distributions.
+    """
     parts = [str(part) for part in location]
     if len(parts) > 2 and parts[0] == "search_space":
         del parts[2]

@@ -1,7 +1,8 @@
 """YAML 1.2 text into plain values, with limits that are checked before anything is built from it.
 
-A few hundred bytes of YAML can ask for gigabytes: aliases of aliases, thousands of levels, numbers of thousands of
-digits. So the text's events, which take no more memory than the text, are looked at first.
+A few hundred bytes of YAML can ask for gigabytes: aliases of aliases, thousands of levels, numbers
+of thousands of digits. So the text's events, which take no more memory than the text, are looked at
+first.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _check_plain(value: object, place: str) -> None:
             _check_plain(below, place)
     elif not isinstance(value, str | int | float | None):
         raise InputError(
-            f"{place}: found {str(value)[:80]!r}, a {type(value).__name__}; put it in quotes for a text"
+            f"{place}: found {str(value)[:80]!r}, a {type(value).__name__}; put it in quotes for a "
+            "text"
         )
 
 
@@ -110,7 +112,9 @@ class _Limits:
             self._add(event, self._sizes.get(event.anchor, 1))
         elif isinstance(event, ScalarEvent):
             if len(event.value) > MAX_DIGITS and not event.style and _NUMBER.fullmatch(event.value):
-                self._refuse(event, f"found a number of {len(event.value)} digits, allowed are {MAX_DIGITS}")
+                self._refuse(
+                    event, f"found a number of {len(event.value)} digits, allowed are {MAX_DIGITS}"
+                )
             if event.anchor:
                 self._sizes[event.anchor] = 1
             self._add(event, 1)
@@ -125,7 +129,9 @@ class _Limits:
             self._open[-1].size += size
             self._open[-1].num_children += 1
             if self._open[-1].size > MAX_VALUES:
-                self._refuse(event, f"found more than {MAX_VALUES} values, those of aliases counted")
+                self._refuse(
+                    event, f"found more than {MAX_VALUES} values, those of aliases counted"
+                )
 
     def _refuse(self, event: Event, problem: str) -> None:
         raise InputError(f"{self._place}, line {event.start_mark.line + 1}: {problem}")

@@ -1,4 +1,6 @@
-"""A page opened in a headless Chromium, with all that the page complains of and asks for (DevTools protocol)."""
+"""A page opened in a headless Chromium, with all that the page complains of and asks for (DevTools
+protocol).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from typing import Any
 
 import aiohttp
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 _INSIDE = ("file:", "data:", "blob:", "about:")
 
 
@@ -46,7 +50,9 @@ class Visit:
 
 
 def visit(page: Path, expression: str, settle_s: float = 1.0) -> Visit:
-    """Opens a file, waits until it has loaded and ``settle_s`` longer, and evaluates a JavaScript expression."""
+    """Opens a file, waits until it has loaded and ``settle_s`` longer, and evaluates a JavaScript
+    expression.
+    """
     with browser() as address:
         return asyncio.run(_visit(address, page.as_uri(), expression, settle_s))
 
@@ -88,14 +94,21 @@ def _address(profile: Path) -> str:
     while not (file := profile / "DevToolsActivePort").is_file() or not file.read_text().strip():
         assert time.monotonic() < deadline, "Chromium did not start"
         time.sleep(0.05)
-    with urllib.request.urlopen(f"http://127.0.0.1:{file.read_text().splitlines()[0]}/json/list") as answer:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{file.read_text().splitlines()[0]}/json/list"
+    ) as answer:
         pages = [target for target in json.load(answer) if target["type"] == "page"]
     return str(pages[0]["webSocketDebuggerUrl"])
 
 
-async def _visit(address: str, url: str, expression: str, settle_s: float, *, picture: bool = False) -> Visit:
+async def _visit(
+    address: str, url: str, expression: str, settle_s: float, *, picture: bool = False
+) -> Visit:
     found = Visit()
-    async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(address, max_msg_size=0) as socket,
+    ):
 
         async def call(number: int, method: str, **params: Any) -> dict[str, Any]:
             await socket.send_json({"id": number, "method": method, "params": params})

@@ -1,8 +1,8 @@
 """The fault matrix: ``make chaos``, or ``python -m tests.chaos [FAULT ...]``.
 
-Every fault strikes the same seeded sweep (real Ray, real videos, real servers) once a trial has a checkpoint.
-Afterwards each trial must have ended once, with the metrics of the fault-free run bit for bit, and neither a
-process nor a temporary file may be left.
+Every fault strikes the same seeded sweep (real Ray, real videos, real servers) once a trial has a
+checkpoint. Afterwards each trial must have ended once, with the metrics of the fault-free run bit
+for bit, and neither a process nor a temporary file may be left.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ train:
   backbone: {name: quickstart-tiny, pretrained: quickstart}
   prompts: {num_global: 2}
   text: {num_context: 2}
-  data: {dataset: motions, num_frames: 4, stride: 2, max_broken: 0.2, augment: {rand_augment: m3-n1}}
+  data:
+    {dataset: motions, num_frames: 4, stride: 2, max_broken: 0.2, augment: {rand_augment: m3-n1}}
   epochs: 4
   batch_size: 8
   num_threads: 1
@@ -75,7 +76,8 @@ class Sweep:
     def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
-        self.temporary = Path(tempfile.mkdtemp(dir="/tmp", prefix="c"))  # short: it holds Ray's sockets
+        # short: it holds Ray's sockets
+        self.temporary = Path(tempfile.mkdtemp(dir="/tmp", prefix="c"))
         self.environment = {
             **os.environ,
             "TMPDIR": str(self.temporary),
@@ -84,7 +86,10 @@ class Sweep:
             "VITACLIP_STORE": str(folder / "store"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         }
-        self.options = ["--traceback", *(word for setting in settings for word in ("--set", setting))]
+        self.options = [
+            "--traceback",
+            *(word for setting in settings for word in ("--set", setting)),
+        ]
         (folder / "motions").mkdir()
         write_motions(folder / "motions", num_train=48, num_val=16)
         (folder / "study.yaml").write_text(STUDY)
@@ -147,7 +152,9 @@ def first_difference(found: Any, wanted: Any, place: str = "") -> str:
         return ""
     pairs: list[tuple[str, Any, Any]] = []
     if isinstance(found, dict) and isinstance(wanted, dict):
-        pairs = [(key, found.get(key), wanted.get(key)) for key in sorted(found.keys() | wanted.keys())]
+        pairs = [
+            (key, found.get(key), wanted.get(key)) for key in sorted(found.keys() | wanted.keys())
+        ]
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(found, wanted, strict=True))]
     inner = (first_difference(a, b, f"{place}.{key}") for key, a, b in pairs)
@@ -213,11 +220,15 @@ def on_cluster(sweep: Sweep, stack: ExitStack) -> None:
 def start_node(sweep: Sweep) -> None:
     """One node more."""
     folder = str(sweep.cluster.folder)
-    sweep.cluster.start_node("--num-cpus", "1", environment={"TMPDIR": folder, "RAY_TMPDIR": folder})
+    sweep.cluster.start_node(
+        "--num-cpus", "1", environment={"TMPDIR": folder, "RAY_TMPDIR": folder}
+    )
 
 
 def lose_and_return_node(sweep: Sweep) -> None:
-    """Kills the second node's raylet and brings the node back, each once the trial's workers have followed."""
+    """Kills the second node's raylet and brings the node back, each once the trial's workers have
+    followed.
+    """
 
     def group_sizes() -> list[int]:
         log = StudyRecord(sweep.store, "chaos").log(0)
@@ -232,10 +243,14 @@ def lose_and_return_node(sweep: Sweep) -> None:
 
 
 def drain_node(sweep: Sweep) -> None:
-    """Has a node where a trial runs announce its end, as a spot instance's does, and goes through with it."""
+    """Has a node where a trial runs announce its end, as a spot instance's does, and goes through
+    with it.
+    """
     sweep.cluster.drain(1, deadline_s=round(PAUSE_S))
     record = StudyRecord(sweep.store, "chaos")
-    wait_until(lambda: any("PreemptedError" in record.log(n) for n in range(3)), sweep.process, sweep.log)
+    wait_until(
+        lambda: any("PreemptedError" in record.log(n) for n in range(3)), sweep.process, sweep.log
+    )
     sweep.cluster.kill_raylet(1)
 
 
@@ -331,7 +346,11 @@ def completes(results: list[dict[str, Any]]) -> bool:
 
 
 TWO = "none, 2 workers"
-TWO_WORKERS = ("resources.num_workers=2", "resources.max_concurrent_trials=1", "search.num_trials=2")
+TWO_WORKERS = (
+    "resources.num_workers=2",
+    "resources.max_concurrent_trials=1",
+    "search.num_trials=2",
+)
 NO_FAILURES = "resources.max_failures=0"  # preemptions have a budget of their own
 LONG_PREEMPTED = (NO_FAILURES, "train.epochs=100")
 TWO_PREEMPTED = (*TWO_WORKERS, NO_FAILURES)
@@ -364,13 +383,29 @@ FAULTS = [
     Fault("MLflow down", restart_mlflow, on_mlflow_server),
     Fault("disk full", fill_disk, on_small_disk),
     Fault("NaN loss", settings=FIRST_DIVERGES, expected=fails_first_trial_only),
-    Fault("NaN loss, 2 workers", settings=(*TWO_WORKERS, *FIRST_DIVERGES), expected=fails_first_trial_only),
+    Fault(
+        "NaN loss, 2 workers",
+        settings=(*TWO_WORKERS, *FIRST_DIVERGES),
+        expected=fails_first_trial_only,
+    ),
     Fault("broken video", prepare=damage_video, expected=counts_broken_clips),
     Fault("hung decode", mend_video, hang_video, SHORT_PATIENCE),
     Fault(TWO, settings=TWO_WORKERS, baseline=TWO),
-    Fault("SIGKILL 1 worker of 2", send(TRAIN_WORKER, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
-    Fault("SIGTERM 1 worker of 2", send(TRAIN_WORKER, signal.SIGTERM), settings=TWO_PREEMPTED, baseline=TWO),
-    Fault("SIGKILL their actor", send(TRIAL_ACTOR, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO),
+    Fault(
+        "SIGKILL 1 worker of 2",
+        send(TRAIN_WORKER, signal.SIGKILL),
+        settings=TWO_WORKERS,
+        baseline=TWO,
+    ),
+    Fault(
+        "SIGTERM 1 worker of 2",
+        send(TRAIN_WORKER, signal.SIGTERM),
+        settings=TWO_PREEMPTED,
+        baseline=TWO,
+    ),
+    Fault(
+        "SIGKILL their actor", send(TRIAL_ACTOR, signal.SIGKILL), settings=TWO_WORKERS, baseline=TWO
+    ),
     Fault("node lost and back", lose_and_return_node, on_cluster, ELASTIC, expected=completes),
 ]
 
@@ -385,7 +420,8 @@ class Matrix:
     def run(self, fault: Fault) -> str:
         """``ok``, or what is wrong."""
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            stack.enter_context(patch.dict(os.environ))  # what one fault sets the next one must not see
+            # what one fault sets the next one must not see
+            stack.enter_context(patch.dict(os.environ))
             sweep = Sweep(Path(folder), fault.settings)
             stack.callback(sweep.close)
             started = time.monotonic()
@@ -424,17 +460,26 @@ class Matrix:
 
 
 def main(names: list[str]) -> int:
-    """Runs the matrix, or the named faults with the baselines they need; 1 if any is not survived."""
+    """Runs the matrix, or the named faults with the baselines they need; 1 if any is not
+    survived.
+    """
     chosen = [fault for fault in FAULTS if not names or fault.name in names]
-    needed = {fault.baseline for fault in chosen if fault.expected is None} | {fault.name for fault in chosen}
-    matrix, table = Matrix(), Table("fault", "afterwards", "seconds", "time lost", title="fault matrix")
+    needed = {fault.baseline for fault in chosen if fault.expected is None} | {
+        fault.name for fault in chosen
+    }
+    matrix, table = (
+        Matrix(),
+        Table("fault", "afterwards", "seconds", "time lost", title="fault matrix"),
+    )
     failed = 0
     for fault in FAULTS:
         if fault.name in needed:
             verdict = matrix.run(fault)
             failed += verdict != "ok"
             print(f"{fault.name}: {verdict} ({matrix.seconds[fault.name]:.0f} s)", flush=True)
-            table.add_row(fault.name, verdict, f"{matrix.seconds[fault.name]:.0f}", matrix.time_lost(fault))
+            table.add_row(
+                fault.name, verdict, f"{matrix.seconds[fault.name]:.0f}", matrix.time_lost(fault)
+            )
     Console(width=120).print(table)
     print(f"pauses of {PAUSE_S:.0f} s are part of the time lost")
     return min(1, failed)

@@ -32,13 +32,18 @@ def frame_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-# Recorded cases of the authors' own code; they lie beside the repository where the project is developed.
+# Recorded cases of the authors' own code; they lie beside the repository where the project is
+# developed.
 AUTHORS_RECORDS = sorted((SHARED / "parity").glob("tiny_*.pt"))
 
 
-@pytest.fixture(params=["own_full", "own_UC", *AUTHORS_RECORDS], ids=lambda one: getattr(one, "stem", one))
+@pytest.fixture(
+    params=["own_full", "own_UC", *AUTHORS_RECORDS], ids=lambda one: getattr(one, "stem", one)
+)
 def released_record(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """A case of the released model: its state dict, outputs, gradients and three optimizer steps."""
+    """A case of the released model: its state dict, outputs, gradients and three optimizer
+    steps.
+    """
     if isinstance(request.param, Path):
         return dict(torch.load(request.param, weights_only=True))
     return dict(synthetic_record(class_specific=request.param == "own_full"))
@@ -46,11 +51,19 @@ def released_record(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
-    """A small CLIP with seeded random weights, under a name that open_clip knows in this process."""
+    """A small CLIP with seeded random weights, under a name that open_clip knows in this
+    process.
+    """
     config = {
         "embed_dim": 16,
         "quick_gelu": True,
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
+        "vision_cfg": {
+            "image_size": 32,
+            "patch_size": 8,
+            "width": 32,
+            "layers": 2,
+            "head_width": 16,
+        },
         "text_cfg": {"width": 32, "heads": 2, "layers": 2},
     }
     path = tmp_path_factory.mktemp("configs") / "ViT-test-small.json"
@@ -59,12 +72,19 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
     return BackboneConfig(name="ViT-test-small", pretrained="random")
 
 
-MOTIONS = {"moving left": (0, -2), "moving right": (0, 2), "moving up": (-2, 0), "moving down": (2, 0)}
+MOTIONS = {
+    "moving left": (0, -2),
+    "moving right": (0, 2),
+    "moving up": (-2, 0),
+    "moving down": (2, 0),
+}
 
 
 @pytest.fixture(scope="session")
 def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a dataset of real mp4 files in which a square moves: 24 training and 8 validation clips."""
+    """The name of a dataset of real mp4 files in which a square moves: 24 training and 8 validation
+    clips.
+    """
     root = tmp_path_factory.mktemp("motions")
     write_motions(root, num_train=24, num_val=8)
     with pytest.MonkeyPatch.context() as patch:
@@ -84,10 +104,13 @@ def write_motions(root: Path, num_train: int, num_val: int) -> None:
         (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
 
 
-def write_square(path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8) -> None:
+def write_square(
+    path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8
+) -> None:
     """A white square on grey, 48 pixels wide; H.264, in a WebM file VP9."""
     with av.open(str(path), "w") as container:
-        # x264's rate control does not give the same bytes every time, least of all on a busy machine
+        # x264's rate control does not give the same bytes every time, least of all on a busy
+        # machine
         x264, vp9 = ("libx264", {"qp": "18", "threads": "1"}), ("libvpx-vp9", {"crf": "18"})
         codec, options = vp9 if path.suffix == ".webm" else x264
         stream = container.add_stream(codec, rate=8, options=options)

@@ -23,7 +23,9 @@ CODECS = {  # codec -> (encoder, container): every kind of file that the data se
 
 
 def moving_frames(num_frames: int, height: int = 64, width: int = 80, seed: int = 0) -> Frames:
-    """A textured picture that moves two pixels a frame, lighter with every frame: no two are alike."""
+    """A textured picture that moves two pixels a frame, lighter with every frame: no two are
+    alike.
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     picture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width]
@@ -60,8 +62,13 @@ def write_packets(
     change: Callable[[list[av.Packet]], list[av.Packet]],
     options: Mapping[str, str] | None = None,
 ) -> Path:
-    """Copies the packets of a video, changed, into another container without encoding them again."""
-    with av.open(str(source)) as reader, av.open(str(target), "w", options=dict(options or {})) as writer:
+    """Copies the packets of a video, changed, into another container without encoding them
+    again.
+    """
+    with (
+        av.open(str(source)) as reader,
+        av.open(str(target), "w", options=dict(options or {})) as writer,
+    ):
         stream = reader.streams.video[0]
         copy = writer.add_stream_from_template(stream)
         for packet in change([packet for packet in reader.demux(stream) if packet.size]):
@@ -78,14 +85,20 @@ def whole_file(path: Path) -> Frames:
 
 
 def leave_real_time() -> None:
-    """Back to normal scheduling: as root, SVT-AV1 gives its caller SCHED_FIFO 99, which starves all others."""
+    """Back to normal scheduling: as root, SVT-AV1 gives its caller SCHED_FIFO 99, which starves all
+    others.
+    """
     if hasattr(os, "sched_setscheduler"):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def small_dataset(root: Path, num_clips: int = 12, num_classes: int = 3, num_frames: int = 12) -> Manifest:
+def small_dataset(
+    root: Path, num_clips: int = 12, num_classes: int = 3, num_frames: int = 12
+) -> Manifest:
     clips = [
-        Clip(str(write_video(root / f"{i}.mp4", moving_frames(num_frames, seed=i))), i % num_classes)
+        Clip(
+            str(write_video(root / f"{i}.mp4", moving_frames(num_frames, seed=i))), i % num_classes
+        )
         for i in range(num_clips)
     ]
     return Manifest("small", tuple(f"class {c}" for c in range(num_classes)), tuple(clips))

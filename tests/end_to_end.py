@@ -1,9 +1,11 @@
-"""The quickstart's sweep on servers, and again while they fail: ``python -m tests.end_to_end [--picture FILE.png]``.
+"""The quickstart's sweep on servers, and again while they fail: ``python -m tests.end_to_end
+[--picture FILE.png]``.
 
-The store is on an S3-protocol server, MLflow on a server of its own with its artifacts on S3. The second sweep has 30%
-of its store's requests failing throughout (503, uploads cut in the middle, lost answers, truncated bodies), the MLflow
-server killed and away for a minute, and the driver killed half-way. It must end with the first one's results, byte
-for byte where they were finished before the kill, and with every trial and epoch in MLflow once. Prints the time lost.
+The store is on an S3-protocol server, MLflow on a server of its own with its artifacts on S3. The
+second sweep has 30% of its store's requests failing throughout (503, uploads cut in the middle,
+lost answers, truncated bodies), the MLflow server killed and away for a minute, and the driver
+killed half-way. It must end with the first one's results, byte for byte where they were finished
+before the kill, and with every trial and epoch in MLflow once. Prints the time lost.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ SHARE = 0.3
 class Place:
     """Servers of its own for one sweep, and a folder that it runs in."""
 
-    def __init__(self, folder: Path, mlflow: MlflowServer, environment: dict[str, str], proxy: Any) -> None:
+    def __init__(
+        self, folder: Path, mlflow: MlflowServer, environment: dict[str, str], proxy: Any
+    ) -> None:
         self.folder, self.mlflow, self.environment, self.proxy = folder, mlflow, environment, proxy
         self.log = folder / "log.txt"
 
@@ -78,9 +82,12 @@ class Place:
         """MLflow's comparison of all trials."""
         client = MlflowClient(self.mlflow.uri)
         experiment = client.get_experiment_by_name(STUDY)
-        runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+        runs = client.search_runs(
+            [experiment.experiment_id], order_by=["attributes.start_time ASC"]
+        )
         trials = json.dumps([run.info.run_id for run in runs if run.info.run_name != STUDY])
-        return f"{self.mlflow.uri}/#/compare-runs?runs={trials}&experiments={json.dumps([experiment.experiment_id])}"
+        experiments = json.dumps([experiment.experiment_id])
+        return f"{self.mlflow.uri}/#/compare-runs?runs={trials}&experiments={experiments}"
 
 
 @contextmanager
@@ -163,10 +170,14 @@ def main(arguments: list[str] | None = None) -> int:
         assert not (difference := first_difference(untimed(found), wanted)), difference
         assert all(found[key] == result for key, result in finished.items())
     num_failed = sum(counts.values()) - counts["passed"]
-    print(f"{len(wanted)} trials, the same results; {len(finished)} were finished when the driver was killed")
+    print(
+        f"{len(wanted)} trials, the same results; {len(finished)} were finished when the driver "
+        "was killed"
+    )
     print(f"{num_failed} of {sum(counts.values())} requests to the store failed: {counts}")
     print(
-        f"{undisturbed_s:.0f} s undisturbed, {disturbed_s:.0f} s with the faults (MLflow away for {AWAY_S:.0f} s)"
+        f"{undisturbed_s:.0f} s undisturbed, {disturbed_s:.0f} s with the faults (MLflow away for "
+        f"{AWAY_S:.0f} s)"
     )
     return 0
 

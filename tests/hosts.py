@@ -1,6 +1,8 @@
-"""Several hosts on this machine: network namespaces on a switch, each with an address, a disk folder and a Ray node.
+"""Several hosts on this machine: network namespaces on a switch, each with an address, a disk
+folder and a Ray node.
 
-Needs root. A host's node is kept running as Kubernetes or systemd would do it: whenever it exits, it is started again.
+Needs root. A host's node is kept running as Kubernetes or systemd would do it: whenever it exits,
+it is started again.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def ip(*words: str) -> str:
 
 
 class Hosts:
-    """Host 1, the head, has the address 198.18.0.1; a context manager that ends and removes all of them."""
+    """Host 1, the head, has the address 198.18.0.1; a context manager that ends and removes all of
+    them.
+    """
 
     def __init__(self, folder: Path) -> None:
         """``folder`` has a short path: Ray's sockets lie in it."""
@@ -72,7 +76,9 @@ class Hosts:
         return list(range(1, len(self._supervisors) + 1))
 
     def start(self, *options: str) -> None:
-        """Starts a host, and returns once its Ray node is up. ``options`` are those of ``ray start``."""
+        """Starts a host, and returns once its Ray node is up. ``options`` are those of ``ray
+        start``.
+        """
         number = len(self._supervisors) + 1
         self._connect(number)
         role = ("--head",) if number == 1 else ("--address", "198.18.0.1:6379")
@@ -139,7 +145,8 @@ class Hosts:
         ip("-n", host, "link", "set", "lo", "up")
         ip("-n", host, "addr", "add", f"198.18.0.{number}/24", "dev", "eth0")
         ip("-n", host, "link", "set", "eth0", "up")
-        ip("-n", host, "route", "add", "default", "dev", "eth0")  # by it a process learns its host's address
+        # by it a process learns its host's address
+        ip("-n", host, "route", "add", "default", "dev", "eth0")
 
     def _command(self, number: int, *command: str | Path) -> list[str]:
         return ["ip", "netns", "exec", self._name(number), *map(str, command)]

@@ -25,14 +25,27 @@ class MlflowServer:
         self._log = folder / "server.log"
         self._environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *(
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+            ),
             *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
             *("--artifacts-destination", artifacts or str(folder / "artifacts")),
         ]
 
     def guard(self, user: str, password: str) -> Path:
-        """From the next start on: TLS, and only this user. Returns the certificate that clients must trust."""
-        certificate, key, users = (self.folder / name for name in ("tls.pem", "tls.key", "users.ini"))
+        """From the next start on: TLS, and only this user. Returns the certificate that clients
+        must trust.
+        """
+        certificate, key, users = (
+            self.folder / name for name in ("tls.pem", "tls.key", "users.ini")
+        )
         self_signed = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1"
         subprocess.run(
             [
@@ -48,7 +61,8 @@ class MlflowServer:
             capture_output=True,
         )
         users.write_text(
-            f"[mlflow]\nadmin_username = {user}\nadmin_password = {password}\ndefault_permission = NO_PERMISSIONS\n"
+            f"[mlflow]\nadmin_username = {user}\nadmin_password = {password}\ndefault_permission = "
+            "NO_PERMISSIONS\n"
             f"database_uri = sqlite:///{self.folder / 'users.db'}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )

@@ -1,4 +1,6 @@
-"""A real Ray cluster on loopback addresses, started with plain ``ray start`` and token authentication."""
+"""A real Ray cluster on loopback addresses, started with plain ``ray start`` and token
+authentication.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,25 @@ class RayCluster:
         return {**os.environ, **self.credentials, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
 
     def start_node(self, *options: str, environment: Mapping[str, str] | None = None) -> int:
-        """Starts the head, then further nodes; returns once the node takes jobs. The node's position in the list."""
+        """Starts the head, then further nodes; returns once the node takes jobs. The node's
+        position in the list.
+        """
         number = len(self._nodes) + 2
         agent_port = free_port()
-        place = ("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(agent_port))
+        place = (
+            "--node-ip-address",
+            f"127.0.0.{number}",
+            "--dashboard-agent-listen-port",
+            str(agent_port),
+        )
         head = (
             *("--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port)),
-            *("--metrics-export-port", str(self.metrics_port), "--temp-dir", str(self.folder / "r")),
+            *(
+                "--metrics-export-port",
+                str(self.metrics_port),
+                "--temp-dir",
+                str(self.folder / "r"),
+            ),
         )
         role = head if number == 2 else ("--address", self.address)
         common = ("--block", "--disable-usage-stats", "--object-store-memory", str(100 * 2**20))
@@ -75,13 +89,17 @@ class RayCluster:
         return number - 2
 
     def kill_raylet(self, number: int) -> None:
-        """Has a node vanish from the cluster, as by a power cut; one that was drained may have ended by itself."""
+        """Has a node vanish from the cluster, as by a power cut; one that was drained may have
+        ended by itself.
+        """
         for process in psutil.Process(self._nodes[number].pid).children(recursive=True):
             if process.name() == "raylet":
                 process.kill()
 
     def drain(self, number: int, deadline_s: int) -> None:
-        """Announces that a node will be gone after so many seconds, as the manifests in ``infra/`` do."""
+        """Announces that a node will be gone after so many seconds, as the manifests in ``infra/``
+        do.
+        """
         listed = self._ray("list", "nodes", "--address", self.dashboard, "--format", "json")
         address = f"127.0.0.{number + 2}"
         node = next(one["node_id"] for one in json.loads(listed) if one["node_ip"] == address)
@@ -110,7 +128,9 @@ class RayCluster:
         command = [RAY, "job", "submit", "--address", self.dashboard, *arguments]
         return subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
 
-    def run(self, *arguments: str | Path, timeout_s: float = 1000) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str | Path, timeout_s: float = 1000
+    ) -> subprocess.CompletedProcess[str]:
         """``ray job ...`` as a client; never raises on failure."""
         command, *rest = (str(argument) for argument in arguments)
         return subprocess.run(

@@ -1,8 +1,10 @@
-"""Vita-CLIP written the straightforward way, over the parameters of a :class:`vitaclip.model.vita_clip.VitaCLIP`.
+"""Vita-CLIP written the straightforward way, over the parameters of a
+:class:`vitaclip.model.vita_clip.VitaCLIP`.
 
-It computes what the released code computes: all 77 text tokens, every prompt as a full token of its layer (query,
-output projection and all), materialised attention by einsum, no shortcut in any last layer. The product's model must
-agree with it in outputs and gradients, and ``benchmarks.train_step`` times the product against it.
+It computes what the released code computes: all 77 text tokens, every prompt as a full token of its
+layer (query, output projection and all), materialised attention by einsum, no shortcut in any last
+layer. The product's model must agree with it in outputs and gradients, and
+``benchmarks.train_step`` times the product against it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from vitaclip.model.vision import LayerPrompts
 from vitaclip.model.vita_clip import VitaCLIP
 
 
-def reference_step(model: VitaCLIP, video_BCTHW: Tensor, labels_B: Tensor, micro_batch_size: int) -> Tensor:
-    """Adds the gradients of one optimiser step, the text tower once per micro-batch; returns the loss."""
+def reference_step(
+    model: VitaCLIP, video_BCTHW: Tensor, labels_B: Tensor, micro_batch_size: int
+) -> Tensor:
+    """Adds the gradients of one optimiser step, the text tower once per micro-batch; returns the
+    loss.
+    """
     total = torch.zeros(())
-    micro_batches = zip(video_BCTHW.split(micro_batch_size), labels_B.split(micro_batch_size), strict=True)
+    micro_batches = zip(
+        video_BCTHW.split(micro_batch_size), labels_B.split(micro_batch_size), strict=True
+    )
     for video, labels in micro_batches:
         logits = reference_logits(model, video)
         loss = F.cross_entropy(logits, labels) * len(labels) / len(labels_B)
@@ -40,7 +48,10 @@ def reference_video(model: VitaCLIP, video_BCTHW: Tensor) -> Tensor:
     visual, prompts = model.clip.visual, model.vision_prompts
     batch, _, frames, _, _ = video_BCTHW.shape
     x = visual.conv1(video_BCTHW.transpose(1, 2).flatten(0, 1)).flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
+    x = (
+        torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        + visual.positional_embedding
+    )
     if prompts.time_embedding is not None:
         index = torch.arange(frames) * prompts.num_frames // frames
         x = x + prompts.time_embedding[index].repeat(batch, 1)[:, None]
@@ -71,7 +82,9 @@ def _vision_layer(block: nn.Module, layer: LayerPrompts, x: Tensor) -> Tensor:
 
 def _summary_attention(attention: nn.Module, x: Tensor) -> Tensor:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    return attention.out_proj(_mix(*(projection(x) for projection in projections), attention.num_heads))
+    return attention.out_proj(
+        _mix(*(projection(x) for projection in projections), attention.num_heads)
+    )
 
 
 def _attention(attention: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,14 +113,18 @@ def reference_text(model: VitaCLIP) -> Tensor:
     for index, block in enumerate(clip.transformer.resblocks):
         if 1 <= index <= len(deep):
             x = x.clone()
-            x[torch.arange(len(x))[:, None], context_places] = _all_context(prompts, deep[index - 1], len(x))
+            x[torch.arange(len(x))[:, None], context_places] = _all_context(
+                prompts, deep[index - 1], len(x)
+            )
         x = x + _attention(block.attn, block.ln_1(x), mask)
         x = x + block.mlp(block.ln_2(x))
     return clip.ln_final(x)[torch.arange(len(x)), eot] @ clip.text_projection
 
 
 def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings ``[C, 77, D]``, the places of the context ``[C, n]`` and of EOT ``[C]``, class by class."""
+    """Embeddings ``[C, 77, D]``, the places of the context ``[C, n]`` and of EOT ``[C]``, class by
+    class.
+    """
     clip, prompts = model.clip, model.text_prompts
     tokenizer = open_clip.tokenizer._tokenizer
     rows, places, ends = [], [], []
@@ -117,8 +134,17 @@ def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor,
         before = {"end": num_context, "middle": num_context // 2, "front": 0}[
             prompts.position if prompts else "end"
         ]
-        ids = [tokenizer.sot_token_id, *[0] * before, *name_ids, *[0] * (num_context - before), *tail_ids]
-        place = [*range(1, 1 + before), *range(1 + before + len(name_ids), 1 + num_context + len(name_ids))]
+        ids = [
+            tokenizer.sot_token_id,
+            *[0] * before,
+            *name_ids,
+            *[0] * (num_context - before),
+            *tail_ids,
+        ]
+        place = [
+            *range(1, 1 + before),
+            *range(1 + before + len(name_ids), 1 + num_context + len(name_ids)),
+        ]
         row = clip.token_embedding(torch.tensor(ids + [0] * (length - len(ids))))
         if prompts is not None:
             context = prompts.context[index] if prompts.context.ndim == 3 else prompts.context

@@ -1,10 +1,12 @@
-"""The released Vita-CLIP in its own names, written the straightforward way, and records of it on synthetic weights.
+"""The released Vita-CLIP in its own names, written the straightforward way, and records of it on
+synthetic weights.
 
-Nothing here uses the product's model or its table of names: what the released model computes is told a second time,
-from a state dict as the authors' files hold it. ``synthetic_record`` draws such a state dict from a seed and records
-the model's outputs, gradients and optimizer steps in the form of the records of the authors' own code
-(``../shared/parity``, where they lie beside a checkout: this file was checked against them, and is wherever they are).
-``tests/records/released.json`` pins the outputs.
+Nothing here uses the product's model or its table of names: what the released model computes is
+told a second time, from a state dict as the authors' files hold it. ``synthetic_record`` draws such
+a state dict from a seed and records the model's outputs, gradients and optimizer steps in the form
+of the records of the authors' own code (``../shared/parity``, where they lie beside a checkout:
+this file was checked against them, and is wherever they are). ``tests/records/released.json`` pins
+the outputs.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def _vision_block(w: Weights, layer: int, x: Tensor, frames: int, heads: int) ->
     )
     local = (w[f"{name}.local_prompts"] + cls).repeat_interleave(frames, dim=0)
     everywhere = w["visual.global_prompts"][layer].expand(len(x), -1, -1)
-    tokens = torch.cat([x[:, :1], local, everywhere, x[:, 1:], summary.reshape(len(x), 1, -1)], dim=1)
+    tokens = torch.cat(
+        [x[:, :1], local, everywhere, x[:, 1:], summary.reshape(len(x), 1, -1)], dim=1
+    )
     tokens = tokens + _self_attention(w, f"{name}.attn", _norm(w, f"{name}.norm1", tokens), heads)
     num_prompts = local.shape[1] + everywhere.shape[1]
     x = torch.cat([tokens[:, :1], tokens[:, 1 + num_prompts : num_tokens + num_prompts]], dim=1)
@@ -87,14 +91,18 @@ def text_features(w: Weights, config: Mapping[str, int]) -> Tensor:
     for layer in range(config["text_layers"]):
         name = f"textual.transformer.resblocks.{layer}"
         joined = F.linear(
-            _norm(w, f"{name}.ln_1", x), w[f"{name}.attn.in_proj_weight"], w[f"{name}.attn.in_proj_bias"]
+            _norm(w, f"{name}.ln_1", x),
+            w[f"{name}.attn.in_proj_weight"],
+            w[f"{name}.attn.in_proj_bias"],
         )
         mixed = _mix(*joined.chunk(3, dim=-1), config["text_heads"], mask)
         x = x + _linear(w, f"{name}.attn.out_proj", mixed)
         hidden = _linear(w, f"{name}.mlp.c_fc", _norm(w, f"{name}.ln_2", x))
         x = x + _linear(w, f"{name}.mlp.c_proj", _quick_gelu(hidden))
     ends = _tokens(config["text_num_prompts"]).argmax(dim=-1)
-    return _norm(w, "textual.ln_final", x)[torch.arange(len(x)), ends] @ w["textual.text_projection"]
+    return (
+        _norm(w, "textual.ln_final", x)[torch.arange(len(x)), ends] @ w["textual.text_projection"]
+    )
 
 
 def outputs(
@@ -174,7 +182,11 @@ def _state_dict(rng: np.random.Generator, class_specific: bool) -> dict[str, Ten
         "textual.positional_embedding": (77, text),
         "textual.text_projection": (text, c["embed_dim"]),
         "textual.token_embedding.weight": (49408, text),
-        "prompt_learner.ctx": (*([len(CLASSES)] if class_specific else []), c["text_num_prompts"], text),
+        "prompt_learner.ctx": (
+            *([len(CLASSES)] if class_specific else []),
+            c["text_num_prompts"],
+            text,
+        ),
     }
     norms = ["visual.ln_pre", "visual.ln_post"]
     for name in (f"visual.blocks.{i}" for i in range(c["num_layers"])):
@@ -184,12 +196,19 @@ def _state_dict(rng: np.random.Generator, class_specific: bool) -> dict[str, Ten
         for part in "qkv":
             shapes |= _dense(f"{name}.summary_attn_layer.{part}_proj", width, width)
         shapes |= _dense(f"{name}.summary_attn_layer.out_proj", width, width)
-        shapes |= _dense(f"{name}.mlp.fc1", 4 * width, width) | _dense(f"{name}.mlp.fc2", width, 4 * width)
+        shapes |= _dense(f"{name}.mlp.fc1", 4 * width, width) | _dense(
+            f"{name}.mlp.fc2", width, 4 * width
+        )
         norms += [f"{name}.norm1", f"{name}.norm2", f"{name}.summary_ln"]
     for name in (f"textual.transformer.resblocks.{i}" for i in range(c["text_layers"])):
-        shapes |= {f"{name}.attn.in_proj_weight": (3 * text, text), f"{name}.attn.in_proj_bias": (3 * text,)}
+        shapes |= {
+            f"{name}.attn.in_proj_weight": (3 * text, text),
+            f"{name}.attn.in_proj_bias": (3 * text,),
+        }
         shapes |= _dense(f"{name}.attn.out_proj", text, text)
-        shapes |= _dense(f"{name}.mlp.c_fc", 4 * text, text) | _dense(f"{name}.mlp.c_proj", text, 4 * text)
+        shapes |= _dense(f"{name}.mlp.c_fc", 4 * text, text) | _dense(
+            f"{name}.mlp.c_proj", text, 4 * text
+        )
         norms += [f"{name}.ln_1", f"{name}.ln_2"]
     norms.append("textual.ln_final")
     state = {name: _draw(rng, name, shape) for name, shape in shapes.items()}
@@ -212,7 +231,9 @@ def _dense(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
 def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Tensor:
     """Random numbers of about the size that trained weights have."""
     scale = shape[-1] ** -0.5 if name.endswith("weight") and len(shape) == 2 else 0.05
-    return torch.from_numpy(rng.standard_normal(shape) * (0.3 if "token_embedding" in name else scale)).half()
+    return torch.from_numpy(
+        rng.standard_normal(shape) * (0.3 if "token_embedding" in name else scale)
+    ).half()
 
 
 def _computed(record: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:

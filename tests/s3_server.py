@@ -1,6 +1,7 @@
 """A real S3-protocol server that checks signatures, and a proxy before it that fails on purpose.
 
-The server is moto's, in a process of its own, unless ``S3_ENDPOINT_URL`` names another (MinIO, Ceph, ...).
+The server is moto's, in a process of its own, unless ``S3_ENDPOINT_URL`` names another (MinIO,
+Ceph, ...).
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def s3_server() -> Iterator[S3Server]:
     # moto checks signatures after the first n requests, which create the user
     environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"}
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         endpoint_url = f"http://127.0.0.1:{port}"
         _wait_until_up(port)

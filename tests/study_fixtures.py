@@ -23,7 +23,9 @@ from vitaclip.data.identity import DataIdentity
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PROVENANCE = {"git_commit": "abc123", "source_sha256": "def456"}
-TRAIN_DATA = DataIdentity(num_classes=3, num_clips=9, classes="c" * 16, labels="1" * 16, files="5" * 16)
+TRAIN_DATA = DataIdentity(
+    num_classes=3, num_clips=9, classes="c" * 16, labels="1" * 16, files="5" * 16
+)
 INPUTS = StudyInputs(data={"quickstart/train": TRAIN_DATA}, backbones={"tiny": "0" * 64})
 ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 
@@ -56,14 +58,22 @@ def new_record(store: Store, **changes: object) -> StudyRecord:
 def history_of(*top1: float) -> list[dict[str, float]]:
     """One epoch's metrics per validation accuracy."""
     return [
-        {"epoch": epoch, "val/top1": value, "val/top5": 1.0, "train/loss": 1 / epoch, "time/epoch_s": 2.0}
+        {
+            "epoch": epoch,
+            "val/top1": value,
+            "val/top5": 1.0,
+            "train/loss": 1 / epoch,
+            "time/epoch_s": 2.0,
+        }
         for epoch, value in enumerate(top1, start=1)
     ]
 
 
 def curve_of(num_epochs: int) -> tuple[CurvePoint, ...]:
     """Two optimiser steps per epoch."""
-    return tuple(CurvePoint((step + 1) // 2, step, 1 / step, 1e-3) for step in range(1, 2 * num_epochs + 1))
+    return tuple(
+        CurvePoint((step + 1) // 2, step, 1 / step, 1e-3) for step in range(1, 2 * num_epochs + 1)
+    )
 
 
 def propose(record: StudyRecord, number: int) -> TrialRecord:
@@ -93,7 +103,9 @@ def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: f
         publish(record, trial, attempt, folder, *top1[:num_epochs])
 
 
-def publish(record: StudyRecord, trial: TrialRecord, attempt: int, folder: Path, *top1: float) -> None:
+def publish(
+    record: StudyRecord, trial: TrialRecord, attempt: int, folder: Path, *top1: float
+) -> None:
     """Publishes one checkpoint (of no tensors), after as many epochs as there are accuracies."""
     history = history_of(*top1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +167,9 @@ def finish(
     epoch = best_epoch(history, record.objective) if history else None
     best = history[epoch - 1] if epoch else {}
     benchmarks = (
-        write_score(record, trial.number, split_score([0, 1, trial.number % 3], [0, 1, 2])) if history else {}
+        write_score(record, trial.number, split_score([0, 1, trial.number % 3], [0, 1, 2]))
+        if history
+        else {}
     )
     result = TrialResult.model_validate(
         {
@@ -181,7 +195,12 @@ def finish(
 
 
 def run_trial(
-    record: StudyRecord, number: int, folder: Path, *top1: float, state: str = "complete", write: bool = True
+    record: StudyRecord,
+    number: int,
+    folder: Path,
+    *top1: float,
+    state: str = "complete",
+    write: bool = True,
 ) -> TrialResult:
     """Proposes, trains and finishes one trial."""
     trial = propose(record, number)

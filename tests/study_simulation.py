@@ -1,7 +1,8 @@
-"""A study run without Ray: seeded interleavings of everything that can happen, with a crash at any write.
+"""A study run without Ray: seeded interleavings of everything that can happen, with a crash at any
+write.
 
-The store is in memory and dies after a given number of writes; what a simulated training reports depends on its
-parameters alone, so every order of events must end in the same record.
+The store is in memory and dies after a given number of writes; what a simulated training reports
+depends on its parameters alone, so every order of events must end in the same record.
 
     python -m tests.study_simulation 5000        # a longer run; prints the seeds that fail
 """
@@ -102,7 +103,9 @@ class SimulatedRecord(StudyRecord):
 
 
 def epoch_metrics(trial: TrialRecord, epoch: int) -> dict[str, float]:
-    """Training, as a function of its parameters. One depth and high learning rates never report the objective."""
+    """Training, as a function of its parameters. One depth and high learning rates never report the
+    objective.
+    """
     depth, lr = trial.train.prompts.depth or 0, trial.train.optimizer.lr
     metrics = {"epoch": epoch, "time/epoch_s": 1.0}
     if depth != 3 and lr < 8e-3:
@@ -123,7 +126,9 @@ class Simulation:
     num_crashes: int = 0
 
     def run(self) -> list[dict[str, Any]]:
-        """Drivers die and are started again until one comes to the end. Returns the results without times."""
+        """Drivers die and are started again until one comes to the end. Returns the results without
+        times.
+        """
         while True:
             budget = self.rng.randrange(1, 25) if self.crash else math.inf
             self.store.writes_left = budget
@@ -150,11 +155,12 @@ class Simulation:
         record = SimulatedRecord(self.store, self.config.name)
         for result in record.results():
             assert result.checkpoint is None or self.store.exists(f"{result.checkpoint}/{MANIFEST}")
+        # attempts are counted in the checkpoint's name
         dropped = {
             "proposed_at",
             "finished_at",
             "checkpoint",
-        }  # attempts are counted in the checkpoint's name
+        }
         return [result.model_dump(exclude=dropped) for result in record.results()]
 
     def check_readable(self) -> None:
@@ -176,7 +182,9 @@ class Worker:
 
 
 class Driver:
-    """One process: what it holds in memory is lost when it dies; its orphaned workers may go on for a while."""
+    """One process: what it holds in memory is lost when it dies; its orphaned workers may go on for
+    a while.
+    """
 
     def __init__(self, simulation: Simulation) -> None:
         self.rng = simulation.rng
@@ -213,13 +221,16 @@ class Driver:
 
     def begin(self, trial: TrialRecord) -> Worker:
         attempt = self.record.begin_attempt(trial.number)
-        return Worker(trial, 0 if attempt is None else attempt.number, self.record.history(trial.number))
+        return Worker(
+            trial, 0 if attempt is None else attempt.number, self.record.history(trial.number)
+        )
 
     def epoch(self) -> None:
         worker = self.rng.choice(list(self.training.values()))
         trial, history = worker.trial, worker.history
         over = history and (
-            history[-1]["epoch"] >= trial.last_epoch or falls_short(history, trial.bar, self.record.objective)
+            history[-1]["epoch"] >= trial.last_epoch
+            or falls_short(history, trial.bar, self.record.objective)
         )
         if over:
             del self.training[trial.number]
@@ -240,7 +251,9 @@ class Driver:
         trial = worker.trial
         if worker.history and worker.history[-1]["epoch"] >= trial.last_epoch:
             return
-        metrics = epoch_metrics(trial, int(worker.history[-1]["epoch"]) + 1 if worker.history else 1)
+        metrics = epoch_metrics(
+            trial, int(worker.history[-1]["epoch"]) + 1 if worker.history else 1
+        )
         metrics["time/epoch_s"] = 7.0
         with suppress(SupersededError, InputError):
             if trial.number in self.training or trial.number in self.study.outcomes:
@@ -282,8 +295,17 @@ class Driver:
 
 SEARCHES: list[dict[str, Any]] = [
     {"num_trials": 10, "sampler": {"name": "random"}},
-    {"num_trials": 9, "sampler": {"name": "tpe", "num_startup_trials": 3}, "scheduler": {"name": "asha"}},
-    {"num_trials": 10, "sampler": {"name": "random"}, "scheduler": {"name": "median"}, "patience": 4},
+    {
+        "num_trials": 9,
+        "sampler": {"name": "tpe", "num_startup_trials": 3},
+        "scheduler": {"name": "asha"},
+    },
+    {
+        "num_trials": 10,
+        "sampler": {"name": "random"},
+        "scheduler": {"name": "median"},
+        "patience": 4,
+    },
     {"num_trials": 9, "num_repeats": 3, "sampler": {"name": "tpe", "num_startup_trials": 2}},
     {
         "num_trials": 14,
@@ -297,7 +319,11 @@ SEARCHES: list[dict[str, Any]] = [
         "scheduler": {"name": "hyperband"},
     },
     {"num_trials": 6, "sampler": {"name": "qmc"}},
-    {"num_trials": 20, "sampler": {"name": "random"}, "scheduler": {"name": "pbt", "population": 5}},
+    {
+        "num_trials": 20,
+        "sampler": {"name": "random"},
+        "scheduler": {"name": "pbt", "population": 5},
+    },
 ]
 
 
@@ -336,7 +362,8 @@ def main(num_interleavings: int) -> int:
             if disturbed(search, index, interleaving) != expected:
                 failed += 1
                 print(
-                    f"search {index}, interleaving {interleaving}: another record than the undisturbed study's"
+                    f"search {index}, interleaving {interleaving}: another record than the "
+                    "undisturbed study's"
                 )
         print(f"search {index} ({search['sampler']['name']}): {num_interleavings} interleavings")
     return failed

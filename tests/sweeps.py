@@ -16,9 +16,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL_ACTOR = "ray::ImplicitFunc"  # the titles that Ray gives to processes
 TRAIN_WORKER = "RayTrainWorker"
-GATE_PATH = os.pathsep.join(
-    [str(ROOT / "tests" / "gate"), str(ROOT)]
-)  # the PYTHONPATH of processes that heed gates
+# the PYTHONPATH of processes that heed gates
+GATE_PATH = os.pathsep.join([str(ROOT / "tests" / "gate"), str(ROOT)])
 PATIENCE_S = 1200  # for what must happen: only a hang takes as long, however busy the machine is
 
 
@@ -26,7 +25,9 @@ class Gate:
     """A place in a sweep's files that none of its processes passes while the gate is closed."""
 
     def __init__(self, folder: Path, place: str) -> None:
-        """Closed at first. ``place`` is a regular expression, looked for in each path that a process opens."""
+        """Closed at first. ``place`` is a regular expression, looked for in each path that a
+        process opens.
+        """
         self._gate = folder / "gate"
         self.close(place)
 
@@ -73,9 +74,14 @@ def start_sweep(
 
 
 def wait_until(
-    condition: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path, timeout_s: float = PATIENCE_S
+    condition: Callable[[], object],
+    sweep: subprocess.Popen[bytes],
+    log: Path,
+    timeout_s: float = PATIENCE_S,
 ) -> None:
-    """Raises AssertionError, with the log, if the sweep ends or the time is over before the condition holds."""
+    """Raises AssertionError, with the log, if the sweep ends or the time is over before the
+    condition holds.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert sweep.poll() is None, f"the sweep has ended:\n{log.read_text()}"
@@ -99,27 +105,43 @@ def untimed(value: Any) -> Any:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What a sweep whose temporary files go into ``folder`` has left behind: files, and processes' commands."""
-    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [*map(str, folder.iterdir()), *(command for command in commands if str(folder) in command)]
+    """What a sweep whose temporary files go into ``folder`` has left behind: files, and processes'
+    commands.
+    """
+    commands = [
+        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    ]
+    return [
+        *map(str, folder.iterdir()),
+        *(command for command in commands if str(folder) in command),
+    ]
 
 
 def check_closed_to_others(driver: subprocess.Popen[bytes]) -> None:
     """Nobody else reaches a driver's processes, and nobody without its token is answered."""
     open_to: dict[int, list[Any]] = {}
-    for process in [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]:
+    for process in [
+        psutil.Process(driver.pid),
+        *psutil.Process(driver.pid).children(recursive=True),
+    ]:
         sockets = process.net_connections("inet")
         open_to[process.pid] = [one.laddr for one in sockets if one.status == psutil.CONN_LISTEN]
     addresses = {address.ip for listening in open_to.values() for address in listening}
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, open_to
-    [gcs] = [process for process in psutil.Process(driver.pid).children() if process.name() == "gcs_server"]
+    [gcs] = [
+        process
+        for process in psutil.Process(driver.pid).children()
+        if process.name() == "gcs_server"
+    ]
     token = gcs.environ()["RAY_AUTH_TOKEN"]
     [address] = open_to[gcs.pid]
-    strangers = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}
+    strangers = (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        {"RAY_AUTH_MODE": "disabled"},
+    )
     for credentials in strangers:
-        code = (
-            f"import ray; ray._raylet.GcsClient('127.0.0.1:{address.port}').internal_kv_keys(b'', timeout=60)"
-        )
+        client = f"ray._raylet.GcsClient('127.0.0.1:{address.port}')"
+        code = f"import ray; {client}.internal_kv_keys(b'', timeout=60)"
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, env=os.environ | credentials, capture_output=True, text=True)
         assert "AuthenticationError" in done.stderr, done.stderr

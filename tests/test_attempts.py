@@ -1,4 +1,6 @@
-"""A worker that was given up and comes back damages nothing: neither a newer attempt nor a finished trial."""
+"""A worker that was given up and comes back damages nothing: neither a newer attempt nor a finished
+trial.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from orchestrator.storage.attempts import SupersededError
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
-from tests.study_fixtures import begin, finish, history_of, new_record, propose, publish, train_epochs
+from tests.study_fixtures import (
+    begin,
+    finish,
+    history_of,
+    new_record,
+    propose,
+    publish,
+    train_epochs,
+)
 
 
 @pytest.fixture
@@ -22,7 +32,9 @@ def record(tmp_path: Path) -> StudyRecord:
     return new_record(LocalStore(tmp_path / "store"))
 
 
-def test_a_given_up_worker_cannot_publish_once_another_began(record: StudyRecord, tmp_path: Path) -> None:
+def test_a_given_up_worker_cannot_publish_once_another_began(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     trial = propose(record, 0)
     first = begin(record, 0)
     publish(record, trial, first, tmp_path / "a", 0.1, 0.2)
@@ -33,7 +45,9 @@ def test_a_given_up_worker_cannot_publish_once_another_began(record: StudyRecord
     assert [m["val/top1"] for m in record.history(0)] == [0.1, 0.2, 0.3]
 
 
-def test_what_a_given_up_worker_was_uploading_is_never_read(record: StudyRecord, tmp_path: Path) -> None:
+def test_what_a_given_up_worker_was_uploading_is_never_read(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     """It stood still between its last look and the end of the upload, and was far ahead."""
     trial = propose(record, 0)
     first = begin(record, 0)
@@ -48,7 +62,9 @@ def test_what_a_given_up_worker_was_uploading_is_never_read(record: StudyRecord,
     assert record.store.list(late) == []
 
 
-def test_attempts_follow_one_another_over_several_breakdowns(record: StudyRecord, tmp_path: Path) -> None:
+def test_attempts_follow_one_another_over_several_breakdowns(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "a", 0.1, 0.9)
     for _ in range(3):  # attempts that ended before their first epoch
@@ -58,7 +74,9 @@ def test_attempts_follow_one_another_over_several_breakdowns(record: StudyRecord
     assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
 
 
-def test_a_finished_trials_checkpoints_are_never_touched(record: StudyRecord, tmp_path: Path) -> None:
+def test_a_finished_trials_checkpoints_are_never_touched(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "a", 0.1, 0.2, 0.3)
     result = finish(record, trial, "complete", 0.1, 0.2, 0.3)
@@ -79,7 +97,9 @@ def test_workers_that_publish_the_same_epoch_at_once_damage_nothing(
     for turn in range(20):
         attempts = [begin(record, 0), begin(record, 0)]
         threads = [
-            threading.Thread(target=_try_to_publish, args=(record, trial, attempt, tmp_path / str(attempt)))
+            threading.Thread(
+                target=_try_to_publish, args=(record, trial, attempt, tmp_path / str(attempt))
+            )
             for attempt in attempts
         ]
         for thread in threads:
@@ -117,7 +137,9 @@ def test_a_late_worker_overwrites_no_log(record: StudyRecord) -> None:
     assert record.log(0) == "old\nnew\n"
 
 
-def test_training_of_a_trial_that_has_finished_ends_at_once(record: StudyRecord, tmp_path: Path) -> None:
+def test_training_of_a_trial_that_has_finished_ends_at_once(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "a", 0.1)
     finish(record, trial, "failed", 0.1)
@@ -126,7 +148,9 @@ def test_training_of_a_trial_that_has_finished_ends_at_once(record: StudyRecord,
     assert record.store.list("") == before
 
 
-def test_an_attempt_says_who_it_is_and_what_it_goes_on_from(record: StudyRecord, tmp_path: Path) -> None:
+def test_an_attempt_says_who_it_is_and_what_it_goes_on_from(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     train_epochs(record, propose(record, 0), tmp_path / "a", 0.1)
     begin(record, 0)
     told = json.loads((tmp_path / "store/depth/trials/0000/attempts/0002.json").read_text())

@@ -1,4 +1,6 @@
-"""CLIP weights in every naming they come in, at their true names and shapes, against open_clip's own features."""
+"""CLIP weights in every naming they come in, at their true names and shapes, against open_clip's
+own features.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,9 @@ def to_hugging_face(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             else ("text_model", name)
         )
         if name in ("visual.proj", "text_projection"):
-            renamed[f"{'visual_projection' if tower == 'vision_model' else 'text_projection'}.weight"] = (
-                tensor.T.contiguous()
-            )
+            renamed[
+                f"{'visual_projection' if tower == 'vision_model' else 'text_projection'}.weight"
+            ] = tensor.T.contiguous()
         elif name == "logit_scale":
             renamed[name] = tensor
         elif rest.startswith("transformer.resblocks."):
@@ -68,7 +70,11 @@ def to_hugging_face(weights: dict[str, Tensor]) -> dict[str, Tensor]:
                 ("attn.", "self_attn."),
             ):
                 rest = rest.replace(ours, theirs)
-            parts = dict(zip("qkv", tensor.chunk(3), strict=True)) if "in_proj" in rest else {"": tensor}
+            parts = (
+                dict(zip("qkv", tensor.chunk(3), strict=True))
+                if "in_proj" in rest
+                else {"": tensor}
+            )
             for part, value in parts.items():
                 leaf = rest.replace("in_proj_", f"{part}_proj.") if part else rest
                 renamed[f"{tower}.encoder.layers.{layer}.{leaf}"] = value.contiguous()
@@ -104,7 +110,10 @@ def assert_same_features(found: VitaCLIP, wanted: CLIP, image_size: int) -> None
         found.encode_video(images[:, :, None]), wanted.encode_image(images), atol=1e-5, rtol=1e-5
     )
     torch.testing.assert_close(
-        found.encode_names(names), wanted.encode_text(open_clip.tokenize(names)), atol=1e-5, rtol=1e-5
+        found.encode_names(names),
+        wanted.encode_text(open_clip.tokenize(names)),
+        atol=1e-5,
+        rtol=1e-5,
     )
 
 
@@ -125,7 +134,9 @@ def test_each_naming_at_true_shapes(name: str, naming: str, tmp_path: Path) -> N
 def test_every_naming_gives_the_same_backbone(naming: str, tmp_path: Path, small_name: str) -> None:
     weights = random_clip(small_name).state_dict()
     hashes = {
-        load_backbone(BackboneConfig(name=small_name, pretrained=str(write(weights, n, tmp_path)))).sha256
+        load_backbone(
+            BackboneConfig(name=small_name, pretrained=str(write(weights, n, tmp_path)))
+        ).sha256
         for n in ("openai", naming)
     }
     assert len(hashes) == 1
@@ -136,7 +147,9 @@ def small_name(small_backbone: BackboneConfig) -> str:
     return small_backbone.name
 
 
-def test_other_image_size_interpolates_positions_as_open_clip(tmp_path: Path, small_name: str) -> None:
+def test_other_image_size_interpolates_positions_as_open_clip(
+    tmp_path: Path, small_name: str
+) -> None:
     weights = random_clip(small_name).state_dict()
     path = write(weights, "openai", tmp_path)
     wanted = random_clip(small_name, image_size=48)
@@ -144,7 +157,9 @@ def test_other_image_size_interpolates_positions_as_open_clip(tmp_path: Path, sm
     resize_pos_embed(resized, wanted)
     wanted.load_state_dict(resized)
     backbone = load_backbone(BackboneConfig(name=small_name, pretrained=str(path), image_size=48))
-    assert_same_features(VitaCLIP(backbone, OFF, TextConfig(num_context=0), ["x"], num_frames=1), wanted, 48)
+    assert_same_features(
+        VitaCLIP(backbone, OFF, TextConfig(num_context=0), ["x"], num_frames=1), wanted, 48
+    )
 
 
 def test_keys_that_do_not_fit_are_listed(tmp_path: Path, small_name: str) -> None:
@@ -176,18 +191,28 @@ def test_pickles_that_hold_more_than_tensors_are_refused(tmp_path: Path, small_n
     [
         ({"name": "ViT-B-61"}, r"did you mean 'ViT-B-16'\?"),
         ({"name": "RN50", "pretrained": "random"}, "no CLIP ViT"),
-        ({"name": "ViT-B-16", "pretrained": "opena"}, r"no tag of ViT-B-16 \(did you mean 'openai'\?\)"),
-        ({"name": "ViT-B-16", "pretrained": "random", "image_size": 230}, "multiples of the patch size 16"),
+        (
+            {"name": "ViT-B-16", "pretrained": "opena"},
+            r"no tag of ViT-B-16 \(did you mean 'openai'\?\)",
+        ),
+        (
+            {"name": "ViT-B-16", "pretrained": "random", "image_size": 230},
+            "multiples of the patch size 16",
+        ),
         ({"name": "coca_ViT-B-32", "pretrained": "random"}, "CoCa"),
     ],
 )
-def test_bad_names_are_refused_before_any_weights_are_read(config: dict[str, object], message: str) -> None:
+def test_bad_names_are_refused_before_any_weights_are_read(
+    config: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         check_backbone(BackboneConfig(**config))
 
 
 def test_random_weights_are_no_way_to_fill_the_memory() -> None:
-    with pytest.raises(InputError, match="'random' is for tests, with models of at most 500000000 weights"):
+    with pytest.raises(
+        InputError, match="'random' is for tests, with models of at most 500000000 weights"
+    ):
         load_backbone(BackboneConfig(name="ViT-bigG-14", pretrained="random"))
 
 
@@ -200,7 +225,9 @@ def test_the_tag_decides_about_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert type(by_tag.clip.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
 
 
-def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     attempts: list[object] = []
 
     def refuse(address: object, timeout: float) -> None:
@@ -231,7 +258,9 @@ def test_unreachable_weights_are_a_clear_error(monkeypatch: pytest.MonkeyPatch) 
 def test_quickstart_backbone_is_what_the_repository_ships() -> None:
     config = BackboneConfig(name="quickstart-tiny", pretrained="quickstart")
     backbone = load_backbone(config)
-    shipped = Path(open_clip.__file__) and load_file("vitaclip/quickstart/quickstart-tiny.safetensors")
+    shipped = Path(open_clip.__file__) and load_file(
+        "vitaclip/quickstart/quickstart-tiny.safetensors"
+    )
     row = int(shipped["token_ids"][5])
     torch.testing.assert_close(
         backbone.clip.token_embedding.weight[row], shipped["token_embedding.weight"][5].float()

@@ -18,17 +18,24 @@ from vitaclip.data.manifest import class_list_text, read_class_list
 from vitaclip.errors import InputError
 
 ODD_NAMES = (
-    "#hash", "# blank hash", '"quoted"', 'half "quoted', "carve, slowly", "0", "1,2", "\ufeffmark", "Turnen für alle",
+    "#hash", "# blank "
+             "hash", '"quoted"', 'half '
+                                 '"quoted', "carve, "
+                                            "slowly", "0", "1,2", "\ufeffmark", "Turnen für alle",
     "跳绳", "it's", "back\\slash", "semi;colon", "tab\tinside", "0 people", "1 person", "wave,2",
     "line\u2028separator", "next\x85line", "form\x0cfeed",
 )  # fmt: skip
 # Names as annotation files may hold them: on one line, with something to read in them.
 names = st.lists(
-    st.one_of(st.sampled_from(ODD_NAMES), st.text(st.characters(exclude_categories=["Cs"]), max_size=12)),
+    st.one_of(
+        st.sampled_from(ODD_NAMES), st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+    ),
     min_size=1,
     max_size=6,
     unique_by=clean_class_name,
-).filter(lambda names: all(clean_class_name(name) and not {"\n", "\r"} & set(name) for name in names))
+).filter(
+    lambda names: all(clean_class_name(name) and not {"\n", "\r"} & set(name) for name in names)
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +48,17 @@ def test_what_is_written_is_what_is_read(names: list[str], folder: Path) -> None
     path = folder / "classes.txt"
     path.write_text(class_list_text(names), encoding="utf-8")
     assert read_class_list(path) == tuple(names)
-    windows = b"\xef\xbb\xbf# a comment\r\n" + class_list_text(names).replace("\n", "\r\n\r\n").encode()
+    windows = (
+        b"\xef\xbb\xbf# a comment\r\n" + class_list_text(names).replace("\n", "\r\n\r\n").encode()
+    )
     path.write_bytes(windows)
     assert read_class_list(path) == tuple(names)
 
 
 @given(names=names, data=st.data())
-def test_csv_lines_may_stand_in_any_order(names: list[str], data: st.DataObject, folder: Path) -> None:
+def test_csv_lines_may_stand_in_any_order(
+    names: list[str], data: st.DataObject, folder: Path
+) -> None:
     header = data.draw(st.permutations(["ID", " name", "count"]))
     rows = [{"ID": label, " name": name, "count": 7} for label, name in enumerate(names)]
     text = io.StringIO()
@@ -62,7 +73,10 @@ def test_csv_lines_may_stand_in_any_order(names: list[str], data: st.DataObject,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,name\n1,wave\n2,run\n", r"classes\.csv: found 2 ids from 1 to 2, needed is each of 0\.\.1"),
+        (
+            "id,name\n1,wave\n2,run\n",
+            r"classes\.csv: found 2 ids from 1 to 2, needed is each of 0\.\.1",
+        ),
         ("id,name\n0,wave\n2,run\n", "found 2 ids from 0 to 2"),
         ("id,name\n0,wave\n0,run\n", "line 3: found id '0', needed are 0, 1, 2, ..., each once"),
         ("id,name\nwave,0\n", "line 2: found id 'wave'"),
@@ -70,7 +84,10 @@ def test_csv_lines_may_stand_in_any_order(names: list[str], data: st.DataObject,
         ("id,name\n0.0,wave\n", "line 2: found id '0.0'"),
         ("id,name\n٣,wave\n", "line 2: found id"),
         (f"id,name\n{'9' * 5000},wave\n", "line 2: found id"),
-        ("id,name\n0,carve, slowly\n", "line 2: found 3 cells under 2 columns; a name that holds a comma"),
+        (
+            "id,name\n0,carve, slowly\n",
+            "line 2: found 3 cells under 2 columns; a name that holds a comma",
+        ),
         ("id,name\n0\n", "line 2: found 1 cells under 2 columns"),
         ("id,name\n0,\n", "line 2: class name '' holds no word"),
         ("id,name\n0,[]\n", r"line 2: class name '\[\]' holds no word"),
@@ -107,7 +124,9 @@ def test_csv_files_that_cannot_be_right(text: str, message: str, tmp_path: Path)
 def test_numbers_in_a_text_file_are_no_part_of_the_names(text: str, tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"classes\.txt: every line holds a number besides the name"):
+    with pytest.raises(
+        InputError, match=r"classes\.txt: every line holds a number besides the name"
+    ):
         read_class_list(path)
 
 
@@ -130,14 +149,20 @@ def test_names_may_hold_numbers(names: tuple[str, ...], tmp_path: Path) -> None:
 def test_names_that_are_read_alike_are_one_class(first: str, second: str, tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text(f"{first}\nother\n{second}\n")
-    with pytest.raises(InputError, match=r"classes.txt, line 3: class .* stands already in line 1 as"):
+    with pytest.raises(
+        InputError, match=r"classes.txt, line 3: class .* stands already in line 1 as"
+    ):
         read_class_list(path)
     with pytest.raises(InputError, match=r"--classes, name 2: class .* stands already in name 1"):
         parse_class_names(f"{first},{second}", "--classes")
 
 
 def test_names_in_one_line() -> None:
-    assert parse_class_names('wave, "carve, slowly",#hash', "x") == ("wave", "carve, slowly", "#hash")
+    assert parse_class_names('wave, "carve, slowly",#hash', "x") == (
+        "wave",
+        "carve, slowly",
+        "#hash",
+    )
     for text in ("", "a,,b", "a,b,", 'a,"b', "a\nb,c"):
         with pytest.raises(InputError, match="x"):
             parse_class_names(text, "x")
@@ -174,7 +199,9 @@ def test_many_names_are_no_file_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "checkpoint" in capsys.readouterr().err
 
 
-def test_prepared_data_keeps_its_names_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepared_data_keeps_its_names_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "classes.csv").write_bytes(

@@ -1,4 +1,6 @@
-"""A cluster without a node to train on: a sweep says what it waits for, and trains on the nodes that are added."""
+"""A cluster without a node to train on: a sweep says what it waits for, and trains on the nodes
+that are added.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from tests.test_sweep import STUDY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S)]
 
-# Ray's own autoscaler, with the provider that Ray tests it with: its nodes are raylets on this machine.
+# Ray's own autoscaler, with the provider that Ray tests it with: its nodes are raylets on this
+# machine.
 AUTOSCALER = {
     "cluster_name": "test",
     "max_workers": 2,
@@ -29,7 +32,9 @@ AUTOSCALER = {
     "upscaling_speed": 1.0,
     **{key: {} for key in ("auth", "docker", "file_mounts")},
     **{key: [] for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
-    **{f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")},
+    **{
+        f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")
+    },
     **{f"{role}_start_ray_commands": [] for role in ("head", "worker")},
     "file_mounts_sync_continuously": False,
     "provider": {
@@ -61,15 +66,22 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="a") as folder, RayCluster(Path(folder)) as running:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="a") as folder,
+        RayCluster(Path(folder)) as running,
+    ):
         provider = AUTOSCALER["provider"] | {"gcs_address": running.address}
-        (Path(folder) / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER | {"provider": provider}))
+        (Path(folder) / "autoscaler.yaml").write_text(
+            yaml.safe_dump(AUTOSCALER | {"provider": provider})
+        )
         options = ("--num-cpus", "0", "--autoscaling-config", f"{folder}/autoscaler.yaml")
         running.start_node(*options, environment=ENVIRONMENT)
         yield running
 
 
-def test_trials_wait_visibly_for_nodes(cluster: RayCluster, motion_dataset: str, tmp_path: Path) -> None:
+def test_trials_wait_visibly_for_nodes(
+    cluster: RayCluster, motion_dataset: str, tmp_path: Path
+) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     environment = {
         **os.environ,
@@ -85,7 +97,9 @@ def test_trials_wait_visibly_for_nodes(cluster: RayCluster, motion_dataset: str,
         return start_sweep(tmp_path, log, environment, *options), log
 
     too_large, log = start("too_large", "resources.cpus_per_worker=2")
-    wait_until(lambda: "adds no node for 2 CPU: what needs it waits" in log.read_text(), too_large, log)
+    wait_until(
+        lambda: "adds no node for 2 CPU: what needs it waits" in log.read_text(), too_large, log
+    )
     too_large.send_signal(signal.SIGINT)
     assert too_large.wait(PATIENCE_S) == 130, log.read_text()
 
@@ -93,4 +107,7 @@ def test_trials_wait_visibly_for_nodes(cluster: RayCluster, motion_dataset: str,
     assert sweep.wait(PATIENCE_S) == 0, log.read_text()
     assert "2 trials at once need 2 CPU (1 each), found 0 so far" in log.read_text()
     results = StudyRecord(open_store(str(tmp_path / "store")), "fits").results()
-    assert [(result.number, result.state) for result in results] == [(0, "complete"), (1, "complete")]
+    assert [(result.number, result.state) for result in results] == [
+        (0, "complete"),
+        (1, "complete"),
+    ]

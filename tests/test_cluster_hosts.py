@@ -1,4 +1,6 @@
-"""A study over several hosts, DDP between them: they lose power, a link and the head, and the study loses nothing."""
+"""A study over several hosts, DDP between them: they lose power, a link and the head, and the study
+loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SETTINGS = (
 
 @pytest.fixture
 def cluster() -> Iterator[Hosts]:
-    """A head without CPUs and three hosts with one CPU each: two workers of a trial share no host."""
+    """A head without CPUs and three hosts with one CPU each: two workers of a trial share no
+    host.
+    """
     if (reason := hosts.obstacle()) is not None:
         pytest.skip(reason)
     place = tempfile.TemporaryDirectory(dir="/tmp", prefix="h", ignore_cleanup_errors=True)
@@ -50,7 +54,9 @@ def sweeps(tmp_path: Path) -> Iterator[tuple[Sweep, Sweep]]:
     on_hosts.close()
 
 
-def test_a_study_survives_dead_hosts_and_a_cut_link(cluster: Hosts, sweeps: tuple[Sweep, Sweep]) -> None:
+def test_a_study_survives_dead_hosts_and_a_cut_link(
+    cluster: Hosts, sweeps: tuple[Sweep, Sweep]
+) -> None:
     alone, sweep = sweeps
     alone.start()
     alone.finish()
@@ -66,7 +72,9 @@ def test_a_study_survives_dead_hosts_and_a_cut_link(cluster: Hosts, sweeps: tupl
     assert "SUCCEEDED" in job(cluster, "list"), job_log(cluster)
     assert first_difference(sweep.results(), alone.results()) == ""
     assert sweep.run_names() == alone.run_names()
-    assert [n for n in range(3) if events(sweep, n).count("start") < 2] == [], "their faults struck nobody"
+    assert [n for n in range(3) if events(sweep, n).count("start") < 2] == [], (
+        "their faults struck nobody"
+    )
     wait_until(cluster, lambda: not cluster.running(TRAIN_WORKER), timeout_s=60)
 
 
@@ -92,7 +100,9 @@ def cut_power_of_head(cluster: Hosts) -> None:
 
 def events(sweep: Sweep, number: int) -> list[str]:
     """What a trial's log tells, over all attempts."""
-    logs = (sweep.folder / "store" / "chaos" / "trials" / f"{number:04d}" / "attempts").glob("*.jsonl")
+    logs = (sweep.folder / "store" / "chaos" / "trials" / f"{number:04d}" / "attempts").glob(
+        "*.jsonl"
+    )
     lines = [line for log in sorted(logs) for line in log.read_text().splitlines()]
     return [json.loads(line)["event"] for line in lines]
 
@@ -100,10 +110,19 @@ def events(sweep: Sweep, number: int) -> list[str]:
 def submit(cluster: Hosts, sweep: Sweep) -> None:
     environment = yaml.safe_load((ROOT / "infra/job.yaml").read_text())
     environment["env_vars"] |= {
-        name: value for name, value in sweep.environment.items() if name.startswith(("VITACLIP_", "MLFLOW_"))
+        name: value
+        for name, value in sweep.environment.items()
+        if name.startswith(("VITACLIP_", "MLFLOW_"))
     }
     (sweep.folder / "job.yaml").write_text(yaml.safe_dump(environment))
-    settings = ("--working-dir", ROOT, "--runtime-env", sweep.folder / "job.yaml", "--submission-id", "study")
+    settings = (
+        "--working-dir",
+        ROOT,
+        "--runtime-env",
+        sweep.folder / "job.yaml",
+        "--submission-id",
+        "study",
+    )
     options = [word for setting in SETTINGS for word in ("--set", setting)]
     command = ("python", "-m", "orchestrator.sweep", sweep.folder / "study.yaml", *options)
     output = job(cluster, "submit", *settings, "--no-wait", "--", *command)

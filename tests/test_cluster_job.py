@@ -1,4 +1,6 @@
-"""A sweep as a job on a running cluster: submitted with the token, stopped, submitted again, continued."""
+"""A sweep as a job on a running cluster: submitted with the token, stopped, submitted again,
+continued.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder, RayCluster(Path(folder)) as running:
-        # two for the trials and one for their benchmarks, which would else wait until all have trained
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder,
+        RayCluster(Path(folder)) as running,
+    ):
+        # two for the trials and one for their benchmarks, which would else wait until all have
+        # trained
         running.start_node("--num-cpus", "3", environment={"RAY_metrics_report_interval_ms": "500"})
         yield running
 
@@ -50,7 +56,14 @@ def workplace(motion_dataset: str, tmp_path: Path) -> Path:
 
 
 def submit(cluster: RayCluster, workplace: Path, name: str, *options: str) -> tuple[int, str]:
-    settings = ("--working-dir", ROOT, "--runtime-env", workplace / "job.yaml", "--submission-id", name)
+    settings = (
+        "--working-dir",
+        ROOT,
+        "--runtime-env",
+        workplace / "job.yaml",
+        "--submission-id",
+        name,
+    )
     command = ("python", "-m", "orchestrator.sweep", workplace / "study.yaml")
     done = cluster.run("submit", *settings, *options, "--", *command)
     return done.returncode, done.stdout + done.stderr
@@ -87,17 +100,22 @@ def test_a_stopped_job_ends_cleanly_and_submitting_again_continues_it(
     assert code == 0, output
     seen: set[str] = set()
     wait_until(
-        lambda: seen.update(published_metrics(cluster)) or finished(cluster, "second"), lambda: str(seen)
+        lambda: seen.update(published_metrics(cluster)) or finished(cluster, "second"),
+        lambda: str(seen),
     )
 
     output = cluster.run("logs", "second").stdout
     assert "SUCCEEDED" in cluster.run("list").stdout, output
     assert seen == set(GAUGES)
-    assert not any(f"trial {int(number)} starts" in output for number in before), "a finished trial ran again"
+    assert not any(f"trial {int(number)} starts" in output for number in before), (
+        "a finished trial ran again"
+    )
     after = results(workplace)
     assert {number: after[number] for number in before} == before
     found = StudyRecord(store, "motions").results()
-    assert [(result.number, result.state) for result in found] == [(n, "complete") for n in range(NUM_TRIALS)]
+    assert [(result.number, result.state) for result in found] == [
+        (n, "complete") for n in range(NUM_TRIALS)
+    ]
 
 
 def finished(cluster: RayCluster, name: str) -> bool:

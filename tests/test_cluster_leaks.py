@@ -1,5 +1,6 @@
-"""What a killed trial or driver held on a cluster is free within 10 s: with a dashboard or without, and with two
-Ray clusters on the host. Ray Train's own cleaner fails at each of these."""
+"""What a killed trial or driver held on a cluster is free within 10 s: with a dashboard or without,
+and with two Ray clusters on the host. Ray Train's own cleaner fails at each of these.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Controller:
 
     def start(self):
         group = placement_group([{"CPU": 1}])
-        self.worker = Worker.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+        place = PlacementGroupSchedulingStrategy(group)
+        self.worker = Worker.options(scheduling_strategy=place).remote()
         return os.getpid(), ray.get(self.worker.pid.remote())
 
 
@@ -67,7 +69,10 @@ with ray_session(sys.argv[1] or None, ResourcesConfig(max_concurrent_trials=1)):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     """One with a dashboard, beside which all tests of this file run."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder, RayCluster(Path(folder)) as running:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder,
+        RayCluster(Path(folder)) as running,
+    ):
         running.start_node("--num-cpus", "2")
         yield running
 

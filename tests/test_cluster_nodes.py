@@ -1,4 +1,6 @@
-"""What a cluster's nodes are asked before the first trial, and what a driver refuses to start without."""
+"""What a cluster's nodes are asked before the first trial, and what a driver refuses to start
+without.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_only_nodes_that_can_hold_a_worker_are_asked() -> None:
 
 
 def test_a_cluster_without_enough_of_a_custom_resource_is_refused() -> None:
-    resources = ResourcesConfig(num_workers=2, max_concurrent_trials=2, custom_per_worker={"decoder": 1})
+    resources = ResourcesConfig(
+        num_workers=2, max_concurrent_trials=2, custom_per_worker={"decoder": 1}
+    )
     check_capacity({"CPU": 4, "decoder": 4}, resources, "the cluster")
     with pytest.raises(
         InputError, match=r"2 trials at once need 4 decoder \(2 each\), found 3 in the cluster"

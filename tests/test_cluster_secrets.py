@@ -1,6 +1,7 @@
 """Secrets of a sweep on a cluster: who may know them does, and nobody and nothing else.
 
-The head knows MLflow's password, each node has keys of its own for the store, and a driver outside has other ones.
+The head knows MLflow's password, each node has keys of its own for the store, and a driver outside
+has other ones.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ class Place:
     def secrets(self) -> list[str]:
         planted = [HEAD_PASSWORD, HEAD_USER_INFO, DRIVER_PASSWORD, DRIVER_USER_INFO, FOREIGN]
         decoded = [secret.replace("%21", "!") for secret in planted if "%21" in secret]
-        return [*planted, *decoded, self.cluster.token, self.store.secret_key, self.driver_store.secret_key]
+        return [
+            *planted,
+            *decoded,
+            self.cluster.token,
+            self.store.secret_key,
+            self.driver_store.secret_key,
+        ]
 
 
 def tracking_settings(server: MlflowServer, user_info: str, password: str) -> dict[str, str]:
@@ -86,7 +93,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             everywhere = {**credentials(store), "PYTHONPATH": GATE_PATH}
             on_head = tracking_settings(tracking, HEAD_USER_INFO, HEAD_PASSWORD)
             cluster.start_node("--num-cpus", "0", environment=everywhere | on_head)
-            # a folder of its own: where nodes share one, a job's code is unpacked twice to the same place
+            # a folder of its own: where nodes share one, a job's code is unpacked twice to the same
+            # place
             own_folder = ("--temp-dir", f"{folder}/w")
             cluster.start_node("--num-cpus", "3", *own_folder, environment=everywhere)
             yield Place(cluster, store, with_other_keys(store), tracking)
@@ -103,9 +111,18 @@ def workplace(motion_dataset: str, tmp_path: Path) -> Path:
 
 def settings(place: Place, folder: str, environment: Mapping[str, str]) -> dict[str, str]:
     """What is no secret: where the store and the videos are."""
-    named = {name: value for name, value in environment.items() if name.startswith("VITACLIP_DATA_")}
-    server = {name: value for name, value in place.store.environment().items() if name.startswith("S3_")}
-    return {**named, **server, "AWS_REGION": "us-east-1", "VITACLIP_STORE": f"s3://secrets/{folder}"}
+    named = {
+        name: value for name, value in environment.items() if name.startswith("VITACLIP_DATA_")
+    }
+    server = {
+        name: value for name, value in place.store.environment().items() if name.startswith("S3_")
+    }
+    return {
+        **named,
+        **server,
+        "AWS_REGION": "us-east-1",
+        "VITACLIP_STORE": f"s3://secrets/{folder}",
+    }
 
 
 def test_workers_are_given_settings_and_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +134,12 @@ def test_workers_are_given_settings_and_no_credentials(monkeypatch: pytest.Monke
         "AWS_REGION": "us-east-1",
     }
     secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_SECRET_KEY", "S3_ENDPOINT_URL_KEY"]
-    secret += ["MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"]
+    secret += [
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "RAY_AUTH_TOKEN",
+    ]
     for name in list(os.environ):
         if name.startswith(("VITACLIP_", "S3_", "AWS_")):
             monkeypatch.delenv(name)
@@ -164,7 +186,11 @@ def test_a_job_tells_no_secret(place: Place, workplace: Path) -> None:
 
 @pytest.mark.slow  # a real cluster of two nodes: with the other one about two minutes on two cores
 def test_a_driver_outside_tells_no_secret(place: Place, workplace: Path) -> None:
-    gate, cluster, log = Gate(workplace, r"/checkpoint\.json$"), place.cluster, workplace / "log.txt"
+    gate, cluster, log = (
+        Gate(workplace, r"/checkpoint\.json$"),
+        place.cluster,
+        workplace / "log.txt",
+    )
     own = {
         **tracking_settings(place.tracking, DRIVER_USER_INFO, DRIVER_PASSWORD),
         **credentials(place.driver_store),
@@ -187,7 +213,9 @@ def test_a_driver_outside_tells_no_secret(place: Place, workplace: Path) -> None
 
 def assert_no_command_line_holds(secrets: list[str]) -> None:
     """Of any process of this machine: every user can read them all."""
-    lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    lines = [
+        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    ]
     assert any("raylet" in line for line in lines)
     assert [line for line in lines for secret in secrets if secret in line] == []
 
@@ -198,7 +226,9 @@ def assert_unknown_to(processes: list[psutil.Process], secrets: list[str]) -> No
         try:
             values = process.environ().values()
             knowing += [
-                (process.name(), secret) for secret in secrets if any(secret in one for one in values)
+                (process.name(), secret)
+                for secret in secrets
+                if any(secret in one for one in values)
             ]
         except psutil.Error:  # it has ended meanwhile
             continue
@@ -206,8 +236,12 @@ def assert_unknown_to(processes: list[psutil.Process], secrets: list[str]) -> No
 
 
 def assert_nothing_written_holds(place: Place, workplace: Path) -> None:
-    """Neither Ray's logs, sessions and lists, nor the output, nor the store, nor MLflow's database and artifacts."""
-    contents = {f"ray list {kind}": place.cluster.listed(kind).encode() for kind in ("jobs", "runtime-envs")}
+    """Neither Ray's logs, sessions and lists, nor the output, nor the store, nor MLflow's database
+    and artifacts.
+    """
+    contents = {
+        f"ray list {kind}": place.cluster.listed(kind).encode() for kind in ("jobs", "runtime-envs")
+    }
     for root in (place.cluster.folder, place.tracking.folder, workplace):
         contents |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     client = boto3.session.Session().client(
@@ -222,6 +256,9 @@ def assert_nothing_written_holds(place: Place, workplace: Path) -> None:
     for wanted in ("raylet.out", "mlflow.db", "result.json", "study.json", "log.txt"):
         assert any(wanted in name for name in contents), wanted
     holding = [
-        (name, one) for name, content in contents.items() for one in place.secrets if one.encode() in content
+        (name, one)
+        for name, content in contents.items()
+        for one in place.secrets
+        if one.encode() in content
     ]
     assert holding == []

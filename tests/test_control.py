@@ -24,7 +24,9 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRecord:
     return new_record(LocalStore(tmp_path))
 
 
-def test_it_pauses_resumes_and_adds(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_pauses_resumes_and_adds(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["depth", "--pause"]) == 0
     assert record.control() == Control(num_trials=3, paused=True)
     arguments = [
@@ -37,11 +39,15 @@ def test_it_pauses_resumes_and_adds(record: StudyRecord, capsys: pytest.CaptureF
         "{prompts.depth: 1}",
     ]
     assert main(["depth", *arguments]) == 0
-    assert record.control() == Control(num_trials=9, points=({"prompts.depth": 2}, {"prompts.depth": 1}))
+    assert record.control() == Control(
+        num_trials=9, points=({"prompts.depth": 2}, {"prompts.depth": 1})
+    )
     assert "depth: not paused, 9 trials, 2 extra points" in capsys.readouterr().out
 
 
-def test_without_changes_it_only_tells(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_changes_it_only_tells(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["depth"]) == 0
     assert "depth: not paused, 3 trials" in capsys.readouterr().out
     assert not record.store.list("depth/control")

@@ -47,7 +47,11 @@ def root(tmp_path, monkeypatch):
 
 
 def table_rows(text):
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text.splitlines()
+        if "│" in line
+    ]
 
 
 def test_check_reports_every_split(root, capsys):
@@ -130,7 +134,18 @@ def test_bad_input(root, arguments, message):
 
 
 def test_show_draws_the_test_view_and_the_training_draws(root, capsys):
-    data("show", "mine", "--split", "val", "--clip", 1, "--out", "pictures/strip.png", "--image-size", 48)
+    data(
+        "show",
+        "mine",
+        "--split",
+        "val",
+        "--clip",
+        1,
+        "--out",
+        "pictures/strip.png",
+        "--image-size",
+        48,
+    )
     picture = matplotlib.image.imread("pictures/strip.png")
     assert capsys.readouterr().out == "pictures/strip.png\n"
     assert picture.shape[1] > 2 * picture.shape[0]  # 8 frames wide, 3 rows high
@@ -143,14 +158,20 @@ def test_show_refuses_a_broken_clip(root):
         data("show", "mine", "--clip", 0, "--out", "strip.png")
 
 
-@pytest.mark.skipif(not SHARED_CLIPS.is_dir(), reason="no real clips beside this checkout (../shared/clips)")
+@pytest.mark.skipif(
+    not SHARED_CLIPS.is_dir(), reason="no real clips beside this checkout (../shared/clips)"
+)
 def test_real_clips_go_through_check_prepare_show_and_a_training_step(
     tmp_path, monkeypatch, capsys, small_backbone
 ):
     """One clip of HMDB51, UCF101 and Kinetics each."""
     folder, out = tmp_path / "real", tmp_path / "prepared"
     folder.mkdir()
-    names = ["TrumanShow_wave_f_nm_np1_fr_med_26.avi", "v_SoccerJuggling_g23_c01.avi", "R6llTwEh07w.mp4"]
+    names = [
+        "TrumanShow_wave_f_nm_np1_fr_med_26.avi",
+        "v_SoccerJuggling_g23_c01.avi",
+        "R6llTwEh07w.mp4",
+    ]
     for name in names:
         shutil.copy(SHARED_CLIPS / name, folder)
     for split in ("train", "val"):

@@ -1,4 +1,6 @@
-"""The five published data sets, in miniature replicas of their official layouts with real videos inside."""
+"""The five published data sets, in miniature replicas of their official layouts with real videos
+inside.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def avi(path):
 def found(manifest):
     """(file name, raw class, clean class) of every clip."""
     return [
-        (clip.path.rsplit("/", 1)[1], manifest.raw_classes[clip.label], manifest.classes[clip.label])
+        (
+            clip.path.rsplit("/", 1)[1],
+            manifest.raw_classes[clip.label],
+            manifest.classes[clip.label],
+        )
         for clip in manifest.clips
     ]
 
@@ -59,18 +65,25 @@ def found(manifest):
 def trains(manifest):
     """Whether the clips go through the loader."""
     augment = AugmentConfig(rand_augment=None)
-    config = TrainConfig(batch_size=len(manifest.clips), data=DataConfig(num_frames=4, augment=augment))
+    config = TrainConfig(
+        batch_size=len(manifest.clips), data=DataConfig(num_frames=4, augment=augment)
+    )
     (batch,) = train_batches(manifest, config, image_size=32, epoch=0)
     return not batch.broken and batch.video.shape == (len(manifest.clips), 3, 4, 32, 32)
 
 
-@pytest.mark.parametrize("folder", ["train", "train/riding a bike", "compress/train_256/riding_a_bike"])
+@pytest.mark.parametrize(
+    "folder", ["train", "train/riding a bike", "compress/train_256/riding_a_bike"]
+)
 @pytest.mark.parametrize("annotations", ["", "annotations/"])
 def test_kinetics400(root, folder, annotations):
     rows = "riding a bike,-aNccq2jvUA,55,65,train,0\nhigh jump,0bk_zXtqOTQ,20,30,train,0\n"
     write(root / f"{annotations}train.csv", HEADER + rows)
     write(root / f"{annotations}validate.csv", HEADER + "abseiling,abcdefghijk,1,11,validate,0\n")
-    write(root / f"{annotations}test.csv", HEADER + '"massaging person\'s head",_-345678901,100,110,test,0\n')
+    write(
+        root / f"{annotations}test.csv",
+        HEADER + '"massaging person\'s head",_-345678901,100,110,test,0\n',
+    )
     mp4(root / folder / "-aNccq2jvUA_000055_000065.mp4")
     mp4(root / folder / "0bk_zXtqOTQ_000020_000030.mp4")
     mp4(root / "val/abcdefghijk_000001_000011.mp4")
@@ -82,7 +95,9 @@ def test_kinetics400(root, folder, annotations):
     ]
     assert train.clips[0].label == 267  # 'riding a bike' in the published order
     assert [row[1] for row in found(load_dataset("kinetics400", "val"))] == ["abseiling"]
-    assert [row[1] for row in found(load_dataset("kinetics400", "test"))] == ["massaging person's head"]
+    assert [row[1] for row in found(load_dataset("kinetics400", "test"))] == [
+        "massaging person's head"
+    ]
     assert trains(train)
 
 
@@ -165,14 +180,20 @@ def test_ucf101(root):
     folder = root / "ucfTrainTestlist"
     for n in (1, 2, 3):
         write(folder / f"trainlist0{n}.txt", f"ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c0{n}.avi 1\r\n")
-        write(folder / f"testlist0{n}.txt", f"HandstandPushups/v_HandStandPushups_g01_c0{n}.avi\r\n")
+        write(
+            folder / f"testlist0{n}.txt", f"HandstandPushups/v_HandStandPushups_g01_c0{n}.avi\r\n"
+        )
         avi(root / f"UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c0{n}.avi")
         avi(root / f"UCF-101/HandstandPushups/v_HandStandPushups_g01_c0{n}.avi")
     write(folder / "classInd.txt", "1 ApplyEyeMakeup\r\n")
     for n in (1, 2, 3):
         train, test = (load_dataset("ucf101", f"{subset}_{n}") for subset in ("train", "test"))
-        assert found(train) == [(f"v_ApplyEyeMakeup_g08_c0{n}.avi", "ApplyEyeMakeup", "apply eye makeup")]
-        assert found(test) == [(f"v_HandStandPushups_g01_c0{n}.avi", "HandstandPushups", "handstand pushups")]
+        assert found(train) == [
+            (f"v_ApplyEyeMakeup_g08_c0{n}.avi", "ApplyEyeMakeup", "apply eye makeup")
+        ]
+        assert found(test) == [
+            (f"v_HandStandPushups_g01_c0{n}.avi", "HandstandPushups", "handstand pushups")
+        ]
         assert train.clips[0].label == 0
     assert load_dataset("ucf101", "train") == load_dataset("ucf101", "train_1")
     assert load_dataset("ucf101", "val") == load_dataset("ucf101", "test_1")
@@ -201,10 +222,11 @@ def test_hmdb51(root, videos):
     assert found(load_dataset("hmdb51", "test_2"))[0][0] == odd
     assert found(load_dataset("hmdb51", "test_3"))[0][0] == "c.avi"
     train = load_dataset("hmdb51", "train")
+    # two files named b.avi
     assert [clip.path.split("/")[-2] for clip in train.clips] == [
         "brush_hair",
         "wave",
-    ]  # two files named b.avi
+    ]
     assert trains(train)
 
 
@@ -246,7 +268,10 @@ def test_every_dataset_also_comes_as_list_files(root):
     """As Vita-CLIP, EVL, X-CLIP and mmaction2 write them; the published class names serve."""
     write(root / "train.csv", "videos/a.mp4,1\nvideos/b.mp4,0\n")
     manifest = load_dataset("kinetics400", "train")
-    assert [manifest.classes[clip.label] for clip in manifest.clips] == ["air drumming", "abseiling"]
+    assert [manifest.classes[clip.label] for clip in manifest.clips] == [
+        "air drumming",
+        "abseiling",
+    ]
 
 
 @pytest.mark.parametrize(

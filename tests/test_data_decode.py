@@ -1,4 +1,6 @@
-"""Decoding: both engines give the frames that a decoder gives that reads the whole file in order."""
+"""Decoding: both engines give the frames that a decoder gives that reads the whole file in
+order.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,20 @@ SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """One file per codec, with two or more groups of pictures and B-frames where the codec has them."""
+    """One file per codec, with two or more groups of pictures and B-frames where the codec has
+    them.
+    """
     folder = tmp_path_factory.mktemp("codecs")
     options = {"g": "16", "keyint_min": "16"}
     frames = moving_frames(NUM_FRAMES)
-    quiet = {"h265": {"x265-params": "log-level=none:keyint=16"}, "av1": {"preset": "12", "g": "16"}}
+    quiet = {
+        "h265": {"x265-params": "log-level=none:keyint=16"},
+        "av1": {"preset": "12", "g": "16"},
+    }
     return {
-        name: write_video(folder / f"{name}{suffix}", frames, codec, options=quiet.get(name, options))
+        name: write_video(
+            folder / f"{name}{suffix}", frames, codec, options=quiet.get(name, options)
+        )
         for name, (codec, suffix) in CODECS.items()
     }
 
@@ -40,7 +49,9 @@ DRAWS = [[0], [39], [5, 6, 7], [0, 13, 26, 39], [39, 0, 20, 20], [17, 18], list(
 def test_pyav_gives_the_frames_of_a_whole_decode(videos, codec, indices):
     expected = whole_file(videos[codec])
     assert len(expected) == NUM_FRAMES
-    np.testing.assert_array_equal(decode_frames(videos[codec], indices, decoder="pyav"), expected[indices])
+    np.testing.assert_array_equal(
+        decode_frames(videos[codec], indices, decoder="pyav"), expected[indices]
+    )
 
 
 @pytest.mark.parametrize("codec", DECORD_CODECS)
@@ -69,7 +80,11 @@ def test_info(videos, codec):
 
 def test_info_of_decord_agrees(videos):
     ours, theirs = video_info(videos["h264"], "pyav"), video_info(videos["h264"], "decord")
-    assert (ours.num_frames, ours.height, ours.width) == (theirs.num_frames, theirs.height, theirs.width)
+    assert (ours.num_frames, ours.height, ours.width) == (
+        theirs.num_frames,
+        theirs.height,
+        theirs.width,
+    )
     assert ours.key_frames == theirs.key_frames
 
 
@@ -81,10 +96,11 @@ def test_open_groups_of_pictures(tmp_path, decoder):
     path = write_video(tmp_path / "open.mp4", frames, options=options)
     expected = whole_file(path)
     for index in range(0, 60, 1 if decoder == "pyav" else 7):
-        np.testing.assert_array_equal(decode_frames(path, [index], decoder=decoder), expected[[index]])
-    for index in range(
-        0, 52, 1 if decoder == "pyav" else 13
-    ):  # a key frame among the later of a draw's frames
+        np.testing.assert_array_equal(
+            decode_frames(path, [index], decoder=decoder), expected[[index]]
+        )
+    # a key frame among the later of a draw's frames
+    for index in range(0, 52, 1 if decoder == "pyav" else 13):
         drawn = [index, index + 2]
         np.testing.assert_array_equal(decode_frames(path, drawn, decoder=decoder), expected[drawn])
 
@@ -97,7 +113,11 @@ def remux(source, target, shift=0, options=None):
         offset = int(shift / stream.average_rate / stream.time_base)
         for packet in reader.demux(stream):
             if packet.dts is not None:
-                packet.stream, packet.pts, packet.dts = copy, packet.pts - offset, packet.dts - offset
+                packet.stream, packet.pts, packet.dts = (
+                    copy,
+                    packet.pts - offset,
+                    packet.dts - offset,
+                )
                 writer.mux(packet)
     return target
 
@@ -129,8 +149,13 @@ def test_long_files_are_read_twice_instead_of_held(videos, monkeypatch):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 def test_decord_agrees_on_interlaced_and_on_lost_frames(tmp_path, codec):
-    options = {"libx264": {"x264-params": "interlaced=1:keyint=12"}, "mpeg2video": {"flags": "+ildct+ilme"}}
-    path = write_video(tmp_path / "interlaced.mkv", moving_frames(30), codec, options=options[codec])
+    options = {
+        "libx264": {"x264-params": "interlaced=1:keyint=12"},
+        "mpeg2video": {"flags": "+ildct+ilme"},
+    }
+    path = write_video(
+        tmp_path / "interlaced.mkv", moving_frames(30), codec, options=options[codec]
+    )
     lossy = write_packets(path, tmp_path / "lossy.mkv", lambda packets: packets[:8] + packets[9:])
     for file in (path, lossy):
         pyav = decode_frames(file, [3, 20], decoder="pyav").astype(int)
@@ -168,7 +193,8 @@ def test_rotation_metadata_is_followed(tmp_path, rotation):
     decord = decode_frames(turned_path, [0, 3], decoder="decord")
     assert turned.shape[1:3] == ((80, 64) if rotation != 180 else (64, 80))
     expected = np.rot90(upright, rotation // 90, axes=(1, 2))
-    assert np.abs(turned.astype(int) - expected).mean() < 2  # libx264 repeats itself nearly, not to the bit
+    # libx264 repeats itself nearly, not to the bit
+    assert np.abs(turned.astype(int) - expected).mean() < 2
     assert np.abs(turned.astype(int) - decord).max() <= 2
 
 
@@ -218,7 +244,9 @@ def test_broken_files_are_data_errors_that_name_the_file(tmp_path, videos, kind,
 def write_silence(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -239,7 +267,8 @@ def test_real_clips_give_the_frames_of_a_whole_decode():
         expected = whole_file(path)
         length = video_info(path).num_frames
         indices = [int(i) for i in np.linspace(0, length - 1, 6)]
-        held = [min(i, len(expected) - 1) for i in indices]  # DivX in AVI announces a frame that never comes
+        # DivX in AVI announces a frame that never comes
+        held = [min(i, len(expected) - 1) for i in indices]
         np.testing.assert_array_equal(decode_frames(path, indices), expected[held])
         decord = decode_frames(path, indices, decoder="decord").astype(int)
         assert np.abs(decord - expected[held]).max() <= 2, path.name

@@ -1,4 +1,6 @@
-"""Edit lists: parts of an MP4 that are hidden, played elsewhere, or twice. A whole decode is the truth."""
+"""Edit lists: parts of an MP4 that are hidden, played elsewhere, or twice. A whole decode is the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ X264 = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"
 CODECS = {
     "h264": ("libx264", {"x264-params": X264}),
     "h264, open groups": ("libx264", {"x264-params": f"{X264}:open-gop=1"}),
-    "h265": ("libx265", {"x265-params": "log-level=none:keyint=12:min-keyint=12:bframes=3:b-adapt=0"}),
+    "h265": (
+        "libx265",
+        {"x265-params": "log-level=none:keyint=12:min-keyint=12:bframes=3:b-adapt=0"},
+    ),
     "mpeg4": ("mpeg4", {"g": "12"}),
     "mpeg4, reordered": ("mpeg4", {"g": "12", "bf": "2"}),
 }

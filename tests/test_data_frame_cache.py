@@ -1,4 +1,6 @@
-"""The frame cache: equal to decoding, bounded, and safe from crashes, damage and each other's processes."""
+"""The frame cache: equal to decoding, bounded, and safe from crashes, damage and each other's
+processes.
+"""
 
 from __future__ import annotations
 
@@ -161,13 +163,18 @@ def read_for_a_while(root, videos, seed):
         time.sleep(0.0005)  # leaves the processor to the one who kills
 
 
-def test_readers_killed_at_random_points_leave_no_wrong_frame_and_nothing_to_clean(videos, tmp_path):
+def test_readers_killed_at_random_points_leave_no_wrong_frame_and_nothing_to_clean(
+    videos, tmp_path
+):
     rng = random.Random(0)
     root = tmp_path / "cache"
-    fork = multiprocessing.get_context("fork")  # quick to start, and the parent has no other threads
+    # quick to start, and the parent has no other threads
+    fork = multiprocessing.get_context("fork")
     for round_ in range(10):  # two processes share the cache, and both die: 20 kills
         seeds = (2 * round_, 2 * round_ + 1)
-        readers = [fork.Process(target=read_for_a_while, args=(root, videos, seed)) for seed in seeds]
+        readers = [
+            fork.Process(target=read_for_a_while, args=(root, videos, seed)) for seed in seeds
+        ]
         for reader in readers:
             reader.start()
         for reader in readers:
@@ -186,4 +193,6 @@ def check_all_frames(videos, root):
     for path in videos:
         for indices in ([0, 4, 8, 11], [1, 2, 3, 5]):
             read = cache.read(str(path), lambda length, drawn=indices: drawn, SIZE, "auto")
-            np.testing.assert_array_equal(read.frames, decode_frames(path, indices, short_side=SIZE))
+            np.testing.assert_array_equal(
+                read.frames, decode_frames(path, indices, short_side=SIZE)
+            )

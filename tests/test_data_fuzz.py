@@ -1,4 +1,6 @@
-"""Damaged files: 200 made by cutting, flipping bits and swapping heads never crash or hang the loader."""
+"""Damaged files: 200 made by cutting, flipping bits and swapping heads never crash or hang the
+loader.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def test_each_file_is_decoded_or_counted_broken(manifest, decoder, limit, monkey
 
 
 def train(manifest):
-    data = DataConfig(num_frames=4, max_broken=1.0, augment=AugmentConfig(rand_augment=None), limit=60)
+    data = DataConfig(
+        num_frames=4, max_broken=1.0, augment=AugmentConfig(rand_augment=None), limit=60
+    )
     config = TrainConfig(batch_size=20, data=data)
     batches = list(train_batches(manifest, config, image_size=32, epoch=0))
     return [(tuple(batch.video.shape), len(batch.broken)) for batch in batches]

@@ -14,7 +14,8 @@ from vitaclip.data.prepare import PrepareParameters, encode
 
 ONE = 1 << 16
 UNIT = 1 << 30
-# (a, b, c, d) takes a point (x, y) to (a x + c y, b x + d y), y pointing down; beside it what that does to a frame
+# (a, b, c, d) takes a point (x, y) to (a x + c y, b x + d y), y pointing down; beside it what that
+# does to a frame
 SYMMETRIES = {
     "as it is": ((1, 0, 0, 1), lambda f: f),
     "hflip": ((-1, 0, 0, 1), lambda f: f[:, ::-1]),
@@ -43,7 +44,9 @@ def with_matrix(source, target, symmetry):
 
 @pytest.fixture(scope="module")
 def upright(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("upright") / "upright.mp4", moving_frames(12, 48, 80))
+    return write_video(
+        tmp_path_factory.mktemp("upright") / "upright.mp4", moving_frames(12, 48, 80)
+    )
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])

@@ -1,4 +1,6 @@
-"""Names and files that would reach further than a video on this disk, or take more memory than one."""
+"""Names and files that would reach further than a video on this disk, or take more memory than
+one.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +59,21 @@ ADDRESSES = [
         "crypto:{film}",
         "cache:{film}",
     ),
-    *("async:{film}", "data:video/mp4;base64,AAAA", "pipe:0", "fd:0", "unix:{film}", "s3://bucket/a.mp4"),
+    *(
+        "async:{film}",
+        "data:video/mp4;base64,AAAA",
+        "pipe:0",
+        "fd:0",
+        "unix:{film}",
+        "s3://bucket/a.mp4",
+    ),
 ]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_a_name_with_a_protocol_is_refused_before_anything_is_opened(address, server, video, tmp_path):
+def test_a_name_with_a_protocol_is_refused_before_anything_is_opened(
+    address, server, video, tmp_path
+):
     port, taken = server
     name = address.format(port=port, film=video)
     for decoder in ("auto", "decord"):
@@ -89,11 +100,16 @@ def test_a_local_file_may_be_called_like_an_address(video, tmp_path, monkeypatch
 
 LISTS = {
     "concat": "ffconcat version 1.0\nfile film.mp4\n",
-    "hls": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfilm.mp4\n#EXT-X-ENDLIST\n",
-    "hls over http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
-    "dash": "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period><AdaptationSet>"
-    "<Representation id='1' bandwidth='1'><BaseURL>film.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "hls": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n"
+    "film.mp4\n#EXT-X-ENDLIST\n",
+    "hls over "
+    "http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
+    "dash": "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' "
+    "type='static'><Period><AdaptationSet>"
+    "<Representation id='1' "
+    "bandwidth='1'><BaseURL>film.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP "
+    "96\n"
     "a=rtpmap:96 H264/90000\n",
     "rtsp redirect": "[Reference]\nRef1=http://127.0.0.1:{port}/a.mp4\n",
     "asx": "<ASX VERSION='3.0'><ENTRY><REF HREF='http://127.0.0.1:{port}/a.mp4'/></ENTRY></ASX>",
@@ -117,11 +133,15 @@ def test_lists_of_other_files_are_no_videos(kind, suffix, server, video, tmp_pat
 def test_pictures_under_a_videos_name_are_no_videos(tmp_path, codec):
     path = tmp_path / "picture.mp4"
     stored = {"gif": "gif"}.get(codec, "image2")
-    with av.open(str(tmp_path / "picture"), "w", format=stored, options={"update": "1"}) as container:
+    with av.open(
+        str(tmp_path / "picture"), "w", format=stored, options={"update": "1"}
+    ) as container:
         stream = container.add_stream(codec, rate=1)
         stream.height, stream.width = 64, 80
         stream.pix_fmt = {"mjpeg": "yuvj420p", "bmp": "bgr24", "gif": "rgb8"}.get(codec, "rgb24")
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(moving_frames(1)[0], format="rgb24")))
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(moving_frames(1)[0], format="rgb24"))
+        )
         container.mux(stream.encode(None))
     (tmp_path / "picture").rename(path)
     with pytest.raises(DataError, match="picture.mp4"):
@@ -154,7 +174,9 @@ def test_frames_of_more_pixels_than_allowed_are_refused(video, monkeypatch, tmp_
     assert "VITACLIP_MAX_FRAME_PIXELS" in str(check_file(str(video)).error)
 
 
-@pytest.mark.parametrize(("height", "width"), [(720, 1296), (1600, 2048)], ids=["too large", "far too large"])
+@pytest.mark.parametrize(
+    ("height", "width"), [(720, 1296), (1600, 2048)], ids=["too large", "far too large"]
+)
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "mpg", "webm"])
 def test_giant_frames_are_refused_in_every_container(tmp_path, monkeypatch, suffix, height, width):
     encoders = {"avi": "mpeg4", "mpg": "mpeg2video", "webm": "libvpx", "ts": "libx264"}
@@ -167,7 +189,8 @@ def test_giant_frames_are_refused_in_every_container(tmp_path, monkeypatch, suff
     with pytest.raises(DataError, match="VITACLIP_MAX_FRAME_PIXELS") as refused:
         decode_frames(path, [0])
     if width == 2048 and suffix in ("mp4", "mkv", "avi"):
-        assert "no or far too many pixels" in str(refused.value)  # FFmpeg did not decode them to find out
+        # FFmpeg did not decode them to find out
+        assert "no or far too many pixels" in str(refused.value)
 
 
 def test_pixels_that_are_not_square_count_as_what_they_become(tmp_path, video, monkeypatch):

@@ -44,7 +44,9 @@ def batches(manifest, train_config, **options):
 
 
 def same(first, second):
-    return all(torch.equal(getattr(first, f), getattr(second, f)) for f in ("video", "labels", "indices"))
+    return all(
+        torch.equal(getattr(first, f), getattr(second, f)) for f in ("video", "labels", "indices")
+    )
 
 
 def test_shapes_and_labels(manifest):
@@ -86,7 +88,9 @@ def test_the_order_does_not_depend_on_workers_or_on_the_global_generator(manifes
     state = torch.get_rng_state()
     found = batches(manifest, config(num_workers=num_workers))
     assert all(map(same, expected, found))
-    assert torch.equal(state, torch.get_rng_state())  # and the loader leaves the model's randomness alone
+    assert torch.equal(
+        state, torch.get_rng_state()
+    )  # and the loader leaves the model's randomness alone
 
 
 def test_resuming_at_a_step_gives_the_rest_of_the_epoch(manifest):
@@ -101,7 +105,8 @@ def test_two_ranks_share_the_batches_of_one(manifest):
     shares = [batches(manifest, config(), rank=rank, world_size=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *shares, strict=True):
         joined = {
-            f: torch.cat([getattr(first, f), getattr(second, f)]) for f in ("video", "labels", "indices")
+            f: torch.cat([getattr(first, f), getattr(second, f)])
+            for f in ("video", "labels", "indices")
         }
         assert same(batch, replace(batch, **joined))
 
@@ -132,12 +137,16 @@ def test_evaluation_sees_every_clip_once_and_keeps_the_last_batch(manifest):
         list(eval_batches(manifest, data, EvalConfig(), image_size=SIZE, rank=r, world_size=5))
         for r in range(5)
     ]
-    assert sorted(i for rank in ranks for batch in rank for i in batch.indices.tolist()) == list(range(12))
+    assert sorted(i for rank in ranks for batch in rank for i in batch.indices.tolist()) == list(
+        range(12)
+    )
 
 
 @pytest.mark.parametrize("sampling", ["dense", "uniform"])
 @pytest.mark.parametrize(("num_temporal", "num_spatial"), [(1, 1), (2, 1), (1, 3), (3, 3)])
-def test_views_hold_the_pixels_of_their_windows_and_crops(manifest, sampling, num_temporal, num_spatial):
+def test_views_hold_the_pixels_of_their_windows_and_crops(
+    manifest, sampling, num_temporal, num_spatial
+):
     data = DataConfig(num_frames=4, stride=2, sampling=sampling)
     views = EvalConfig(num_temporal_views=num_temporal, num_spatial_views=num_spatial, batch_size=2)
     video_BV3THW = next(iter(eval_batches(manifest, data, views, image_size=SIZE))).video
@@ -149,7 +158,9 @@ def test_views_hold_the_pixels_of_their_windows_and_crops(manifest, sampling, nu
         for window in windows
         for left in lefts
     ]
-    np.testing.assert_array_equal(video_BV3THW[1].permute(0, 2, 3, 4, 1).numpy(), np.stack(expected))
+    np.testing.assert_array_equal(
+        video_BV3THW[1].permute(0, 2, 3, 4, 1).numpy(), np.stack(expected)
+    )
 
 
 def test_videos_smaller_than_the_model_are_enlarged(manifest):
@@ -179,7 +190,9 @@ def test_a_broken_clip_is_replaced_by_its_class_counted_and_logged_once(manifest
     clean = batches(manifest, train_config)
     for batch, expected in zip(epochs[0], clean, strict=True):
         changed = [
-            (b, e) for b, e in zip(batch.indices.tolist(), expected.indices.tolist(), strict=True) if b != e
+            (b, e)
+            for b, e in zip(batch.indices.tolist(), expected.indices.tolist(), strict=True)
+            if b != e
         ]
         assert all(e == 5 and b != 5 for b, e in changed)
         assert torch.equal(batch.labels, expected.labels)
@@ -199,7 +212,9 @@ def test_too_many_broken_clips_stop_the_run_with_a_list(manifest, tmp_path, num_
     with pytest.raises(DataError) as error:
         batches(broken, config(max_broken=0.1, num_workers=num_workers))
     message = str(error.value)
-    assert message.startswith("small: 2 of 12 videos are broken, more than the 10.0% of data.max_broken")
+    assert message.startswith(
+        "small: 2 of 12 videos are broken, more than the 10.0% of data.max_broken"
+    )
     assert "broken2.mp4" in message
     assert "broken7.mp4" in message
 
@@ -223,7 +238,11 @@ def test_evaluation_leaves_broken_clips_out_and_counts_them(manifest, tmp_path, 
 
 def test_evaluation_stops_too(manifest, tmp_path):
     with pytest.raises(DataError, match="1 of 12 videos are broken"):
-        list(eval_batches(with_broken(manifest, tmp_path, 5), DataConfig(), EvalConfig(), image_size=SIZE))
+        list(
+            eval_batches(
+                with_broken(manifest, tmp_path, 5), DataConfig(), EvalConfig(), image_size=SIZE
+            )
+        )
 
 
 def test_the_cache_is_counted_and_changes_nothing(manifest, monkeypatch):

@@ -1,4 +1,6 @@
-"""List files: both spellings, names with spaces and commas, and messages that name file and line."""
+"""List files: both spellings, names with spaces and commas, and messages that name file and
+line.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,14 @@ def test_listed_videos_that_lie_elsewhere_are_found_by_name(tmp_path, monkeypatc
         "gone.mp4 1",
     ]
     write(tmp_path / "train.txt", "\n".join(lines))
-    for name in ("there.mp4", "deep/train/other.webm", "x/78687.webm", "run/b.avi", "1/c.mp4", "2/c.mp4"):
+    for name in (
+        "there.mp4",
+        "deep/train/other.webm",
+        "x/78687.webm",
+        "run/b.avi",
+        "1/c.mp4",
+        "2/c.mp4",
+    ):
         write(tmp_path / name, "")
     manifest = load_dataset("mine", "train")
     found = [str(Path(clip.path).relative_to(tmp_path)) for clip in manifest.clips]
@@ -148,7 +157,9 @@ def test_a_listed_video_is_found_in_any_container(tmp_path, monkeypatch, suffix)
     write(tmp_path / "classes.txt", "wave\nrun\n")
     write(tmp_path / "train.csv", "videos/v 1.avi,run\n")
     write(tmp_path / f"elsewhere/v 1.{suffix}", "")
-    assert load_dataset("mine", "train").clips == (Clip(str(tmp_path / f"elsewhere/v 1.{suffix}"), 1),)
+    assert load_dataset("mine", "train").clips == (
+        Clip(str(tmp_path / f"elsewhere/v 1.{suffix}"), 1),
+    )
 
 
 @pytest.mark.parametrize("stem", ["train", "train_classes", "classes"])

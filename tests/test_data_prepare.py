@@ -1,4 +1,6 @@
-"""Preparing: the same frames in a file that is cheap to read, work never repeated, kills survived."""
+"""Preparing: the same frames in a file that is cheap to read, work never repeated, kills
+survived.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,25 @@ PARAMETERS = PrepareParameters(short_side=48, preset="ultrafast")
 
 def dataset(root, num_videos=4, num_frames=30):
     clips = [
-        Clip(str(write_video(root / f"class {i % 2}/{i}.mp4", moving_frames(num_frames, seed=i))), i % 2)
+        Clip(
+            str(write_video(root / f"class {i % 2}/{i}.mp4", moving_frames(num_frames, seed=i))),
+            i % 2,
+        )
         for i in range(num_videos)
     ]
     return Manifest("mine", ("jump up", "run"), tuple(clips), raw_classes=("jump_up", "run"))
 
 
 def run(manifest, output, parameters=PARAMETERS, **options):
-    return prepare({"train": manifest}, LocalFolder(output), parameters, **{"num_threads": 2, **options})
+    return prepare(
+        {"train": manifest}, LocalFolder(output), parameters, **{"num_threads": 2, **options}
+    )
 
 
 def difference(source, prepared, indices):
-    """Mean absolute difference in brightness; the source's frames are scaled to the prepared size."""
+    """Mean absolute difference in brightness; the source's frames are scaled to the prepared
+    size.
+    """
     ours = decode_frames(prepared, indices)
     theirs = decode_frames(source, indices, short_side=min(ours.shape[1:3]))
     height, width = (min(a, b) for a, b in zip(ours.shape[1:3], theirs.shape[1:3], strict=True))
@@ -53,7 +62,9 @@ def difference(source, prepared, indices):
 def test_every_codec_is_prepared_to_the_same_frames(tmp_path, codec):
     name, suffix = CODECS[codec]
     quiet = {"h265": {"x265-params": "log-level=none"}, "av1": {"preset": "12"}}.get(codec, {})
-    source = write_video(tmp_path / f"source{suffix}", moving_frames(30, 96, 128), name, options=quiet)
+    source = write_video(
+        tmp_path / f"source{suffix}", moving_frames(30, 96, 128), name, options=quiet
+    )
     assert encode(str(source), tmp_path / "prepared.mp4", PARAMETERS) == 30
     info = video_info(tmp_path / "prepared.mp4")
     assert (info.num_frames, info.height, info.width, info.codec) == (30, 48, 64, "h264")
@@ -109,8 +120,11 @@ def test_the_output_is_a_data_set_that_trains(tmp_path, monkeypatch):
     assert [clip.label for clip in prepared.clips] == [clip.label for clip in manifest.clips]
     data = DataConfig(num_frames=4, stride=4, augment=AugmentConfig(rand_augment=None))
     config = TrainConfig(batch_size=4, data=data)
-    ours, theirs = (next(train_batches(m, config, image_size=32, epoch=0)) for m in (prepared, manifest))
-    assert (ours.video.float() - theirs.video.float()).abs().mean() < 10  # the same frames, encoded once more
+    ours, theirs = (
+        next(train_batches(m, config, image_size=32, epoch=0)) for m in (prepared, manifest)
+    )
+    # the same frames, encoded once more
+    assert (ours.video.float() - theirs.video.float()).abs().mean() < 10
 
 
 def test_finished_work_is_kept_and_changes_are_noticed(tmp_path):
@@ -211,17 +225,26 @@ def test_kills_at_random_points_leave_nothing_wrong_and_nothing_to_clean(tmp_pat
         worker.join()
         num_killed += worker.exitcode == -signal.SIGPROF
         check_what_is_there(output, manifest)
-    assert num_killed >= 5  # each run may do an eighth of the work at most; the last ones found it done
+    # each run may do an eighth of the work at most; the last ones found it done
+    assert num_killed >= 5
     finished = run(manifest, output, slow)
     assert all(done.error is None for done in finished)
     check_what_is_there(output, manifest, complete=True)
     names = {path.name for path in output.rglob("*") if path.is_file()}
     videos = {f"{i}.mp4" for i in range(10)}
-    assert names == {*videos, *(f"{v}.json" for v in videos), "train.csv", "train_classes.txt", ".lock"}
+    assert names == {
+        *videos,
+        *(f"{v}.json" for v in videos),
+        "train.csv",
+        "train_classes.txt",
+        ".lock",
+    }
 
 
 def run_until_killed(after_s, *arguments):
-    """Killed after so many seconds of its own computing: however busy the machine is, it is the same moment."""
+    """Killed after so many seconds of its own computing: however busy the machine is, it is the
+    same moment.
+    """
     signal.setitimer(signal.ITIMER_PROF, max(after_s, 1e-3))
     run(*arguments)
 

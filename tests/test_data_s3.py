@@ -28,7 +28,9 @@ def bucket(server, monkeypatch, tmp_path):
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    client = boto3.session.Session().client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1")
+    client = boto3.session.Session().client(
+        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
+    )
     client.create_bucket(Bucket="videos")
     for i in range(3):
         path = write_video(tmp_path / f"{i}.mp4", moving_frames(20, seed=i))
@@ -39,7 +41,9 @@ def bucket(server, monkeypatch, tmp_path):
     client.put_object(Bucket="videos", Key="mine/classes.txt", Body=b"jump_up\nrun\n")
     client.upload_file(str(tmp_path / "0.mp4"), "videos", "hmdb/wave/a;b.avi")
     client.put_object(
-        Bucket="videos", Key="hmdb/testTrainMulti_7030_splits/wave_test_split1.txt", Body=b"a;b.avi 1 \n"
+        Bucket="videos",
+        Key="hmdb/testTrainMulti_7030_splits/wave_test_split1.txt",
+        Body=b"a;b.avi 1 \n",
     )
     monkeypatch.setenv("VITACLIP_DATA_MINE", "s3://videos/mine")
     monkeypatch.setenv("VITACLIP_DATA_HMDB51", "s3://videos/hmdb")
@@ -65,7 +69,9 @@ def test_from_a_bucket_to_a_folder(bucket, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path / "out"))
     manifest = load_dataset("mine", "train")
     assert manifest.classes == ("jump up", "run")
-    assert [decode_frames(clip.path, [0, 19]).shape for clip in manifest.clips] == [(2, 32, 40, 3)] * 3
+    assert [decode_frames(clip.path, [0, 19]).shape for clip in manifest.clips] == [
+        (2, 32, 40, 3)
+    ] * 3
 
 
 def test_from_a_bucket_to_a_bucket(bucket, capsys, tmp_path):
@@ -77,7 +83,9 @@ def test_from_a_bucket_to_a_bucket(bucket, capsys, tmp_path):
     assert "0 videos prepared, 3 were ready" in capsys.readouterr().out
     bucket.download_file("videos", "out/videos/2.mp4", "copy.mp4")
     assert video_info("copy.mp4").num_frames == 20
-    record = json.loads(bucket.get_object(Bucket="videos", Key="out/videos/2.mp4.json")["Body"].read())
+    record = json.loads(
+        bucket.get_object(Bucket="videos", Key="out/videos/2.mp4.json")["Body"].read()
+    )
     assert record["source"]["path"] == "s3://videos/mine/clips/2.mp4"
     assert record["error"] is None
 

@@ -28,7 +28,8 @@ def test_random_clips_are_sorted_frames_of_the_video_and_repeat_with_the_seed(
     length, num_frames, stride, sampling, seed
 ):
     draw = [
-        random_indices(length, num_frames, sampling, stride, np.random.default_rng(seed)) for _ in range(2)
+        random_indices(length, num_frames, sampling, stride, np.random.default_rng(seed))
+        for _ in range(2)
     ]
     assert draw[0] == draw[1] == sorted(draw[0])
     assert len(draw[0]) == num_frames
@@ -37,7 +38,9 @@ def test_random_clips_are_sorted_frames_of_the_video_and_repeat_with_the_seed(
 
 
 @given(lengths, counts, strides, seeds)
-def test_a_dense_clip_keeps_its_stride_where_the_video_is_long_enough(length, num_frames, stride, seed):
+def test_a_dense_clip_keeps_its_stride_where_the_video_is_long_enough(
+    length, num_frames, stride, seed
+):
     indices = random_indices(length, num_frames, "dense", stride, np.random.default_rng(seed))
     if length > (num_frames - 1) * stride:
         assert indices == list(range(indices[0], indices[0] + num_frames * stride, stride))
@@ -64,7 +67,9 @@ def test_views_are_symmetric_in_number_and_order(length, num_frames, stride, sam
 
 
 def test_every_dense_start_is_drawn():
-    starts = {random_indices(20, 4, "dense", 5, np.random.default_rng(seed))[0] for seed in range(200)}
+    starts = {
+        random_indices(20, 4, "dense", 5, np.random.default_rng(seed))[0] for seed in range(200)
+    }
     assert starts == {0, 1, 2, 3, 4}  # 4 frames at stride 5 span 16 frames
 
 
@@ -90,7 +95,9 @@ def test_crops_lie_inside_the_frame_and_reach_both_ends(height, width, num_crops
         assert max(spans) == max(height, width) - size
 
 
-@pytest.mark.parametrize("call", [lambda: dense_indices(0, 8, 1, 0), lambda: uniform_indices(5, 0, [])])
+@pytest.mark.parametrize(
+    "call", [lambda: dense_indices(0, 8, 1, 0), lambda: uniform_indices(5, 0, [])]
+)
 def test_empty_videos_and_clips_are_refused(call):
     with pytest.raises(ValueError, match="at least 1"):
         call()

@@ -1,4 +1,6 @@
-"""Files that hold more than their video: covers, thumbnails and previews are not read in its place."""
+"""Files that hold more than their video: covers, thumbnails and previews are not read in its
+place.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def add_track(container, track):
 
 def frames_at(track, step):
     if track.pictures is None:
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 320), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 320), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 8000
         yield frame
     elif step < len(track.pictures):
@@ -96,7 +100,8 @@ def test_the_video_is_read_wherever_it_stands(tmp_path, other, is_first, suffix,
     assert video_info(path).num_frames == NUM_FRAMES
     draw = [0, 7, 8, 22, NUM_FRAMES - 1]
     found = decode_frames(path, draw, decoder=decoder).astype(int)
-    assert np.abs(found - whole_file(alone)[draw]).mean() < 5  # other pictures differ by 30 and more
+    # other pictures differ by 30 and more
+    assert np.abs(found - whole_file(alone)[draw]).mean() < 5
     assert check_file(str(path)).error is None
 
 

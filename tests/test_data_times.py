@@ -1,4 +1,6 @@
-"""Files whose packets' times lie, or whose packets hold no picture: what decodes, in its order, is the truth."""
+"""Files whose packets' times lie, or whose packets hold no picture: what decodes, in its order, is
+the truth.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from vitaclip.data.timeline import Packet, timeline_of_times
 NUM_FRAMES = 60
 REORDERED = {  # encoder, options: each stores pictures in another order than it shows them
     "h264, pyramid": ("libx264", {"x264-params": "keyint=24:bframes=5:b-adapt=0:b-pyramid=strict"}),
-    "h264, no pyramid": ("libx264", {"x264-params": "keyint=24:bframes=3:b-adapt=0:b-pyramid=none"}),
+    "h264, no pyramid": (
+        "libx264",
+        {"x264-params": "keyint=24:bframes=3:b-adapt=0:b-pyramid=none"},
+    ),
     "h265": ("libx265", {"x265-params": "log-level=none:keyint=24:bframes=4:b-adapt=0"}),
     "mpeg4": ("mpeg4", {"bf": "2", "g": "24"}),
     "mpeg2": ("mpeg2video", {"bf": "2", "g": "12"}),
@@ -58,7 +63,9 @@ def in_order_of_decoding(packets):
     return packets
 
 
-REMUXED = [  # FFmpeg writes neither H.264 as MP4 holds it nor H.265 into AVI, and MPEG-4 into TS without its header
+# FFmpeg writes neither H.264 as MP4 holds it nor H.265 into AVI, and MPEG-4 into TS without its
+# header
+REMUXED = [
     *((codec, suffix) for codec in REORDERED for suffix in ("mp4", "mov", "mkv")),
     *((codec, "ts") for codec in REORDERED if codec != "mpeg4"),
     *((codec, "avi") for codec in ("mpeg4", "mpeg2")),
@@ -107,12 +114,18 @@ def test_a_file_of_which_a_part_lies_is_not_believed(reordered, tmp_path, codec,
 
 
 SHORT_GROUPS = {
-    "h264, pyramid": ("libx264", {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}),
+    "h264, pyramid": (
+        "libx264",
+        {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"},
+    ),
     "h264, open": (
         "libx264",
         {"x264-params": "keyint=12:min-keyint=12:bframes=5:b-adapt=0:scenecut=0:open-gop=1"},
     ),
-    "h265": ("libx265", {"x265-params": "log-level=none:keyint=12:min-keyint=12:b-adapt=0:scenecut=0"}),
+    "h265": (
+        "libx265",
+        {"x265-params": "log-level=none:keyint=12:min-keyint=12:b-adapt=0:scenecut=0"},
+    ),
     "mpeg4": ("mpeg4", {"bf": "2", "g": "12"}),
     "mpeg2": ("mpeg2video", {"bf": "2", "g": "12"}),
 }
@@ -123,7 +136,9 @@ SHORT_GROUPS = {
 def test_a_short_part_that_lies_is_noticed_in_every_draw(tmp_path, codec, suffix):
     """Too short to be seen in the times alone: pictures that come out before a wanted one tell."""
     encoder, options = SHORT_GROUPS[codec]
-    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options)
+    source = write_video(
+        tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options
+    )
     path = write_packets(source, tmp_path / f"joined.{suffix}", in_groups_that_lie)
     assert_every_draw_is(path, whole_file(path))
 
@@ -159,7 +174,9 @@ STRAIGHT = {
 @pytest.mark.parametrize("codec", [*REORDERED, *STRAIGHT])
 def test_key_frames_that_are_none_are_noticed(tmp_path, codec, lie):
     encoder, options = (REORDERED | STRAIGHT)[codec]
-    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options)
+    source = write_video(
+        tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options
+    )
     path = write_packets(source, tmp_path / "keys.mp4", lie)
     assert_every_draw_is(path, whole_file(source))
 
@@ -175,7 +192,9 @@ def test_times_of_reordered_pictures_in_avi_are_made_up(tmp_path):
 @pytest.mark.parametrize("codec", REORDERED)
 def test_short_files_that_lie_are_not_believed(reordered, tmp_path, codec, num_frames):
     path = write_packets(
-        reordered[codec], tmp_path / "short.mp4", lambda packets: in_order_of_decoding(packets[:num_frames])
+        reordered[codec],
+        tmp_path / "short.mp4",
+        lambda packets: in_order_of_decoding(packets[:num_frames]),
     )
     assert_every_draw_is(path, whole_file(path))
 
@@ -191,7 +210,9 @@ def test_nothing_is_shown_after_a_key_frame_that_comes_later_in_the_file():
     keys, times = {0, 7}, [0, 3, 1, 2, 6, 4, 5, 7, 8]
     right = [Packet(time, place in keys, is_shown=True) for place, time in enumerate(times)]
     assert timeline_of_times(right, reorder_depth=1) is not None
-    wrong = [packet._replace(time=9) if place == 4 else packet for place, packet in enumerate(right)]
+    wrong = [
+        packet._replace(time=9) if place == 4 else packet for place, packet in enumerate(right)
+    ]
     assert timeline_of_times(wrong, reorder_depth=1) is None
 
 
@@ -225,7 +246,8 @@ def test_a_missing_picture_repeats_the_one_before(tmp_path, suffix, places):
     frames = moving_frames(NUM_FRAMES)
     source = write_video(tmp_path / "source.mp4", frames, "mpeg4", options={"g": "12", "bf": "0"})
     path = write_packets(source, tmp_path / f"gaps.{suffix}", without_pictures(places))
-    decoded = whole_file(path)[: NUM_FRAMES - len(places)]  # at the end, the decoder repeats by itself
+    # at the end, the decoder repeats by itself
+    decoded = whole_file(path)[: NUM_FRAMES - len(places)]
     shown = np.cumsum([place not in places for place in range(NUM_FRAMES)]) - 1
     assert_every_draw_is(path, decoded[shown])
     assert check_file(str(path)).error is None
@@ -254,8 +276,14 @@ def test_invisible_packets_of_vp8_are_no_frames(tmp_path):
 
 
 OPEN = {
-    "h264": ("libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0"}),
-    "h265": ("libx265", {"x265-params": "log-level=none:open-gop=1:keyint=12:min-keyint=12:b-adapt=0"}),
+    "h264": (
+        "libx264",
+        {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0"},
+    ),
+    "h265": (
+        "libx265",
+        {"x265-params": "log-level=none:open-gop=1:keyint=12:min-keyint=12:b-adapt=0"},
+    ),
     "mpeg2": ("mpeg2video", {"bf": "2", "g": "12"}),
 }
 
@@ -277,9 +305,13 @@ CUTS = [  # x264 repeats no headers, which a TS that is cut would need
 @pytest.mark.parametrize("drop_last", [0, 2])
 def test_cut_open_groups_hold_the_frames_that_decode(tmp_path, codec, drop_last, suffix):
     encoder, options = OPEN[codec]
-    source = write_video(tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options)
+    source = write_video(
+        tmp_path / "source.mp4", moving_frames(NUM_FRAMES), encoder, options=options
+    )
     path = write_packets(
-        source, tmp_path / f"cut.{suffix}", lambda packets: from_second_key_frame(packets, drop_last)
+        source,
+        tmp_path / f"cut.{suffix}",
+        lambda packets: from_second_key_frame(packets, drop_last),
     )
     expected = whole_file(path)
     assert len(expected) > 30
@@ -287,7 +319,9 @@ def test_cut_open_groups_hold_the_frames_that_decode(tmp_path, codec, drop_last,
 
 
 def test_a_recording_that_starts_between_key_frames_begins_with_what_decodes(tmp_path):
-    source = write_video(tmp_path / "s.mp4", moving_frames(NUM_FRAMES), "libvpx-vp9", options={"g": "20"})
+    source = write_video(
+        tmp_path / "s.mp4", moving_frames(NUM_FRAMES), "libvpx-vp9", options={"g": "20"}
+    )
     path = write_packets(source, tmp_path / "cut.mkv", lambda packets: packets[7:])
     expected = whole_file(source)[20:]
     assert_every_draw_is(path, expected)
@@ -312,7 +346,9 @@ def damaged(place):
 
 @pytest.mark.parametrize("codec", ["mjpeg", "libvpx-vp9"])
 def test_check_finds_damage_between_the_ends(tmp_path, codec):
-    source = write_video(tmp_path / "source.mkv", moving_frames(NUM_FRAMES), codec, options={"g": "20"})
+    source = write_video(
+        tmp_path / "source.mkv", moving_frames(NUM_FRAMES), codec, options={"g": "20"}
+    )
     assert check_file(str(source)).error is None
     path = write_packets(source, tmp_path / "damaged.mkv", damaged(27))
     assert "damaged.mkv" in str(check_file(str(path)).error)
@@ -323,6 +359,8 @@ def test_a_file_that_an_older_check_called_good_is_looked_at_again(tmp_path):
     good = check_file(str(write_video(path, moving_frames(12))))
     ledger.write_text(json.dumps(asdict(good)) + "\n")
     assert check_files([str(path)], ledger, num_threads=1) == [good]
-    older = {key: value for key, value in asdict(good).items() if key != "check"} | {"codec": "other"}
+    older = {key: value for key, value in asdict(good).items() if key != "check"} | {
+        "codec": "other"
+    }
     ledger.write_text(json.dumps(older) + "\n")
     assert check_files([str(path)], ledger, num_threads=1) == [good]

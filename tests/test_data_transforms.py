@@ -59,7 +59,9 @@ def test_recipe_strength_follows_the_magnitude():
     def change(recipe):
         transform = TrainTransform(AugmentConfig(rand_augment=recipe, random_resized_crop=None), 40)
         plain = TrainTransform(AugmentConfig(**NONE), 40)(STILL, 0).float()
-        return np.mean([(transform(STILL, seed).float() - plain).abs().mean() for seed in range(150)])
+        return np.mean(
+            [(transform(STILL, seed).float() - plain).abs().mean() for seed in range(150)]
+        )
 
     assert change("m10-n2") > 1.5 * change("m1-n2")
 

@@ -1,4 +1,6 @@
-"""Files whose beginning or end is easily lost: late and early starts, broken-off downloads, hidden frames."""
+"""Files whose beginning or end is easily lost: late and early starts, broken-off downloads, hidden
+frames.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,17 @@ def shifted(seconds):
 # Starts
 
 
-# ("mp4", -0.2): the edit list hides what comes before zero; the others shift times to begin at zero, or keep them
-STARTS = [("mp4", -0.2), ("mp4", 0.5), ("mov", -0.2), ("mkv", -0.2), ("mkv", 1.0), ("ts", 0.0), ("ts", 3.0)]
+# ("mp4", -0.2): the edit list hides what comes before zero; the others shift times to begin at
+# zero, or keep them
+STARTS = [
+    ("mp4", -0.2),
+    ("mp4", 0.5),
+    ("mov", -0.2),
+    ("mkv", -0.2),
+    ("mkv", 1.0),
+    ("ts", 0.0),
+    ("ts", 3.0),
+]
 STARTS += [("flv", -0.2), ("flv", 2.0)]
 
 
@@ -48,7 +59,10 @@ def test_every_frame_is_found_wherever_times_begin(
     source, tmp_path, monkeypatch, suffix, start, is_large, decoder
 ):
     path = write_packets(
-        source, tmp_path / f"early.{suffix}", shifted(start), options={"avoid_negative_ts": "disabled"}
+        source,
+        tmp_path / f"early.{suffix}",
+        shifted(start),
+        options={"avoid_negative_ts": "disabled"},
     )
     expected = whole_file(path)
     assert len(expected) >= NUM_FRAMES - 5
@@ -64,9 +78,14 @@ def test_every_frame_is_found_wherever_times_begin(
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
 @pytest.mark.parametrize("start", [-0.6, -0.2, 0.3])
 def test_decord_agrees_where_pictures_are_not_reordered_either(tmp_path, suffix, start):
-    plain = write_video(tmp_path / "plain.mp4", moving_frames(NUM_FRAMES), options={"g": "12", "bf": "0"})
+    plain = write_video(
+        tmp_path / "plain.mp4", moving_frames(NUM_FRAMES), options={"g": "12", "bf": "0"}
+    )
     path = write_packets(
-        plain, tmp_path / f"early.{suffix}", shifted(start), options={"avoid_negative_ts": "disabled"}
+        plain,
+        tmp_path / f"early.{suffix}",
+        shifted(start),
+        options={"avoid_negative_ts": "disabled"},
     )
     expected = whole_file(path)
     for draw in ([0], [1, 20, 33]):
@@ -144,7 +163,9 @@ def test_a_file_that_breaks_off_is_broken_and_a_whole_one_is_not(tmp_path, name,
                 decode_frames(cut, [0], decoder=decoder)
 
 
-@pytest.mark.parametrize(("suffix", "share"), [("mkv", 0.999), ("webm", 0.999), ("ts", 0.999), ("avi", 0.98)])
+@pytest.mark.parametrize(
+    ("suffix", "share"), [("mkv", 0.999), ("webm", 0.999), ("ts", 0.999), ("avi", 0.98)]
+)
 def test_even_the_last_bytes_are_missed(tmp_path, suffix, share):
     encoder = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(suffix, "libx264")
     path = write_video(tmp_path / f"whole.{suffix}", moving_frames(NUM_FRAMES, 96, 128), encoder)
@@ -210,7 +231,9 @@ def test_a_long_last_frame_is_no_lack(tmp_path):
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
         packets = [
-            p for f in moving_frames(9) for p in stream.encode(av.VideoFrame.from_ndarray(f, format="rgb24"))
+            p
+            for f in moving_frames(9)
+            for p in stream.encode(av.VideoFrame.from_ndarray(f, format="rgb24"))
         ]
         packets += stream.encode(None)
         packets[-1].duration = round(60 / packets[-1].time_base)

@@ -1,4 +1,6 @@
-"""MLflow's local database is there whole or not at all, whoever is killed and however many start at once."""
+"""MLflow's local database is there whole or not at all, whoever is killed and however many start at
+once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def count(connection, cursor, statement, *_):
 from mlflow import MlflowClient
 MlflowClient(sys.argv[1]).search_experiments()
 """
-CHECK = "import sys; from orchestrator.tracking.client import check_tracking; check_tracking(sys.argv[1])"
+CHECK = (
+    "import sys; from orchestrator.tracking.client import check_tracking; "
+    "check_tracking(sys.argv[1])"
+)
 
 
 @pytest.mark.parametrize("statement", [1, 5, 20, 50])
@@ -91,7 +96,8 @@ def test_a_database_that_holds_something_is_left_alone(tmp_path: Path) -> None:
 def test_what_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mlflow.db").write_bytes(content)
     with pytest.raises(
-        InputError, match=r"MLFLOW_TRACKING_URI: .*mlflow\.db cannot be used: file is not a database"
+        InputError,
+        match=r"MLFLOW_TRACKING_URI: .*mlflow\.db cannot be used: file is not a database",
     ):
         check_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (tmp_path / "mlflow.db").read_bytes() == content

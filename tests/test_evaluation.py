@@ -36,7 +36,12 @@ def trained(
         "backbone": small_backbone.model_dump(),
         "prompts": {"num_global": 1},
         "text": {"num_context": 1},
-        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
         "batch_size": 8,
         "num_threads": 1,
     }
@@ -109,7 +114,11 @@ def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
     for baseline, number in ((four_frames, 0), (two_frames, 2)):
         config = record.trial(number).train
         wanted = evaluate_clip(
-            config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
+            config.backbone,
+            dataset=motion_dataset,
+            split="val",
+            data=config.data,
+            views=EvalConfig(),
         )
         for scored in (record, other):
             [score] = scored.scores(baseline)
@@ -129,7 +138,9 @@ def test_scores_of_other_data_are_never_mixed(
     monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
     score_trials(record, [2], benchmark)  # a copy is the same data
     shutil.copy(tmp_path / "data/val_1.mp4", tmp_path / "data/val_0.mp4")
-    with pytest.raises(InputError, match="other data of motions/val: its files have other sizes or content"):
+    with pytest.raises(
+        InputError, match="other data of motions/val: its files have other sizes or content"
+    ):
         score_trials(record, [0, 1], benchmark)
     assert record.scores(1) == []
     assert score_trials(record, [0], benchmark)  # what is there needs no data
@@ -145,19 +156,25 @@ def test_a_finished_score_is_never_computed_twice(
     monkeypatch.setattr(
         evaluation,
         "_compute",
-        lambda record, missing, *more: passes.append(list(missing)) or compute(record, missing, *more),
+        lambda record, missing, *more: (
+            passes.append(list(missing)) or compute(record, missing, *more)
+        ),
     )
     both = score_trials(record, [0, 1], benchmark)
     assert passes == [[1]]
     assert both[0] == first[0]
     score_trials(record, [0, 1], benchmark)
     assert passes == [[1]]
-    score_trials(record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)}))
+    score_trials(
+        record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)})
+    )
     assert passes == [[1], [0, Baseline.of(record.trial(0).train)]]
 
 
 def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
-    metrics = score_trials(record, [0], benchmark_on(motion_dataset, split=["val", "train"]))[0].metrics
+    metrics = score_trials(record, [0], benchmark_on(motion_dataset, split=["val", "train"]))[
+        0
+    ].metrics
     singles = [
         score_trials(record, [0], benchmark_on(motion_dataset, split=split))[0].metrics[
             f"zero_shot/{motion_dataset}/top1"
@@ -201,7 +218,12 @@ def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> Non
 
 @pytest.mark.parametrize(
     ("words", "wanted"),
-    [([], ()), (["ucf101"], "ucf101"), (["a {}.", "the {}."], ("a {}.", "the {}.")), (["{}"], ("{}",))],
+    [
+        ([], ()),
+        (["ucf101"], "ucf101"),
+        (["a {}.", "the {}."], ("a {}.", "the {}.")),
+        (["{}"], ("{}",)),
+    ],
 )
 def test_the_command_takes_templates(words: list[str], wanted: object) -> None:
     assert evaluate._templates(words) == wanted
@@ -244,7 +266,9 @@ def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
         lambda *names: candidate(model, names, "supervised").text_CE,
     ):
         plain = encode("moving left", "moving right", "moving up", "moving down")
-        assert torch.equal(encode("moving_left", "movingRight", "Moving [up]", " MOVING  down"), plain)
+        assert torch.equal(
+            encode("moving_left", "movingRight", "Moving [up]", " MOVING  down"), plain
+        )
 
 
 def test_classes_in_another_order_are_refused(record: StudyRecord) -> None:
@@ -289,7 +313,9 @@ def test_the_command_scores_what_exists(
     assert any(name.startswith("frozen CLIP") for name in rows) == target.startswith("depth")
 
 
-def test_a_trial_without_checkpoint_cannot_be_scored(record: StudyRecord, motion_dataset: str) -> None:
+def test_a_trial_without_checkpoint_cannot_be_scored(
+    record: StudyRecord, motion_dataset: str
+) -> None:
     record.write_trial(record.trial(0).model_copy(update={"number": 7}))
     with pytest.raises(InputError, match="trial 7: has no checkpoint"):
         score_trials(record, [7], benchmark_on(motion_dataset))

@@ -1,4 +1,6 @@
-"""Checkpoints from elsewhere: whatever they say, one line, no hang and no memory; they decide the model only."""
+"""Checkpoints from elsewhere: whatever they say, one line, no hang and no memory; they decide the
+model only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import MAX_INFO_BYTES, CurvePoint, Progress, load_model, read_info, save_checkpoint
+from vitaclip.checkpoint import (
+    MAX_INFO_BYTES,
+    CurvePoint,
+    Progress,
+    load_model,
+    read_info,
+    save_checkpoint,
+)
 from vitaclip.class_names import MAX_CLASSES
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.errors import CheckpointError, InputError
@@ -55,10 +64,24 @@ def changed(folder: Path, changes: dict[str, Any]) -> None:
 
 DEEP = 200_000
 CONTENTS: dict[str, bytes] = {
-    "list": b"[]", "null": b"null", "text": b'"text"', "number": b"7", "true": b"true", "empty": b"", "blank": b" ",
-    "no JSON": b"{schema", "NaN": b"NaN", "no UTF-8": b"\xff\xfe{}", "UTF-16": "{}".encode("utf-16"),
-    "deep list": b"[" * DEEP, "closed deep list": b"[" * DEEP + b"]" * DEEP, "deep dict": b'{"a":' * DEEP,
-    "deep grad scaler": b'{"schema_version":1,"progress":{"grad_scaler":{"a":' + b"[" * DEEP + b"]" * DEEP + b"}}}",
+    "list": b"[]",
+    "null": b"null",
+    "text": b'"text"',
+    "number": b"7",
+    "true": b"true",
+    "empty": b"",
+    "blank": b" ",
+    "no JSON": b"{schema",
+    "NaN": b"NaN",
+    "no UTF-8": b"\xff\xfe{}",
+    "UTF-16": "{}".encode("utf-16"),
+    "deep list": b"[" * DEEP,
+    "closed deep list": b"[" * DEEP + b"]" * DEEP,
+    "deep dict": b'{"a":' * DEEP,
+    "deep grad scaler": b'{"schema_version":1,"progress":{"grad_scaler":{"a":'
+    + b"[" * DEEP
+    + b"]" * DEEP
+    + b"}}}",
     "long number": b'{"schema_version": ' + b"9" * 10**6 + b"}",
     **{
         f"{number} {kind}": head + one * number + tail
@@ -72,7 +95,7 @@ CONTENTS: dict[str, bytes] = {
         )
     },
     "too large": b" " * (MAX_INFO_BYTES + 1),
-}  # fmt: skip
+}
 READ_ALL = """
 import json, os, resource, sys
 from pathlib import Path
@@ -84,7 +107,8 @@ for folder in map(Path, sys.argv[1:]):
         try: answer = str(read_info(folder))
         except Exception as error: answer = f"{type(error).__name__} {error}"
         after = used()
-        print(json.dumps({folder.name: (answer, after[0] - seconds, after[1] - kilobytes)}), flush=True)
+        row = (answer, after[0] - seconds, after[1] - kilobytes)
+        print(json.dumps({folder.name: row}), flush=True)
         os._exit(0)
     os.wait()
 """
@@ -100,11 +124,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, fl
     command = [sys.executable, "-c", READ_ALL, *(root / kind for kind in CONTENTS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    return {kind: row for line in done.stdout.splitlines() for kind, row in json.loads(line).items()}
+    return {
+        kind: row for line in done.stdout.splitlines() for kind, row in json.loads(line).items()
+    }
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_content_that_is_no_checkpoint(kind: str, answers: dict[str, tuple[str, float, int]]) -> None:
+def test_content_that_is_no_checkpoint(
+    kind: str, answers: dict[str, tuple[str, float, int]]
+) -> None:
     answer, seconds, kilobytes = answers[kind]
     assert answer.startswith("CheckpointError")
     assert "checkpoint.json" in answer
@@ -116,21 +144,45 @@ def test_content_that_is_no_checkpoint(kind: str, answers: dict[str, tuple[str, 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 FIELDS = (
-    "schema_version", "config", "class_names", "backbone_sha256", "progress", "tensors", "config.backbone",
-    "config.backbone.name", "config.backbone.pretrained", "config.backbone.image_size", "config.prompts",
-    "config.prompts.num_global", "config.prompts.depth", "config.prompts.global_layers", "config.text.num_context",
-    "config.text.init", "config.text.depth", "config.data.num_frames", "config.seed", "config.precision",
-    "progress.history", "progress.curve", "progress.grad_scaler", "tensors.learned", "tensors.learned.name",
+    "schema_version",
+    "config",
+    "class_names",
+    "backbone_sha256",
+    "progress",
+    "tensors",
+    "config.backbone",
+    "config.backbone.name",
+    "config.backbone.pretrained",
+    "config.backbone.image_size",
+    "config.prompts",
+    "config.prompts.num_global",
+    "config.prompts.depth",
+    "config.prompts.global_layers",
+    "config.text.num_context",
+    "config.text.init",
+    "config.text.depth",
+    "config.data.num_frames",
+    "config.seed",
+    "config.precision",
+    "progress.history",
+    "progress.curve",
+    "progress.grad_scaler",
+    "tensors.learned",
+    "tensors.learned.name",
     "tensors.learned.sha256",
-)  # fmt: skip
+)
 
 
 @given(field=st.sampled_from(FIELDS), value=json_values)
-def test_a_field_of_another_kind(field: str, value: object, good: Path, tmp_path_factory: Any) -> None:
+def test_a_field_of_another_kind(
+    field: str, value: object, good: Path, tmp_path_factory: Any
+) -> None:
     folder = copy(good, tmp_path_factory.getbasetemp() / "one")
     try:
         changed(folder, {field: value})
@@ -169,7 +221,9 @@ HUGE = {
 
 
 @pytest.mark.parametrize("field", HUGE)
-def test_what_asks_for_too_much_is_refused_by_its_name(field: str, good: Path, tmp_path: Path) -> None:
+def test_what_asks_for_too_much_is_refused_by_its_name(
+    field: str, good: Path, tmp_path: Path
+) -> None:
     folder = copy(good, tmp_path / "copy")
     changed(folder, {field: HUGE[field]})
     with pytest.raises(CheckpointError, match=field.removeprefix("config.")) as error:
@@ -180,7 +234,10 @@ def test_what_asks_for_too_much_is_refused_by_its_name(field: str, good: Path, t
 FITS_NO_FILE: dict[str, dict[str, Any]] = {
     "prompts": {"config.prompts.num_global": 1024},
     "frames": {"config.data.num_frames": 1024},
-    "contexts": {"class_names": [f"name {i}" for i in range(MAX_CLASSES)], "config.text.num_context": 60},
+    "contexts": {
+        "class_names": [f"name {i}" for i in range(MAX_CLASSES)],
+        "config.text.num_context": 60,
+    },
     "no prompts": {"config.prompts.num_global": 0},
     "deep text": {"config.text.depth": 2},
 }
@@ -218,7 +275,12 @@ def test_tensors_decide_before_anything_is_built(
     ],
 )
 def test_models_that_cannot_be(
-    field: str, value: object, message: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    field: str,
+    value: object,
+    message: str,
+    good: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = copy(good, tmp_path / "copy")
     changed(folder, {field: value})
@@ -252,23 +314,33 @@ def test_a_folder_that_is_none(folder: str, capsys: pytest.CaptureFixture[str]) 
     assert "no checkpoint.json in it" in capsys.readouterr().err
 
 
-def test_how_this_machine_is_used_is_not_taken_from_a_checkpoint(good: Path, tmp_path: Path) -> None:
+def test_how_this_machine_is_used_is_not_taken_from_a_checkpoint(
+    good: Path, tmp_path: Path
+) -> None:
     folder = copy(good, tmp_path / "copy")
     machine = {
-        "config.compile": True, "config.activation_checkpointing": True, "config.num_threads": 64,
-        "config.data.num_workers": 200, "config.data.decoder": "decord", "config.data.limit": 1,
-        "config.data.dataset": "other", "config.batch_size": 1000, "config.micro_batch_size": 1000,
+        "config.compile": True,
+        "config.activation_checkpointing": True,
+        "config.num_threads": 64,
+        "config.data.num_workers": 200,
+        "config.data.decoder": "decord",
+        "config.data.limit": 1,
+        "config.data.dataset": "other",
+        "config.batch_size": 1000,
+        "config.micro_batch_size": 1000,
         "config.validation.batch_size": 100_000,
-    }  # fmt: skip
+    }
     changed(folder, machine)
     model, config = load_model(folder)
     assert not model.compile_layers
     assert not model.activation_checkpointing
     assert config == load_model(good)[1] == read_info(good).config.of_model()
     deciding = {
-        "config.precision": "bf16", "config.data.num_frames": 8, "config.data.stride": 3,
+        "config.precision": "bf16",
+        "config.data.num_frames": 8,
+        "config.data.stride": 3,
         "config.data.sampling": "uniform",
-    }  # fmt: skip
+    }
     changed(folder, deciding)
     model, config = load_model(folder)
     assert model.precision == "bf16"

@@ -1,4 +1,6 @@
-"""The fuzzer itself: it tells what fails, and how; its cases repeat; and a few cases of each target pass."""
+"""The fuzzer itself: it tells what fails, and how; its cases repeat; and a few cases of each target
+pass.
+"""
 
 from __future__ import annotations
 

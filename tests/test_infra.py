@@ -1,4 +1,6 @@
-"""The files of infra/, each by a validator of its kind, and the promises that its documents make."""
+"""The files of infra/, each by a validator of its kind, and the promises that its documents
+make.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,16 @@ def test_image_ends_as_a_user_that_is_not_root() -> None:
 
 
 def test_image_is_given_all_that_it_copies() -> None:
-    allowed = re.findall(r"^!(\S+)$", (INFRA / "docker/Dockerfile.dockerignore").read_text(), re.MULTILINE)
-    assert {"requirements.lock", "pyproject.toml", "orchestrator", "vitaclip", "experiments"} <= set(allowed)
+    allowed = re.findall(
+        r"^!(\S+)$", (INFRA / "docker/Dockerfile.dockerignore").read_text(), re.MULTILINE
+    )
+    assert {
+        "requirements.lock",
+        "pyproject.toml",
+        "orchestrator",
+        "vitaclip",
+        "experiments",
+    } <= set(allowed)
     assert [name for name in allowed if name != "README.md" and not (ROOT / name).exists()] == []
 
 
@@ -96,7 +106,9 @@ def only_docker(tmp_path: Path) -> dict[str, str]:
 def pinned(environment: dict[str, str]) -> dict[str, str]:
     """What pin-images.sh adds to .env."""
     script = INFRA / "compose/pin-images.sh"
-    done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sh", script], env=environment, capture_output=True, text=True, check=True
+    )
     return dict(line.split("=") for line in done.stdout.splitlines())
 
 
@@ -104,7 +116,9 @@ def test_every_image_of_compose_and_its_base_take_a_digest(
     only_docker: dict[str, str], tmp_path: Path
 ) -> None:
     digests = pinned(only_docker)
-    names = [name for path in [*COMPOSE_FILES, INFRA / "docker/Dockerfile"] for name in image_names(path)]
+    names = [
+        name for path in [*COMPOSE_FILES, INFRA / "docker/Dockerfile"] for name in image_names(path)
+    ]
     foreign = [name for name in names if name != "vitaclip-orchestrator"]
     assert len(foreign) == 8
     plain = set()
@@ -118,7 +132,9 @@ def test_every_image_of_compose_and_its_base_take_a_digest(
     assert build["args"] == {"PYTHON_DIGEST": "${PYTHON_DIGEST-}"}
 
 
-def test_a_digest_that_cannot_be_looked_up_is_an_error(only_docker: dict[str, str], tmp_path: Path) -> None:
+def test_a_digest_that_cannot_be_looked_up_is_an_error(
+    only_docker: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(subprocess.CalledProcessError):
         pinned(only_docker)
@@ -131,7 +147,9 @@ def test_the_documented_commands_pin_every_image(
     shutil.copytree(INFRA / folder, tmp_path / "infra" / folder)
     shell = "\n".join(
         re.findall(
-            r"^```bash\n(.*?)^```", (INFRA / folder / "README.md").read_text(), re.MULTILINE | re.DOTALL
+            r"^```bash\n(.*?)^```",
+            (INFRA / folder / "README.md").read_text(),
+            re.MULTILINE | re.DOTALL,
         )
     ).replace("\\\n", "")
     wanted = r"^(?:digest|repository|own|sed).*"
@@ -153,10 +171,14 @@ def test_compose_file_matches_composes_schema(path: Path) -> None:
 
 
 def test_compose_publishes_on_loopback_only() -> None:
-    services = [service for path in COMPOSE_FILES for service in objects_of(path)[0]["services"].values()]
+    services = [
+        service for path in COMPOSE_FILES for service in objects_of(path)[0]["services"].values()
+    ]
     published = [port for service in services for port in service.get("ports", ())]
     assert published
-    assert all(port.startswith(("127.0.0.1:", "${TLS_BIND:-127.0.0.1}:")) for port in published), published
+    assert all(port.startswith(("127.0.0.1:", "${TLS_BIND:-127.0.0.1}:")) for port in published), (
+        published
+    )
 
 
 def test_compose_takes_every_secret_from_the_env_file() -> None:
@@ -179,7 +201,11 @@ def test_only_the_head_knows_mlflows_password() -> None:
         if "MLFLOW_TRACKING_PASSWORD" in str(service.get("environment"))
     }
     assert knowing == {"mlflow", "ray-head"}
-    workers = [group for item in all_objects() for group in item.get("spec", {}).get("workerGroupSpecs", ())]
+    workers = [
+        group
+        for item in all_objects()
+        for group in item.get("spec", {}).get("workerGroupSpecs", ())
+    ]
     assert workers
     assert "MLFLOW" not in str(workers)
 
@@ -208,7 +234,9 @@ def pod_templates(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_pod_templates_of_kuberay_match_the_schema_of_pods() -> None:
-    """KubeRay's own schemas are in no package; its objects are mostly pod templates, and these are checked."""
+    """KubeRay's own schemas are in no package; its objects are mostly pod templates, and these are
+    checked.
+    """
     templates = [
         template
         for item in all_objects()
@@ -237,7 +265,9 @@ def test_a_misspelt_field_is_refused() -> None:
         kubernetes_validate.validate(item, KUBERNETES_VERSION, strict=True)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders kustomizations; it is not here")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl renders kustomizations; it is not here"
+)
 @pytest.mark.parametrize("folder", ["base", "cluster", "job"])
 def test_kustomizations_render(folder: str) -> None:
     done = subprocess.run(
@@ -273,7 +303,9 @@ def test_every_container_is_unprivileged_and_limited() -> None:
 def test_ray_asks_for_a_token_and_has_the_locks_version() -> None:
     (cluster,) = objects_of(INFRA / "kubernetes/cluster/raycluster.yaml")
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
-    assert f"\nray=={cluster['spec']['rayVersion']} \\\n" in (ROOT / "requirements.lock").read_text()
+    assert (
+        f"\nray=={cluster['spec']['rayVersion']} \\\n" in (ROOT / "requirements.lock").read_text()
+    )
     compose = objects_of(INFRA / "compose/compose.yaml")[0]
     for name in ("ray-head", "ray-worker"):
         assert compose["services"][name]["environment"]["RAY_AUTH_MODE"] == "token"
@@ -300,7 +332,10 @@ def test_cluster_file_passes_rays_own_schema() -> None:
         for name, node in nodes.items()
         if "spot" in str(node["node_config"].get("InstanceMarketOptions"))
     ] == ["gpu-spot"]
-    assert all(node["node_config"]["MetadataOptions"]["HttpTokens"] == "required" for node in nodes.values())
+    assert all(
+        node["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
+        for node in nodes.values()
+    )
 
 
 def test_foundation_passes_cfn_lint() -> None:
@@ -340,7 +375,9 @@ def test_spot_notice_drains_the_node(tmp_path: Path) -> None:
         "METADATA_URL": f"http://127.0.0.1:{server.server_port}",
         "POLL_S": "0.05",
     }
-    subprocess.run(["sh", INFRA / "aws/drain-on-notice.sh"], env=environment, timeout=20, capture_output=True)
+    subprocess.run(
+        ["sh", INFRA / "aws/drain-on-notice.sh"], env=environment, timeout=20, capture_output=True
+    )
     server.shutdown()
     assert _Metadata.questions == 3
     assert "drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in (tmp_path / "called").read_text()
@@ -363,7 +400,9 @@ def test_local_services_take_a_sweep_to_its_end(monkeypatch: pytest.MonkeyPatch)
     specification.loader.exec_module(local)
     settings = ("name=local", "search.num_trials=2", "train.epochs=1")
     with local.Services() as services:
-        code = services.sweep("experiments/prompt_depth.yaml", *(f"--set={setting}" for setting in settings))
+        code = services.sweep(
+            "experiments/prompt_depth.yaml", *(f"--set={setting}" for setting in settings)
+        )
         assert code == 0
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", services.secrets["MLFLOW_TRACKING_PASSWORD"])

@@ -1,4 +1,6 @@
-"""One driver per study: refused while another shows life, taken when it stood still, lost when it slept too long."""
+"""One driver per study: refused while another shows life, taken when it stood still, lost when it
+slept too long.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def test_a_killed_driver_holds_nothing_once_it_has_stood_still(store: LocalStore
 
 
 def test_a_beating_lease_is_not_taken_over_by_a_clone_of_its_machine(store: LocalStore) -> None:
-    """Its process number means another process here, or none, and everything else about the two is equal."""
+    """Its process number means another process here, or none, and everything else about the two is
+    equal.
+    """
     clone = {**this_process(), "pid": 999_999, "started": 123.0, "token": "x"}
     store.create_json("study/leases/000001.json", {**clone, "beat": 0})
     ended = threading.Event()
@@ -99,13 +103,21 @@ def test_a_beating_lease_is_not_taken_over_by_a_clone_of_its_machine(store: Loca
     assert newest(store) == "study/leases/000001.json"
 
 
-def test_two_clones_never_have_the_same_lease(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both take the same number at once with the same process number: only one of them may believe it."""
+def test_two_clones_never_have_the_same_lease(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take the same number at once with the same process number: only one of them may believe
+    it.
+    """
     same = this_process()
     monkeypatch.setattr("orchestrator.execution.lease.this_process", lambda: same)
     first, second = Lease(store, "study"), Lease(store, "study")
     monkeypatch.setattr(Lease, "_newest", lambda _: None)
-    with first, pytest.raises(InputError, match="another driver that started at the same moment"), second:
+    with (
+        first,
+        pytest.raises(InputError, match="another driver that started at the same moment"),
+        second,
+    ):
         pass
 
 
@@ -119,8 +131,13 @@ def test_a_driver_elsewhere_that_beats_is_left_alone(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_another_host(store)
-    monkeypatch.setattr("orchestrator.execution.lease.time.sleep", lambda _: as_another_host(store, beat=2))
-    with pytest.raises(InputError, match="process 7 on elsewhere"), Lease(store, "study", dead_after_s=5):
+    monkeypatch.setattr(
+        "orchestrator.execution.lease.time.sleep", lambda _: as_another_host(store, beat=2)
+    )
+    with (
+        pytest.raises(InputError, match="process 7 on elsewhere"),
+        Lease(store, "study", dead_after_s=5),
+    ):
         pass
 
 

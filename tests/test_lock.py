@@ -1,4 +1,6 @@
-"""``requirements.lock``: complete, with a hash for every file, and installed by commands that insist on them."""
+"""``requirements.lock``: complete, with a hash for every file, and installed by commands that
+insist on them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ LOCK = (ROOT / "requirements.lock").read_text()
 
 def entries() -> Iterator[tuple[Requirement, list[str]]]:
     """Each pinned requirement and its hashes."""
-    text = "".join(line for line in LOCK.splitlines(keepends=True) if not line.lstrip().startswith("#"))
+    text = "".join(
+        line for line in LOCK.splitlines(keepends=True) if not line.lstrip().startswith("#")
+    )
     for entry in text.replace("\\\n", " ").splitlines():
         requirement, *hashes = entry.split(" --hash=")
         yield Requirement(requirement), [one.strip() for one in hashes]
@@ -36,7 +40,9 @@ def pins() -> dict[str, str]:
         if requirement.marker is None or requirement.marker.evaluate():
             (specifier,) = requirement.specifier
             assert specifier.operator == "=="
-            assert canonicalize_name(requirement.name) not in found, f"{requirement.name} is pinned twice"
+            assert canonicalize_name(requirement.name) not in found, (
+                f"{requirement.name} is pinned twice"
+            )
             found[canonicalize_name(requirement.name)] = specifier.version
     return found
 
@@ -82,7 +88,9 @@ def test_the_lock_holds_all_that_locked_packages_ask_for() -> None:
 
 
 def install_commands() -> list[list[str]]:
-    """pip's command lines with which the Makefile makes an environment from nothing, and the image's."""
+    """pip's command lines with which the Makefile makes an environment from nothing, and the
+    image's.
+    """
     made = subprocess.run(
         ["make", "--dry-run", "--always-make", ".venv/.installed"],
         cwd=ROOT,
@@ -116,7 +124,9 @@ def test_the_makefiles_command_refuses_what_is_not_locked(
 ) -> None:
     wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(
+            "tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        )
         archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("tiny-1.0.dist-info/RECORD", "")
     (tmp_path / "requirements.lock").write_text(f"tiny==1.0{hashes}\n")

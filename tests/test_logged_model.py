@@ -1,4 +1,6 @@
-"""The best trial as a registered MLflow model, loaded and used in a process that knows nothing else."""
+"""The best trial as a registered MLflow model, loaded and used in a process that knows nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
     """A finished study of one trained trial."""
     train = {
         "backbone": small_backbone.model_dump(),
-        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
         "batch_size": 8,
         "epochs": 1,
         "num_threads": 1,
@@ -49,7 +56,10 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
     record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
     trial = TrialRecord(
-        number=0, params={"prompts.depth": 1}, train=TrainConfig.model_validate(train), proposed_at=STARTED
+        number=0,
+        params={"prompts.depth": 1},
+        train=TrainConfig.model_validate(train),
+        proposed_at=STARTED,
     )
     record.write_trial(trial)
 

@@ -1,4 +1,6 @@
-"""The model against the straightforward reference, for every combination of its switches, and against open_clip."""
+"""The model against the straightforward reference, for every combination of its switches, and
+against open_clip.
+"""
 
 from __future__ import annotations
 
@@ -93,9 +95,16 @@ def test_every_combination_of_visual_prompts(
 @pytest.mark.parametrize("num_context", [1, 5])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_every_combination_of_text_prompts(
-    tiny_clip: CLIP, cls_proj: str, class_specific: bool, position: str, num_context: int, depth: int
+    tiny_clip: CLIP,
+    cls_proj: str,
+    class_specific: bool,
+    position: str,
+    num_context: int,
+    depth: int,
 ) -> None:
-    text = TextConfig(num_context=num_context, class_specific=class_specific, position=position, depth=depth)
+    text = TextConfig(
+        num_context=num_context, class_specific=class_specific, position=position, depth=depth
+    )
     prompts = PromptConfig(num_global=1, cls_proj=cls_proj)
     assert_same_step(tiny_model(tiny_clip, prompts, text), num_clips=2, micro_batch_size=2)
 
@@ -146,7 +155,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> 
         accumulate_gradients(model, video, labels, micro_batch_size=size)
         gradients.append({name: p.grad.clone() for name, p in model.trainable().items()})
     for name in gradients[0]:
-        torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=1e-9, atol=1e-12, msg=name)
+        torch.testing.assert_close(
+            gradients[0][name], gradients[1][name], rtol=1e-9, atol=1e-12, msg=name
+        )
 
 
 def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
@@ -156,7 +167,11 @@ def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
     original = CLIP(**TINY).double().eval()
     original.load_state_dict(tiny_clip.state_dict())
     video, _ = batch(2)
-    frames = original.encode_image(video.transpose(1, 2).flatten(0, 1)).view(2, NUM_FRAMES, -1).mean(dim=1)
+    frames = (
+        original.encode_image(video.transpose(1, 2).flatten(0, 1))
+        .view(2, NUM_FRAMES, -1)
+        .mean(dim=1)
+    )
     names = [name.replace("_", " ") for name in CLASSES]
     text = original.encode_text(open_clip.tokenize(names))
     wanted = original.logit_scale.exp() * F.normalize(frames, dim=-1) @ F.normalize(text, dim=-1).T
@@ -170,8 +185,12 @@ def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
 
 def test_text_init_from_words(tiny_clip: CLIP) -> None:
     text = TextConfig(num_context=3, init="a video of")
-    model = VitaCLIP(Backbone(tiny_clip, "test"), PromptConfig(), text, CLASSES, num_frames=NUM_FRAMES)
-    words = tiny_clip.token_embedding(torch.tensor(open_clip.tokenizer._tokenizer.encode("a video of")))
+    model = VitaCLIP(
+        Backbone(tiny_clip, "test"), PromptConfig(), text, CLASSES, num_frames=NUM_FRAMES
+    )
+    words = tiny_clip.token_embedding(
+        torch.tensor(open_clip.tokenizer._tokenizer.encode("a video of"))
+    )
     torch.testing.assert_close(model.text_prompts.context[4].double(), words)
     with pytest.raises(InputError, match="'a video of' has 3 tokens, text.num_context is 4"):
         tiny_model(tiny_clip, PromptConfig(), TextConfig(num_context=4, init="a video of"))
@@ -189,7 +208,9 @@ def test_text_init_from_words(tiny_clip: CLIP) -> None:
         (PromptConfig(), TextConfig(depth=4), "text.depth: found 4, allowed is at most 3"),
     ],
 )
-def test_too_deep_is_refused(tiny_clip: CLIP, prompts: PromptConfig, text: TextConfig, message: str) -> None:
+def test_too_deep_is_refused(
+    tiny_clip: CLIP, prompts: PromptConfig, text: TextConfig, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         tiny_model(tiny_clip, prompts, text)
 
@@ -197,5 +218,9 @@ def test_too_deep_is_refused(tiny_clip: CLIP, prompts: PromptConfig, text: TextC
 def test_a_class_name_too_long_is_refused(tiny_clip: CLIP) -> None:
     with pytest.raises(InputError, match="allowed are 77; shorten the name"):
         VitaCLIP(
-            Backbone(tiny_clip, "t"), PromptConfig(), TextConfig(), ["word " * 80], num_frames=NUM_FRAMES
+            Backbone(tiny_clip, "t"),
+            PromptConfig(),
+            TextConfig(),
+            ["word " * 80],
+            num_frames=NUM_FRAMES,
         )

@@ -1,4 +1,6 @@
-"""The list of mutations cannot rot: each still changes its file, and its tests exist (``make mutations`` runs them)."""
+"""The list of mutations cannot rot: each still changes its file, and its tests exist (``make
+mutations`` runs them).
+"""
 
 from __future__ import annotations
 

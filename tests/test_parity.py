@@ -1,4 +1,6 @@
-"""The model against outputs, gradients and optimiser steps recorded from the authors' released model."""
+"""The model against outputs, gradients and optimiser steps recorded from the authors' released
+model.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def model_of(released_record: Record, *, cls_proj: str = "released") -> VitaCLIP
         Backbone(clip, weights_sha256(clip)),
         PromptConfig(num_global=config["num_global"], cls_proj=cls_proj),
         TextConfig(
-            num_context=config["text_num_prompts"], class_specific=keys["prompt_learner.ctx"].ndim == 3
+            num_context=config["text_num_prompts"],
+            class_specific=keys["prompt_learner.ctx"].ndim == 3,
         ),
         released_record["classes"],
         num_frames=config["num_frames"],
@@ -66,7 +69,12 @@ def forward(model: VitaCLIP, released_record: Record) -> dict[str, Tensor]:
     video_features, text_features = model.encode_video(video), model.encode_classes()
     logits = model.logits(video_features, text_features)
     loss = F.cross_entropy(logits, released_record["labels"])
-    return {"video_features": video_features, "text_features": text_features, "logits": logits, "loss": loss}
+    return {
+        "video_features": video_features,
+        "text_features": text_features,
+        "logits": logits,
+        "loss": loss,
+    }
 
 
 def released_gradients(model: VitaCLIP) -> dict[str, Tensor]:
@@ -133,7 +141,9 @@ def test_the_projects_own_records_are_those_that_were_written_down(variant: str)
             record["fp64"][name], torch.tensor(pinned[name], dtype=torch.float64), atol=1e-9, rtol=0
         )
     norms = {
-        name: float(grad.norm()) for name, grad in record["fp64"]["grads"].items() if NO_GRADIENT not in name
+        name: float(grad.norm())
+        for name, grad in record["fp64"]["grads"].items()
+        if NO_GRADIENT not in name
     }
     assert norms == pytest.approx(pinned["grad_norms"], rel=1e-8)
     assert record["train"]["losses"] == pytest.approx(pinned["losses"], abs=1e-4)
@@ -160,8 +170,13 @@ def test_three_optimiser_steps(released_record: Record) -> None:
 
 def test_released_names_survive_the_round_trip(released_record: Record) -> None:
     released = {name: tensor.float() for name, tensor in released_record["state_dict_f16"].items()}
-    frozen, learned = split_released({f"module.{name}": tensor for name, tensor in released.items()})
+    frozen, learned = split_released(
+        {f"module.{name}": tensor for name, tensor in released.items()}
+    )
     joined = join_released(frozen, learned)
-    assert released.keys() - joined.keys() == {"prompt_learner.token_prefix", "prompt_learner.token_suffix"}
+    assert released.keys() - joined.keys() == {
+        "prompt_learner.token_prefix",
+        "prompt_learner.token_suffix",
+    }
     for name, tensor in joined.items():
         torch.testing.assert_close(tensor, released[name], atol=0, rtol=0, msg=name)

@@ -1,4 +1,6 @@
-"""Population-based training: who goes on from whom, and a member that is never replaced trains as if alone."""
+"""Population-based training: who goes on from whom, and a member that is never replaced trains as
+if alone.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +43,32 @@ def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None
     assert parent == 2
     assert changed != params[2]
     assert pbt.descend(config, 4, params, values) == (parent, changed)
-    tried = [pbt.descend(config, number, params, values)[1]["optimizer.lr"] for number in range(4, 400, 4)]
-    assert {lr for lr in tried if lr in (0.072, 0.1)} == {0.072, 0.1}  # a fifth down, and up to the end
+    tried = [
+        pbt.descend(config, number, params, values)[1]["optimizer.lr"]
+        for number in range(4, 400, 4)
+    ]
+    # a fifth down, and up to the end
+    assert {lr for lr in tried if lr in (0.072, 0.1)} == {
+        0.072,
+        0.1,
+    }
     assert all(isinstance(lr, float) and 1e-3 <= lr <= 1e-1 for lr in tried)
 
 
 def test_the_failed_are_replaced_and_if_all_have_failed_begin_anew() -> None:
     config, params = pbt_config(), [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)]
-    found = [pbt.descend(config, number, params, [None, 0.2, None, 0.1])[0] for number in range(8, 12)]
+    found = [
+        pbt.descend(config, number, params, [None, 0.2, None, 0.1])[0] for number in range(8, 12)
+    ]
     assert found == [5, 5, 5, 7]
     assert pbt.descend(config, 9, params, [None] * 4) == (None, params[1])
 
 
 def test_what_it_cannot_do_is_refused() -> None:
     depth = {"prompts.depth": {"type": "int", "low": 1, "high": 4}}
-    with pytest.raises(ValidationError, match=r"prompts\.depth: pbt changes parameters in mid-training"):
+    with pytest.raises(
+        ValidationError, match=r"prompts\.depth: pbt changes parameters in mid-training"
+    ):
         pbt_config(search_space=depth)
     with pytest.raises(ValidationError, match="last epoch after 12"):
         pbt_config(search={"num_trials": 13, "scheduler": {"name": "pbt", "population": 4}})
@@ -67,7 +80,12 @@ def config(small_backbone: BackboneConfig, motion_dataset: str) -> StudyConfig:
     train = {
         "backbone": small_backbone.model_dump(),
         "prompts": {"num_global": 2},
-        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
         "batch_size": 8,
         "epochs": 3,
         "num_threads": 1,
@@ -88,7 +106,14 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
         study.finish(trial.number)
     assert study.next_trial() is None
     histories = [list(result.history) for result in record.results()]
-    assert [[metrics["epoch"] for metrics in one] for one in histories] == [[1], [1], [2], [2], [3], [3]]
+    assert [[metrics["epoch"] for metrics in one] for one in histories] == [
+        [1],
+        [1],
+        [2],
+        [2],
+        [3],
+        [3],
+    ]
     for generation in ((0, 1), (2, 3)):
         values = {number: record.result(number).values for number in generation}  # type: ignore[union-attr]
         best = max(generation, key=lambda number: (values[number], -number))
@@ -118,7 +143,9 @@ def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
     job = Job(record.store.uri, record.name, 0)
     if ended_by == "bar":
         job = Job(record.store.uri, record.name, 1)
-        record.write_trial(trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}}))
+        record.write_trial(
+            trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}})
+        )
 
     def lose_worker(_: dict[str, float]) -> None:
         raise WorkerLostError

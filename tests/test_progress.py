@@ -42,7 +42,12 @@ def text_of(renderable: object) -> str:
 
 def test_trials_stand_best_first_and_failed_ones_last() -> None:
     config = study_config()
-    results = [result(0, 0.2), result(1, state="failed"), result(2, 0.9, state="pruned"), result(3, 0.4)]
+    results = [
+        result(0, 0.2),
+        result(1, state="failed"),
+        result(2, 0.9, state="pruned"),
+        result(3, 0.4),
+    ]
     assert [r.number for r in best_first(config, results)] == [3, 0, 2, 1]
     table = text_of(trials_table(config, results))
     rows = [line.split("│")[1].strip() for line in table.splitlines() if line.startswith("│")]
@@ -70,7 +75,9 @@ def test_trials_are_counted_once_in_the_state_they_are_in() -> None:
         tally.training_ended(number, state)
     tally.finished(result(4, state="failed"))
     tally.finished(result(5, 0.1, state="pruned"))
-    assert {number: running.metrics for number, running in tally.running.items()} == {2: {"epoch": 1}}
+    assert {number: running.metrics for number, running in tally.running.items()} == {
+        2: {"epoch": 1}
+    }
     assert tally.scoring == {3}
     assert tally.ended == {"complete": 1, "failed": 2, "pruned": 1}
 
@@ -90,7 +97,9 @@ def test_the_pareto_front_is_marked() -> None:
 
 def test_repeated_points_show_mean_and_spread() -> None:
     config = study_config(search={"num_trials": 4, "num_repeats": 2})
-    table = text_of(points_table(config, [result(0, 0.2), result(1, 0.4), result(2, 0.6), result(3, 0.8)]))
+    table = text_of(
+        points_table(config, [result(0, 0.2), result(1, 0.4), result(2, 0.6), result(3, 0.8)])
+    )
     rows = [line for line in table.splitlines() if line.startswith("│")]
     assert "0.700 ± 0.141" in rows[0]
     assert "0.300 ± 0.141" in rows[1]
@@ -100,7 +109,9 @@ def test_without_a_terminal_there_are_few_plain_lines() -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
-    trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
+    trial = TrialRecord(
+        number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
+    )
     with Progress(config, console, Counter(), lambda: 3) as progress:
         progress.started(trial)
         progress.broke_off(0, "in a file\nPreemptedError: stopped in epoch 1")
@@ -121,7 +132,9 @@ def test_on_a_terminal_each_running_trial_has_a_line() -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120, force_terminal=True)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
-    trial = TrialRecord(number=0, params=params, train=apply(config.train, params), proposed_at=STARTED)
+    trial = TrialRecord(
+        number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
+    )
     with Progress(config, console, Counter(), lambda: 3) as progress:
         progress.started(trial)
         progress.epoch_ended(0, history_of(0.25)[0])

@@ -1,4 +1,6 @@
-"""The published protocols on miniature replicas of the datasets' layouts, against accuracies counted by hand."""
+"""The published protocols on miniature replicas of the datasets' layouts, against accuracies
+counted by hand.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.benchmark import PROTOCOLS, load_contestant, score_contestants, summarise
+from orchestrator.evaluation.benchmark import (
+    PROTOCOLS,
+    load_contestant,
+    score_contestants,
+    summarise,
+)
 from tests.conftest import write_square
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
@@ -18,14 +25,17 @@ from vitaclip.data.manifest import read_class_list
 from vitaclip.predict import predict
 from vitaclip.train import fit
 
-Splits = list[dict[Path, str]]  # for each split: video -> its class, as the dataset's files spell it
+# for each split: video -> its class, as the dataset's files spell it
+Splits = list[dict[Path, str]]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(
     small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    return untrained(small_backbone, motion_dataset, tmp_path_factory.mktemp("protocols") / "checkpoint")
+    return untrained(
+        small_backbone, motion_dataset, tmp_path_factory.mktemp("protocols") / "checkpoint"
+    )
 
 
 def untrained(backbone: BackboneConfig, dataset: str, folder: Path) -> Path:
@@ -66,12 +76,16 @@ def hmdb51(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
 
 
 def ucf101(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
-    """In split n, group n is the test set, with one video of the likeliest class and n of the others."""
+    """In split n, group n is the test set, with one video of the likeliest class and n of the
+    others.
+    """
     splits: Splits = []
     (root / "ucfTrainTestlist").mkdir()
     for n in (1, 2, 3):
         counts = {raw: 1 if raw == likely[0] else n for raw in likely}
-        names = [f"{raw}/v_{raw}_g0{n}_c0{c}.avi" for raw, count in counts.items() for c in range(count)]
+        names = [
+            f"{raw}/v_{raw}_g0{n}_c0{c}.avi" for raw, count in counts.items() for c in range(count)
+        ]
         (root / "ucfTrainTestlist" / f"testlist0{n}.txt").write_text("\n".join(names))
         (root / "ucfTrainTestlist" / f"trainlist0{n}.txt").write_text("")
         splits.append({video(root / name, rng): name.split("/")[0] for name in names})
@@ -100,7 +114,9 @@ def classes_of(name: str, split: int) -> tuple[str, ...]:
 def ranking(checkpoint: Path, videos: list[Path], raw: tuple[str, ...]) -> list[list[str]]:
     """The five likeliest classes of each video, through another door than the benchmark's."""
     spelling = {clean_class_name(one): one for one in raw}
-    return [[spelling[one] for one in p.classes] for p in predict(checkpoint, videos, list(spelling))]
+    return [
+        [spelling[one] for one in p.classes] for p in predict(checkpoint, videos, list(spelling))
+    ]
 
 
 @pytest.mark.parametrize("build", [hmdb51, ucf101, kinetics600])
@@ -115,8 +131,12 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
     splits = build(tmp_path / name, rng, likely[:3])
     for n, truth in enumerate(splits, start=1):
         ranked = ranking(checkpoint, list(truth), classes_of(name, n))
-        top1.append(np.mean([best[0] == raw for best, raw in zip(ranked, truth.values(), strict=True)]))
-        top5.append(np.mean([raw in best for best, raw in zip(ranked, truth.values(), strict=True)]))
+        top1.append(
+            np.mean([best[0] == raw for best, raw in zip(ranked, truth.values(), strict=True)])
+        )
+        top5.append(
+            np.mean([raw in best for best, raw in zip(ranked, truth.values(), strict=True)])
+        )
     assert 0 < np.mean(top1) < 1
     splits_found = score_contestants({0: load_contestant(checkpoint)}, PROTOCOLS[name])[0]
     metrics = summarise(PROTOCOLS[name], splits_found)
@@ -129,13 +149,18 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
 def kinetics400(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
     """Ten-second clips in a folder of each split."""
     rows = [f'"{raw}",{name:0>11},0,10,{split}' for name, raw in truth.items()]
-    (root / f"{split}.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+    (root / f"{split}.csv").write_text(
+        "\n".join(["label,youtube_id,time_start,time_end,split", *rows])
+    )
     return {name: root / split / f"{name:0>11}_000000_000010.mp4" for name in truth}
 
 
 def ssv2(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
     """Numbered clips in one folder; what a template leaves open stands in brackets."""
-    rows = [{"id": name, "template": raw.replace("something", "[something]")} for name, raw in truth.items()]
+    rows = [
+        {"id": name, "template": raw.replace("something", "[something]")}
+        for name, raw in truth.items()
+    ]
     name = {"val": "validation"}.get(split, split)
     (root / f"something-something-v2-{name}.json").write_text(json.dumps(rows))
     return {name: root / "20bn-something-something-v2" / f"{name}.webm" for name in truth}
@@ -172,7 +197,9 @@ def test_supervised_accuracy_is_that_counted_by_hand(
         for p in predict(checkpoint, [paths[number] for number in truth])
     }
     benchmark = PROTOCOLS[name]
-    metrics = summarise(benchmark, score_contestants({0: load_contestant(checkpoint)}, benchmark)[0])
+    metrics = summarise(
+        benchmark, score_contestants({0: load_contestant(checkpoint)}, benchmark)[0]
+    )
     found = {key.removeprefix(f"supervised/{name}/"): value for key, value in metrics.items()}
     top1 = np.mean([ranked[str(paths[number])][0] == raw for number, raw in truth.items()])
     top5 = np.mean([raw in ranked[str(paths[number])] for number, raw in truth.items()])

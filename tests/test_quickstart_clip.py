@@ -1,4 +1,6 @@
-"""The shipped tiny CLIP: whole, loadable by open_clip, and it sees and names what the page about it says."""
+"""The shipped tiny CLIP: whole, loadable by open_clip, and it sees and names what the page about it
+says.
+"""
 
 from __future__ import annotations
 
@@ -102,10 +104,14 @@ def test_training_lowers_the_loss_and_repeats_with_the_seed() -> None:
 
 
 def test_learned_context_before_a_name_leaves_its_meaning(clip: CLIP) -> None:
-    """Names behind random context vectors are nearest to themselves: class-specific prompts start from there."""
+    """Names behind random context vectors are nearest to themselves: class-specific prompts start
+    from there.
+    """
     names = [action_name(action) for action in (*BASE_ACTIONS, *HELD_OUT_ACTIONS)]
     short = trained(clip)
     torch.manual_seed(0)
     with torch.no_grad():
-        plain, behind = (F.normalize(encode_captions(short, names, num_context=n), dim=-1) for n in (0, 8))
+        plain, behind = (
+            F.normalize(encode_captions(short, names, num_context=n), dim=-1) for n in (0, 8)
+        )
     assert (behind @ plain.T).argmax(dim=1).tolist() == list(range(len(names)))

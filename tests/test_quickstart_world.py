@@ -1,4 +1,6 @@
-"""The quickstart's world: same seed, same pixels; real mp4; whole or not there at all, whoever calls or dies."""
+"""The quickstart's world: same seed, same pixels; real mp4; whole or not there at all, whoever
+calls or dies.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from vitaclip.data.decode import decode_frames
 from vitaclip.data.manifest import read_class_list, read_list
 from vitaclip.errors import InputError
 from vitaclip.quickstart import world
-from vitaclip.quickstart.render import MOTIONS, SHAPES, Track, coverage, draw_clip, sample_scene, sample_track
+from vitaclip.quickstart.render import (
+    MOTIONS,
+    SHAPES,
+    Track,
+    coverage,
+    draw_clip,
+    sample_scene,
+    sample_track,
+)
 from vitaclip.quickstart.world import (
     BASE_ACTIONS,
     DEVELOPMENT_ACTIONS,
@@ -40,7 +50,9 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files_of(root: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -52,7 +64,9 @@ def test_same_seed_gives_same_files(small_world: Path, tmp_path: Path) -> None:
 def test_clips_differ_within_and_between_splits(small_world: Path) -> None:
     videos = [data for name, data in files_of(small_world).items() if name.endswith(".mp4")]
     assert (
-        len(set(videos)) == len(videos) == 3 * len(BASE_ACTIONS) + len(HELD_OUT_ACTIONS + DEVELOPMENT_ACTIONS)
+        len(set(videos))
+        == len(videos)
+        == 3 * len(BASE_ACTIONS) + len(HELD_OUT_ACTIONS + DEVELOPMENT_ACTIONS)
     )
 
 
@@ -62,7 +76,8 @@ def test_clips_decode_to_the_rendered_frames(small_world: Path, decoder: str) ->
     frames = decode_frames(clips[3].path, range(SMALL.num_frames), decoder=decoder)  # type: ignore[arg-type]
     rendered = render_action(BASE_ACTIONS[1], SMALL, (SMALL.seed, 0, 1, 1))
     assert frames.shape == rendered.shape == (8, 32, 32, 3)
-    assert np.abs(frames.astype(float) - rendered).mean() < 12  # H.264 with halved colour resolution is lossy
+    # H.264 with halved colour resolution is lossy
+    assert np.abs(frames.astype(float) - rendered).mean() < 12
 
 
 def test_lists_name_every_clip_and_class(small_world: Path) -> None:
@@ -73,7 +88,8 @@ def test_lists_name_every_clip_and_class(small_world: Path) -> None:
     assert train == val
     assert not set(zero_shot) & set(train)
     clips = [
-        read_list(small_world / f"{split}.csv", names) for split, names in zip(splits, classes, strict=True)
+        read_list(small_world / f"{split}.csv", names)
+        for split, names in zip(splits, classes, strict=True)
     ]
     assert [len(of_split) for of_split in clips] == [40, 20, 8]
     assert all(Path(clip.path).is_file() for of_split in clips for clip in of_split)
@@ -93,7 +109,9 @@ def test_a_world_that_stands_is_left_alone(small_world: Path) -> None:
     assert small_world.stat().st_ctime_ns == before
 
 
-def test_another_spec_or_renderer_replaces_the_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_spec_or_renderer_replaces_the_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "quickstart"
     ensure_world(root, SMALL)
     before = (root / "world.json").read_text()
@@ -129,7 +147,9 @@ def test_concurrent_callers_get_one_whole_world(small_world: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [".quickstart.lock", "quickstart"]
 
 
-def test_a_killed_render_leaves_nothing_taken_for_a_world(tmp_path: Path, small_world: Path) -> None:
+def test_a_killed_render_leaves_nothing_taken_for_a_world(
+    tmp_path: Path, small_world: Path
+) -> None:
     root = tmp_path / "quickstart"
     caller = SPAWN.Process(target=ensure_world, args=(root, LARGER))
     caller.start()
@@ -155,13 +175,18 @@ def test_every_motion_keeps_its_object_in_sight(motion: str) -> None:
 
 
 def test_a_frame_still_shows_faintly_where_the_object_was() -> None:
-    """The afterglow: a frame of a moving object differs from the object alone, one of a still object does not."""
+    """The afterglow: a frame of a moving object differs from the object alone, one of a still
+    object does not.
+    """
     rng = np.random.default_rng(0)
     scene = sample_scene(32, rng, shape="square", color="white")
     background = scene.background_HW3.astype(np.uint8)
     lit = [
         (
-            np.abs(draw_clip(scene, (name,), 4, np.random.default_rng(1))[-1].astype(int) - background) > 20
+            np.abs(
+                draw_clip(scene, (name,), 4, np.random.default_rng(1))[-1].astype(int) - background
+            )
+            > 20
         ).mean()
         for name in ("moving left", "standing still")
     ]
@@ -170,20 +195,23 @@ def test_a_frame_still_shows_faintly_where_the_object_was() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_spinning_shows_in_every_shape_at_8_frames(shape: str) -> None:
-    """Between two sampled frames each shape differs more from itself than a still one does, and never aliases."""
+    """Between two sampled frames each shape differs more from itself than a still one does, and
+    never aliases.
+    """
     still = Track(*(np.full(1, value) for value in (0.5, 0.5, 0.2, 0.3, 1.0)))
     track = sample_track(("spinning",), 8, np.random.default_rng(0))
     step = abs(float(track.angle[1] - track.angle[0]))
     turned = Track(still.x, still.y, still.radius, still.angle + step, still.opacity)
     first, second = coverage(shape, still, 64), coverage(shape, turned, 64)
     assert np.abs(first - second).sum() > 0.03 * first.sum()
-    assert (
-        step < np.pi / 5
-    )  # half of the star's period, the shortest among marked shapes' 2 pi and the cross's pi / 2
+    # half of the star's period, the shortest among marked shapes' 2 pi and the cross's pi / 2
+    assert step < np.pi / 5
 
 
 def test_places_alone_do_not_tell_moving_left_from_right() -> None:
-    """Over many clips the objects' places are alike: only their order, or the afterglow, tells the action."""
+    """Over many clips the objects' places are alike: only their order, or the afterglow, tells the
+    action.
+    """
     rng = np.random.default_rng(0)
     left, right = (
         np.stack([sample_track((name,), 16, rng).x for _ in range(500)])

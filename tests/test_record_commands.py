@@ -46,12 +46,19 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> object:
     return json.loads(capsys.readouterr().out)
 
 
-def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_shows_studies_and_trials(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ls.main([]) == 0
     assert "val/top1 0.600" in capsys.readouterr().out
     assert ls.main(["--json"]) == 0
     [study] = json_of(capsys)  # type: ignore[misc]
-    assert (study["name"], study["num_finished"], study["best"], study["best_trial"]) == ("depth", 3, 0.6, 0)
+    assert (study["name"], study["num_finished"], study["best"], study["best_trial"]) == (
+        "depth",
+        3,
+        0.6,
+        0,
+    )
     assert ls.main(["depth", "--json"]) == 0
     assert [trial["number"] for trial in json_of(capsys)] == [0, 1, 2]  # type: ignore[attr-defined]
     propose(record, 3)
@@ -59,7 +66,17 @@ def test_ls_shows_studies_and_trials(record: StudyRecord, capsys: pytest.Capture
     assert "not finished: 3" in capsys.readouterr().out
 
 
-DAMAGES = [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"number": 7}', None]
+DAMAGES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"text"',
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"number": 7}',
+    None,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -87,7 +104,9 @@ def test_one_bad_file_is_named_and_hides_no_other(
 
 
 @pytest.mark.parametrize("value", [None, "2026-01-02T03:04:05Z", 99, 1.5, True])
-def test_a_point_outside_the_space_is_left_out_of_a_report(record: StudyRecord, value: object) -> None:
+def test_a_point_outside_the_space_is_left_out_of_a_report(
+    record: StudyRecord, value: object
+) -> None:
     path = Path(record.store.uri) / "depth/trials/0000/result.json"
     content = json.loads(path.read_text())
     content["params"]["prompts.depth"] = value
@@ -107,7 +126,8 @@ def test_a_sweep_goes_on_from_points_of_its_space_only(record: StudyRecord, valu
     content["params"]["prompts.depth"] = value
     path.write_text(json.dumps(content))
     with pytest.raises(
-        InputError, match=r"trials/0000/trial\.json\.prompts\.depth: found .*outside the search space"
+        InputError,
+        match=r"trials/0000/trial\.json\.prompts\.depth: found .*outside the search space",
     ):
         Study(record.info.config, record)
 
@@ -162,7 +182,9 @@ def test_a_checkpoint_without_its_description_is_named(
     [path] = (Path(record.store.uri) / "depth/trials/0003").rglob("checkpoint.json")
     path.unlink()
     assert show.main(["depth/3"]) == 1
-    assert re.search(r"epoch-0001 has no checkpoint\.json; delete this checkpoint", capsys.readouterr().err)
+    assert re.search(
+        r"epoch-0001 has no checkpoint\.json; delete this checkpoint", capsys.readouterr().err
+    )
     with pytest.raises(StoreError, match=r"has no checkpoint\.json"):
         Study(record.info.config, record)
 
@@ -175,7 +197,10 @@ def test_a_study_with_a_hole_is_refused(record: StudyRecord) -> None:
 
 
 def test_trials_of_other_code_are_told_apart(
-    record: StudyRecord, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    record: StudyRecord,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     first, second = record.results()[0], propose(record, 3)
     train_epochs(record, second, tmp_path / "c", 0.3)
@@ -202,7 +227,11 @@ def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
     assert record.results() == results
     assert ls.main(["depth", "--json"]) == 0
     trials = json_of(capsys)
-    assert [trial["benchmarks"].get("zero_shot/ucf101/top1") for trial in trials] == [0.5, 0.5, None]  # type: ignore[attr-defined]
+    assert [trial["benchmarks"].get("zero_shot/ucf101/top1") for trial in trials] == [
+        0.5,
+        0.5,
+        None,
+    ]  # type: ignore[attr-defined]
 
 
 def test_a_benchmark_whose_protocol_changed_is_asked_for_again(
@@ -215,7 +244,9 @@ def test_a_benchmark_whose_protocol_changed_is_asked_for_again(
     of_older_version = [result.model_copy(update={"protocols": ()}) for result in results]
     assert record.with_later_scores(of_older_version) == results
 
-    record.create_or_check(study_config(benchmarks=[ZERO_SHOT | {"views": {"num_temporal_views": 4}}]), {})
+    record.create_or_check(
+        study_config(benchmarks=[ZERO_SHOT | {"views": {"num_temporal_views": 4}}]), {}
+    )
     config = record.info.config
     stale = record.with_later_scores(results)
     assert lacking_scores(config, stale) == ["zero_shot/quickstart (trials 0, 1)"]
@@ -257,7 +288,9 @@ def test_compare_calls_a_difference_one_only_where_it_is(
     assert "no difference shown" in capsys.readouterr().out
 
 
-def test_clips_that_differ_are_not_paired(record: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_that_differ_are_not_paired(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_score(record, 1, split_score([0, 1], [0, 1]))
     assert compare.main(["depth/0", "depth/1", "--json"]) == 0
     assert json_of(capsys)["benchmarks"] == []  # type: ignore[index]
@@ -273,7 +306,11 @@ def test_clips_that_differ_are_not_paired(record: StudyRecord, capsys: pytest.Ca
     ],
 )
 def test_bad_references_end_with_code_2(
-    record: StudyRecord, capsys: pytest.CaptureFixture[str], main: object, arguments: list[str], message: str
+    record: StudyRecord,
+    capsys: pytest.CaptureFixture[str],
+    main: object,
+    arguments: list[str],
+    message: str,
 ) -> None:
     assert main(arguments) == 2  # type: ignore[operator]
     assert message in capsys.readouterr().err

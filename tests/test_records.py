@@ -1,4 +1,6 @@
-"""The study's record: what is written once stays, and checkpoints are pruned to the best and the last."""
+"""The study's record: what is written once stays, and checkpoints are pruned to the best and the
+last.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from_until_the_epoch_ends(
     assert record.publish_checkpoint(0, 1, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith(
         "3-step-000007"
     )
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0003-step-000007"
+    assert (
+        record.newest_checkpoint(0)
+        == "depth/trials/0000/checkpoints/attempt-0001/epoch-0003-step-000007"
+    )
     assert record.history(0) == history_of(0.1, 0.5, 0.3)
     assert list(record.checkpoints(0)) == [2]
     assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
@@ -95,7 +100,9 @@ def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
     assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
 
 
-def test_a_half_uploaded_checkpoint_is_not_resumed_from(record: StudyRecord, tmp_path: Path) -> None:
+def test_a_half_uploaded_checkpoint_is_not_resumed_from(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     train_epochs(record, propose(record, 0), tmp_path / "c", 0.5, 0.1)
     record.store.delete("depth/trials/0000/checkpoints/attempt-0001/epoch-0002/manifest.json")
     assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
@@ -138,7 +145,9 @@ def test_a_study_goes_on_with_its_own_data_only(
 
 def test_a_study_goes_on_with_its_own_backbone_and_may_get_more_data(record: StudyRecord) -> None:
     with pytest.raises(InputError, match="backbone tiny: its weights are others"):
-        record.create_or_check(study_config(), PROVENANCE, StudyInputs(backbones={"tiny": "1" * 64}))
+        record.create_or_check(
+            study_config(), PROVENANCE, StudyInputs(backbones={"tiny": "1" * 64})
+        )
     more = StudyInputs(data={"ucf101/test_1": TRAIN_DATA})
     record.create_or_check(study_config(), PROVENANCE, more)
     assert record.info.inputs == INPUTS.joined(more)
@@ -168,7 +177,9 @@ def test_the_source_hash_sees_every_change(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_what_is_measured() -> None:
     assert config_hash(study_config(search={"num_trials": 9})) == config_hash(study_config())
-    assert config_hash(study_config(search={"num_trials": 3, "seed": 1})) != config_hash(study_config())
+    assert config_hash(study_config(search={"num_trials": 3, "seed": 1})) != config_hash(
+        study_config()
+    )
 
 
 def test_an_unknown_study_is_an_input_error(tmp_path: Path) -> None:

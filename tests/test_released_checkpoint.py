@@ -22,17 +22,30 @@ Record = dict[str, Any]
 
 @pytest.fixture
 def released(released_record: Record, tmp_path: Path) -> Path:
-    """A file as the released training writes it: DDP's prefixes, and the optimiser's state beside the model."""
-    model = {f"module.{name}": tensor.float() for name, tensor in released_record["state_dict_f16"].items()}
+    """A file as the released training writes it: DDP's prefixes, and the optimiser's state beside
+    the model.
+    """
+    model = {
+        f"module.{name}": tensor.float()
+        for name, tensor in released_record["state_dict_f16"].items()
+    }
     path = tmp_path / "released.pth"
-    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 4e-4, "params": [0]}]}
-    torch.save({"model": model, "optimizer": optimizer, "lr_sched": {"last_epoch": 3}, "next_step": 3}, path)
+    optimizer = {
+        "state": {0: {"step": torch.tensor(3.0)}},
+        "param_groups": [{"lr": 4e-4, "params": [0]}],
+    }
+    torch.save(
+        {"model": model, "optimizer": optimizer, "lr_sched": {"last_epoch": 3}, "next_step": 3},
+        path,
+    )
     return path
 
 
 @pytest.fixture
 def arguments(released_record: Record, released: Path, tmp_path: Path) -> list[str]:
-    (tmp_path / "ViT-test-released.json").write_text(json.dumps(clip_config(released_record["config"])))
+    (tmp_path / "ViT-test-released.json").write_text(
+        json.dumps(clip_config(released_record["config"]))
+    )
     open_clip.add_model_config(tmp_path / "ViT-test-released.json")
     classes = tmp_path / "classes.txt"
     classes.write_text("\n".join(released_record["classes"]))
@@ -69,7 +82,9 @@ def test_there_and_back_without_loss(
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_our_checkpoint_is_small(released_record: Record, arguments: list[str], tmp_path: Path) -> None:
+def test_our_checkpoint_is_small(
+    released_record: Record, arguments: list[str], tmp_path: Path
+) -> None:
     clip = write_clip(released_record, tmp_path / "clip.safetensors")
     assert main([*arguments, "--pretrained", str(clip)]) == 0
     learned = sum(path.stat().st_size for path in (tmp_path / "ours").glob("learned-*.safetensors"))
@@ -78,7 +93,9 @@ def test_our_checkpoint_is_small(released_record: Record, arguments: list[str], 
     assert read_info(tmp_path / "ours").class_names == tuple(released_record["classes"])
 
 
-def test_the_clip_it_holds_can_be_kept(released_record: Record, arguments: list[str], tmp_path: Path) -> None:
+def test_the_clip_it_holds_can_be_kept(
+    released_record: Record, arguments: list[str], tmp_path: Path
+) -> None:
     assert main([*arguments, "--extract-backbone", str(tmp_path / "own.safetensors")]) == 0
     model, _ = load_model(tmp_path / "ours")
     torch.testing.assert_close(
@@ -87,7 +104,10 @@ def test_the_clip_it_holds_can_be_kept(released_record: Record, arguments: list[
 
 
 def test_another_clip_is_refused(
-    released_record: Record, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    released_record: Record,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = write_clip(released_record, tmp_path / "other.safetensors", change=torch.tensor(0.01))
     assert main([*arguments, "--pretrained", str(other)]) == 2
@@ -96,11 +116,18 @@ def test_another_clip_is_refused(
 
 
 def test_other_class_names_are_refused(
-    released_record: Record, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    released_record: Record,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     clip = write_clip(released_record, tmp_path / "clip.safetensors")
     swapped = ",".join(
-        [released_record["classes"][1], released_record["classes"][0], *released_record["classes"][2:]]
+        [
+            released_record["classes"][1],
+            released_record["classes"][0],
+            *released_record["classes"][2:],
+        ]
     )
     arguments[arguments.index("--classes") + 1] = swapped
     assert main([*arguments, "--pretrained", str(clip)]) == 2

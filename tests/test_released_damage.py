@@ -1,4 +1,6 @@
-"""A released checkpoint's tensors that are missing, of other shapes or no tensors: one line, and nothing is written."""
+"""A released checkpoint's tensors that are missing, of other shapes or no tensors: one line, and
+nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,18 @@ def entries(small_backbone: BackboneConfig, tmp_path_factory: pytest.TempPathFac
 def imported(entries: Entries, folder: Path) -> int:
     torch.save({"model": entries}, folder / "changed.pth")
     return main(
-        ["import-checkpoint", str(folder / "changed.pth"), str(folder / "imported"), "--classes", "walk,run",
-         "--backbone", "ViT-test-small", "--extract-backbone", str(folder / "clip.safetensors")]
-    )  # fmt: skip
+        [
+            "import-checkpoint",
+            str(folder / "changed.pth"),
+            str(folder / "imported"),
+            "--classes",
+            "walk,run",
+            "--backbone",
+            "ViT-test-small",
+            "--extract-backbone",
+            str(folder / "clip.safetensors"),
+        ]
+    )
 
 
 def test_the_whole_file_is_imported(entries: Entries, tmp_path: Path) -> None:
@@ -96,7 +107,11 @@ def test_a_place_that_cannot_be_written(
     assert imported(entries, tmp_path) == 0
     for command in (
         ["export-checkpoint", str(tmp_path / "imported"), str(tmp_path / "none" / "out.pth")],
-        ["convert-backbone", str(tmp_path / "clip.safetensors"), str(tmp_path / "none" / "out.safetensors")],
+        [
+            "convert-backbone",
+            str(tmp_path / "clip.safetensors"),
+            str(tmp_path / "none" / "out.safetensors"),
+        ],
     ):
         assert main(command) == 2
         assert "out" in capsys.readouterr().err

@@ -1,6 +1,8 @@
-"""Sizes and frame indices beside the released code's: where they are the same, and where they differ on purpose.
+"""Sizes and frame indices beside the released code's: where they are the same, and where they
+differ on purpose.
 
-Each of its rules is stated here as plainly as it can be; docs/data.md says why ours is kept where they differ.
+Each of its rules is stated here as plainly as it can be; docs/data.md says why ours is kept where
+they differ.
 """
 
 from __future__ import annotations
@@ -45,11 +47,17 @@ def test_decoded_frames_have_that_size(tmp_path: Path, decoder: str) -> None:
 
 
 def released_views(length: int, num_frames: int, stride: int, num_views: int) -> list[list[int]]:
-    """The last frame is repeated until one window fits; starts are spread evenly, a single one is in the middle."""
+    """The last frame is repeated until one window fits; starts are spread evenly, a single one is
+    in the middle.
+    """
     span = (num_frames - 1) * stride + 1
     padded = list(range(length)) + [length - 1] * max(0, span - length)
     free = len(padded) - span
-    starts = [free // 2] if num_views == 1 else [round(free / (num_views - 1) * v) for v in range(num_views)]
+    starts = (
+        [free // 2]
+        if num_views == 1
+        else [round(free / (num_views - 1) * v) for v in range(num_views)]
+    )
     return [padded[start : start + span : stride] for start in starts]
 
 
@@ -82,5 +90,7 @@ def test_segments_are_equal_and_within_a_frame_of_the_released_codes(num_frames:
             assert first == list(range(0, length, length // num_frames))
             assert last == [start + length // num_frames - 1 for start in first]
         ends = [round((length - 1) / num_frames * i) for i in range(num_frames + 1)]
-        assert all(abs(ours - released) <= 1 for ours, released in zip(first, ends[:-1], strict=True))
+        assert all(
+            abs(ours - released) <= 1 for ours, released in zip(first, ends[:-1], strict=True)
+        )
         assert all(abs(ours - released) <= 1 for ours, released in zip(last, ends[1:], strict=True))

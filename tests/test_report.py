@@ -10,7 +10,13 @@ import optuna
 import pytest
 
 from orchestrator import report
-from orchestrator.display.figures import class_gains, figures, optuna_study, pareto_front, read_study
+from orchestrator.display.figures import (
+    class_gains,
+    figures,
+    optuna_study,
+    pareto_front,
+    read_study,
+)
 from orchestrator.report import confused_pairs, page, write_report
 from orchestrator.storage.records import Baseline
 from orchestrator.storage.store import LocalStore
@@ -50,7 +56,9 @@ def test_the_page_is_whole_and_loads_nothing(record: StudyRecord, tmp_path: Path
 def test_data_is_no_html(tmp_path: Path) -> None:
     tag = "<b onclick=x>"
     space = {"backbone.pretrained": {"type": "categorical", "choices": [tag, "random"]}}
-    record = new_record(LocalStore(tmp_path / "store"), search_space=space, question=tag, hypothesis=tag)
+    record = new_record(
+        LocalStore(tmp_path / "store"), search_space=space, question=tag, hypothesis=tag
+    )
     trial = propose(record, 0)
     result = finish(record, trial, "failed", write=False)
     record.write_result(result.model_copy(update={"params": {"backbone.pretrained": tag}}))
@@ -60,11 +68,14 @@ def test_data_is_no_html(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
-def test_a_browser_draws_every_figure_without_error_or_request(record: StudyRecord, tmp_path: Path) -> None:
+def test_a_browser_draws_every_figure_without_error_or_request(
+    record: StudyRecord, tmp_path: Path
+) -> None:
     (tmp_path / "report.html").write_text(page(read_study(record)), encoding="utf-8")
     seen = visit(
         tmp_path / "report.html",
-        "[...document.querySelectorAll('.plotly-graph-div')].map(e => e.querySelectorAll('.main-svg').length > 0)",
+        "[...document.querySelectorAll('.plotly-graph-div')].map(e => "
+        "e.querySelectorAll('.main-svg').length > 0)",
     )
     assert (seen.errors, seen.requests) == ([], [])
     assert seen.value == [True] * 8
@@ -72,7 +83,9 @@ def test_a_browser_draws_every_figure_without_error_or_request(record: StudyReco
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
 def test_the_browser_would_tell_of_errors_and_requests(tmp_path: Path) -> None:
-    (tmp_path / "a.html").write_text('<img src="http://127.0.0.1:9/a.png"><script>absent()</script>')
+    (tmp_path / "a.html").write_text(
+        '<img src="http://127.0.0.1:9/a.png"><script>absent()</script>'
+    )
     seen = visit(tmp_path / "a.html", "1 + 1")
     assert seen.requests == ["http://127.0.0.1:9/a.png"]
     assert any("absent is not defined" in error for error in seen.errors)
@@ -102,17 +115,29 @@ def test_a_study_that_has_just_begun_has_a_page(tmp_path: Path, num_trials: int)
 
 def test_two_objectives_are_drawn(tmp_path: Path) -> None:
     objectives = [{"metric": "val/top1"}, {"metric": "train/loss", "mode": "min"}]
-    record = new_record(LocalStore(tmp_path / "store"), search={"num_trials": 3, "objectives": objectives})
+    record = new_record(
+        LocalStore(tmp_path / "store"), search={"num_trials": 3, "objectives": objectives}
+    )
     for number in range(3):
         result = run_trial(record, number, tmp_path / "c", 0.1 * number, write=False)
         record.write_result(result.model_copy(update={"values": (0.1 * number, 1.0)}))
     data = read_study(record)
-    assert [direction.name for direction in optuna_study(data).directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert [direction.name for direction in optuna_study(data).directions] == [
+        "MAXIMIZE",
+        "MINIMIZE",
+    ]
     assert not isinstance(figures(data)["Parallel coordinates"], str)
 
 
 def test_pareto_front_is_what_nothing_beats() -> None:
-    points = {0: (0.1, 0.9), 1: (0.5, 0.5), 2: (0.4, 0.4), 3: (0.9, 0.1), 4: (0.5, 0.5), 5: (0.05, 0.9)}
+    points = {
+        0: (0.1, 0.9),
+        1: (0.5, 0.5),
+        2: (0.4, 0.4),
+        3: (0.9, 0.1),
+        4: (0.5, 0.5),
+        5: (0.05, 0.9),
+    }
     assert pareto_front(points) == [0, 1, 4, 3]  # from left to right
 
 
@@ -120,7 +145,11 @@ def test_gains_are_over_clip_by_class(record: StudyRecord) -> None:
     write_score(record, 1, split_score([2, 1, 2], [0, 1, 2]))
     data = read_study(record)
     figure = class_gains(data.scores[1][0], data.scores[data.baselines[0]][0])
-    assert dict(zip(figure.data[0].y, figure.data[0].x, strict=True)) == {"left": -1, "right": 1, "up": 1}
+    assert dict(zip(figure.data[0].y, figure.data[0].x, strict=True)) == {
+        "left": -1,
+        "right": 1,
+        "up": 1,
+    }
 
 
 def test_most_confused_pairs() -> None:
@@ -133,7 +162,9 @@ def test_frames_of_confused_clips_are_in_the_page(motion_dataset: str, tmp_path:
     record = new_record(LocalStore(tmp_path / "store"), benchmarks=[benchmark])
     run_trial(record, 0, tmp_path / "c", 0.5)
     labels = [i % 4 for i in range(8)]
-    split = split_score([1, *labels[1:]], labels, "val").model_copy(update={"classes": tuple(MOTIONS)})
+    split = split_score([1, *labels[1:]], labels, "val").model_copy(
+        update={"classes": tuple(MOTIONS)}
+    )
     write_score(record, 0, split, record.info.config.benchmarks[0])
     html = page(read_study(record))
     assert "moving left taken for moving right: 1 of 2 clips" in html
@@ -141,7 +172,10 @@ def test_frames_of_confused_clips_are_in_the_page(motion_dataset: str, tmp_path:
 
 
 def test_the_command_writes_beside_a_tracking_server_that_is_away(
-    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    record: StudyRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -50,7 +50,8 @@ def test_semaphores_of_the_dead_go_and_those_of_the_living_stay() -> None:
     before = semaphores()
     command = [sys.executable, "-c", SEMAPHORES]
     dead, living = (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     )
     for holder in (dead, living):
         assert holder.stdout is not None

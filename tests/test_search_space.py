@@ -1,4 +1,6 @@
-"""Search spaces: checked against the training config, proposed by every sampler, applied with validation."""
+"""Search spaces: checked against the training config, proposed by every sampler, applied with
+validation.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from vitaclip.errors import InputError
 
 
 def space_error(**space: object) -> str:
-    config = study_config(search_space={key.replace("__", "."): value for key, value in space.items()})
+    config = study_config(
+        search_space={key.replace("__", "."): value for key, value in space.items()}
+    )
     with pytest.raises(InputError) as caught:
         resolve(config)
     return str(caught.value)
@@ -50,8 +54,14 @@ def test_num_layers_becomes_the_backbones_number() -> None:
         ({"prompts__num_global": int_range(1, 8, log=True, step=2)}, "step and log"),
         ({"optimizer__lr": {"type": "float", "low": 0.0, "high": 1.0}}, "found 0.0"),
         ({"prompts__local": {"type": "categorical", "choices": [True, "no"]}}, 'found "no"'),
-        ({"prompts__local": {"type": "categorical", "choices": [True, True]}}, "each choice may stand once"),
-        ({"text__num_context": int_range(1, 8, when={"text.position": "end"})}, "not in the search space"),
+        (
+            {"prompts__local": {"type": "categorical", "choices": [True, True]}},
+            "each choice may stand once",
+        ),
+        (
+            {"text__num_context": int_range(1, 8, when={"text.position": "end"})},
+            "not in the search space",
+        ),
         (
             {
                 "prompts__local": {"type": "categorical", "choices": [True, False]},
@@ -112,7 +122,10 @@ def test_applied_values_are_in_the_config_and_nothing_else_changes(depth: int, l
     base = TrainConfig(epochs=3)
     changed = apply(base, {"prompts.depth": depth, "optimizer.lr": lr})
     assert (changed.prompts.depth, changed.optimizer.lr) == (depth, lr)
-    assert apply(changed, {"prompts.depth": base.prompts.depth, "optimizer.lr": base.optimizer.lr}) == base
+    assert (
+        apply(changed, {"prompts.depth": base.prompts.depth, "optimizer.lr": base.optimizer.lr})
+        == base
+    )
 
 
 def test_conditional_parameters_exist_only_when_their_condition_holds() -> None:
@@ -141,7 +154,10 @@ TWO = {"objectives": [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "mi
             {"search": {"objectives": [{"metric": "val/top_1"}]}},
             "found 'val/top_1' (did you mean 'val/top1'?)",
         ),
-        ({"search": {"objectives": [{"metric": "development/top1"}]}}, "allowed are the metrics of training"),
+        (
+            {"search": {"objectives": [{"metric": "development/top1"}]}},
+            "allowed are the metrics of training",
+        ),
         (
             {"search": {"objectives": [{"metric": "train/loss"}]}, "train": {"epochs": 0}},
             "found 'train/loss'",
@@ -168,21 +184,32 @@ TWO = {"objectives": [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "mi
         ({"resources": {"custom_per_worker": {"GPU": 1}}}, "custom_per_worker: found GPU"),
         ({"resources": {"custom_per_worker": {"": 1}}}, "resources.custom_per_worker"),
         ({"resources": {"epoch_timeout_s": 1e30}}, "resources.epoch_timeout_s"),
-        ({"benchmarks": [{"dataset": "a", "split": ["x", "x"], "mode": "zero_shot"}]}, "each may stand once"),
+        (
+            {"benchmarks": [{"dataset": "a", "split": ["x", "x"], "mode": "zero_shot"}]},
+            "each may stand once",
+        ),
         ({"question": "?" * 5001}, "question"),
         ({"search_space": {"epochs": int_range(1, 10**15)}}, "search_space.epochs"),
-        ({"search_space": {"epochs": {"type": "categorical", "choices": list(range(10_001))}}}, "choices"),
+        (
+            {"search_space": {"epochs": {"type": "categorical", "choices": list(range(10_001))}}},
+            "choices",
+        ),
         (
             {"search_space": {"batch_size": int_range(8, 16)}, "resources": {"num_workers": 2}},
             "found 9, allowed are",
         ),
         (
-            {"search_space": {"epochs": int_range(0, 5)}, "search": {"objectives": [{"metric": "lr"}]}},
+            {
+                "search_space": {"epochs": int_range(0, 5)},
+                "search": {"objectives": [{"metric": "lr"}]},
+            },
             "found 'lr'",
         ),
     ],
 )
-def test_what_would_burn_trials_is_refused_before_any(changes: dict[str, Any], expected: str) -> None:
+def test_what_would_burn_trials_is_refused_before_any(
+    changes: dict[str, Any], expected: str
+) -> None:
     changes = {**changes, "search": {"num_trials": 3, **changes.get("search", {})}}
     with pytest.raises((InputError, ValidationError)) as caught:
         resolve(study_config(**changes))
@@ -232,7 +259,9 @@ def test_every_sampler_that_is_allowed_proposes(sampler: str, objectives: dict[s
         "seed": 2**32 - 1,
     } | objectives
     try:
-        config = resolve(study_config(search_space={"prompts.depth": int_range(0, 5)}, search=search))
+        config = resolve(
+            study_config(search_space={"prompts.depth": int_range(0, 5)}, search=search)
+        )
     except InputError:
         assert (sampler, objectives) == ("cmaes", TWO)
         return

@@ -1,4 +1,6 @@
-"""Services that are away, wrong or silent: one bounded attempt, and one line that says what to do."""
+"""Services that are away, wrong or silent: one bounded attempt, and one line that says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_a_cluster_that_is_silent_is_named(silent: str, short_attempts: None) ->
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_mlflow_server_that_is_silent_is_named(silent: str, short_attempts: None, scheme: str) -> None:
+def test_an_mlflow_server_that_is_silent_is_named(
+    silent: str, short_attempts: None, scheme: str
+) -> None:
     with pytest.raises(InputError, match=f"MLflow at {scheme}://{silent}: .*MLFLOW_TRACKING_URI"):
         check_tracking(f"{scheme}://{silent}")
 
@@ -74,18 +78,27 @@ def test_a_database_that_is_away_is_named_after_one_attempt(uri: str, expected: 
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["minio:9000", "minio", "ftp://minio", "http://", "http://host:port", "http://a:b@c"]
+    "endpoint",
+    ["minio:9000", "minio", "ftp://minio", "http://", "http://host:port", "http://a:b@c"],
 )
-def test_an_s3_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_an_s3_address_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
     monkeypatch.setenv("S3_ENDPOINT_URL", endpoint)
-    with pytest.raises(InputError, match="S3_ENDPOINT_URL: found .*allowed is an address such as https://"):
+    with pytest.raises(
+        InputError, match="S3_ENDPOINT_URL: found .*allowed is an address such as https://"
+    ):
         open_store("s3://bucket").check()
 
 
-def test_an_addressing_style_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, unused: str) -> None:
+def test_an_addressing_style_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, unused: str
+) -> None:
     monkeypatch.setenv("S3_ENDPOINT_URL", f"http://{unused}")
     monkeypatch.setenv("S3_ADDRESSING_STYLE", "Paths")
-    with pytest.raises(InputError, match="S3_ADDRESSING_STYLE: found 'Paths', allowed: auto, virtual, path"):
+    with pytest.raises(
+        InputError, match="S3_ADDRESSING_STYLE: found 'Paths', allowed: auto, virtual, path"
+    ):
         open_store("s3://bucket").check()
 
 
@@ -96,7 +109,9 @@ def test_an_s3_server_that_is_silent_is_named(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("VITACLIP_STORE", "s3://bucket/prefix")
-    with pytest.raises(InputError, match="store s3://bucket/prefix: no answer within .*S3_ENDPOINT_URL"):
+    with pytest.raises(
+        InputError, match="store s3://bucket/prefix: no answer within .*S3_ENDPOINT_URL"
+    ):
         preflight(study_config(), Settings())
 
 

@@ -1,4 +1,6 @@
-"""Intervals that cover what they claim, and equal models that are called equal, by simulation of what is shown."""
+"""Intervals that cover what they claim, and equal models that are called equal, by simulation of
+what is shown.
+"""
 
 from __future__ import annotations
 
@@ -144,8 +146,12 @@ def score_of(right: Right, split: str = "val") -> list[BenchmarkScore]:
 
 
 @pytest.mark.parametrize("num_trials", [2, 8, 16, 64])
-def test_the_best_of_equal_trials_is_not_called_better_on_the_clips_it_was_chosen_on(num_trials: int) -> None:
-    """Against an equally good frozen CLIP and the three next trials: any of the four called different is false."""
+def test_the_best_of_equal_trials_is_not_called_better_on_the_clips_it_was_chosen_on(
+    num_trials: int,
+) -> None:
+    """Against an equally good frozen CLIP and the three next trials: any of the four called
+    different is false.
+    """
     rng = np.random.default_rng(4)
     choice = Choice(num_trials, frozenset({("quickstart", "val")}))
     called = []
@@ -153,7 +159,9 @@ def test_the_best_of_equal_trials_is_not_called_better_on_the_clips_it_was_chose
         right = rng.random((num_trials + 1, 200)) < 0.5
         order = np.argsort(-right[:num_trials].sum(axis=1), kind="stable")
         others = [right[num_trials], *(right[n] for n in order[1:4])]
-        pairs = paired_scores(score_of(right[order[0]]), [score_of(other) for other in others], choice)
+        pairs = paired_scores(
+            score_of(right[order[0]]), [score_of(other) for other in others], choice
+        )
         called.append(any(pair.verdict != "no difference shown" for [pair] in pairs))
     assert np.mean(called) <= 0.06
 
@@ -164,7 +172,9 @@ def test_a_clear_gain_of_the_best_trial_is_still_called_one() -> None:
     choice = Choice(64, frozenset({("quickstart", "val")}))
     [[pair]] = paired_scores(score_of(best), [score_of(clip)], choice)
     assert (pair.verdict, pair.num_choices) == ("first is better", 64)
-    [[elsewhere]] = paired_scores(score_of(best, "zero_shot"), [score_of(clip, "zero_shot")], choice)
+    [[elsewhere]] = paired_scores(
+        score_of(best, "zero_shot"), [score_of(clip, "zero_shot")], choice
+    )
     assert elsewhere.num_choices == 1
     [[turned]] = paired_scores(score_of(clip), [score_of(best)], choice)
     assert turned.verdict == "second is better"

@@ -1,4 +1,6 @@
-"""One contract for both stores; S3 on a real server that checks signatures, and through a failing proxy."""
+"""One contract for both stores; S3 on a real server that checks signatures, and through a failing
+proxy.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def test_json_comes_back(store: Store) -> None:
@@ -91,7 +95,9 @@ def test_written_once_is_never_rewritten(store: Store) -> None:
     assert store.read_json("result.json") == {"top1": 0.5}
 
 
-def test_listing_is_not_disturbed_by_what_is_deleted_meanwhile(tmp_path: Path, folder: Path) -> None:
+def test_listing_is_not_disturbed_by_what_is_deleted_meanwhile(
+    tmp_path: Path, folder: Path
+) -> None:
     store = LocalStore(tmp_path / "store")
     store.write_json("study/kept.json", 1)
     ended = threading.Event()
@@ -261,7 +267,9 @@ def test_wrong_secret_and_missing_bucket_are_input_errors(
     assert "planted-secret" not in str(caught.value)
 
 
-def test_a_server_that_overwrites_results_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_overwrites_results_is_refused(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def overwrite(self: S3Store, key: str, data: bytes) -> bool:
         self._put(key, data)
         return True
@@ -290,7 +298,9 @@ def test_multipart_upload_comes_back(bucket: str, tmp_path: Path) -> None:
 def test_nothing_is_lost_when_requests_fail(
     server: S3Server, bucket: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01
+    )
     with faulty_proxy(server, share=0.3) as (failing, proxy):
         use(failing, monkeypatch)
         store = open_store(f"s3://{bucket}/study")
@@ -310,7 +320,9 @@ def test_failures_may_go_on_for_as_long_as_they_like(
     server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """botocore alone stops trying after some hundred requests of which so many fail."""
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001
+    )
     monkeypatch.setattr("orchestrator.storage.s3_store.random.uniform", lambda *_: 0.001)
     with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
         failing,
@@ -324,7 +336,9 @@ def test_failures_may_go_on_for_as_long_as_they_like(
         assert store.read_json("a.json") == 59
 
 
-def test_an_outage_is_outlasted(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_outlasted(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with faulty_proxy(server, share=1.0, faults=("slow_down", "cut_upload")) as (failing, proxy):
         use(failing, monkeypatch)
         store = open_store(f"s3://{bucket}")
@@ -337,7 +351,12 @@ def test_an_outage_is_outlasted(server: S3Server, bucket: str, monkeypatch: pyte
     ("fault", "message"), [("access_denied", "rights"), ("no_such_bucket", "create the bucket")]
 )
 def test_errors_that_last_say_what_to_do(
-    server: S3Server, bucket: str, folder: Path, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+    server: S3Server,
+    bucket: str,
+    folder: Path,
+    fault: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with faulty_proxy(server, share=1.0, faults=(fault,)) as (failing, _):
         use(failing, monkeypatch)

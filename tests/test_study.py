@@ -1,4 +1,6 @@
-"""The study's state machine without Ray: same proposals and results whatever happens, and how trials end."""
+"""The study's state machine without Ray: same proposals and results whatever happens, and how
+trials end.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tests.study_simulation import (
 MAX_TOP1 = Objective()
 
 
-@pytest.mark.parametrize("index", range(len(SEARCHES)), ids=[s["sampler"]["name"] for s in SEARCHES])
+@pytest.mark.parametrize(
+    "index", range(len(SEARCHES)), ids=[s["sampler"]["name"] for s in SEARCHES]
+)
 def test_crashes_and_concurrency_change_nothing(index: int) -> None:
     """A failing case replays with ``disturbed(SEARCHES[index], index, interleaving)``."""
     expected = undisturbed(SEARCHES[index], seed=index)
@@ -89,7 +93,8 @@ def test_another_terminal_pauses_and_lengthens_a_study_and_adds_points(
     assert manual.next().params == {"prompts.depth": 4, "optimizer.lr": 5e-3}
     assert manual.next().params["optimizer.lr"] != 5e-3
     assert manual.next().number == 2
-    assert manual.study.next_trial() == "wait"  # a running one may break off, or more may be asked for
+    # a running one may break off, or more may be asked for
+    assert manual.study.next_trial() == "wait"
     manual.study.resume(1)
     assert manual.next().number == 1
     for number in range(3):
@@ -154,7 +159,8 @@ def test_a_proposal_waits_for_the_trials_it_depends_on() -> None:
 def test_interrupted_trials_come_first_and_unchanged() -> None:
     manual = Manual()
     first, second = manual.next(), manual.next()
-    manual.record.train(second.number, history_of(0.1, 0.2, 0.3))  # trained, but its end was never noted
+    # trained, but its end was never noted
+    manual.record.train(second.number, history_of(0.1, 0.2, 0.3))
     again = Study(manual.config, manual.record)
     assert again.unscored == [second.number]
     assert again.next_trial() == first
@@ -162,7 +168,9 @@ def test_interrupted_trials_come_first_and_unchanged() -> None:
 
 
 def test_of_a_finished_trial_the_driver_keeps_what_later_ones_depend_on() -> None:
-    """Not its config and not its metrics: those were 15 KB per trial, and a study may have thousands."""
+    """Not its config and not its metrics: those were 15 KB per trial, and a study may have
+    thousands.
+    """
     manual = Manual(num_trials=40, sampler={"name": "random"})
     for _ in range(40):
         manual.train(0.1, 0.2, 0.3)
@@ -172,7 +180,9 @@ def test_of_a_finished_trial_the_driver_keeps_what_later_ones_depend_on() -> Non
     everything = tracemalloc.take_snapshot()
     tracemalloc.stop()
     # other tests' threads may be at work
-    own = everything.filter_traces([tracemalloc.Filter(True, inspect.getfile(Study), all_frames=True)])
+    own = everything.filter_traces(
+        [tracemalloc.Filter(True, inspect.getfile(Study), all_frames=True)]
+    )
     assert len(study.finished) == 40
     assert 100 < sum(trace.size for trace in own.traces) / 40 < 2500
 

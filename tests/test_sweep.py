@@ -1,4 +1,6 @@
-"""The command end to end: a real sweep on real Ray, killed half-way and continued; and input it refuses."""
+"""The command end to end: a real sweep on real Ray, killed half-way and continued; and input it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +62,17 @@ NUM_TRIALS = 4
 
 
 @pytest.fixture
-def workplace(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workplace(
+    motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A folder of its own for store, tracking and temporary files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "study.yaml").write_text(STUDY)
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder:  # short: it holds Ray's sockets
+    # short: it holds Ray's sockets
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", None)
         yield tmp_path
@@ -76,7 +81,8 @@ def workplace(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def results(workplace: Path) -> dict[str, bytes]:
     return {
-        path.parent.name: path.read_bytes() for path in (workplace / "store").glob("*/trials/*/result.json")
+        path.parent.name: path.read_bytes()
+        for path in (workplace / "store").glob("*/trials/*/result.json")
     }
 
 
@@ -127,7 +133,7 @@ def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> No
 
 
 @pytest.mark.timeout(2 * PATIENCE_S)
-def test_a_sweep_with_a_failing_store_a_broken_video_a_diverging_and_a_preempted_trial_ends_as_it_should(
+def test_a_sweep_with_a_failing_store_a_broken_video_and_lost_trials_ends_as_it_should(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = Path(shutil.copytree(os.environ["VITACLIP_DATA_MOTIONS"], tmp_path / "videos"))
@@ -138,9 +144,8 @@ def test_a_sweep_with_a_failing_store_a_broken_video_a_diverging_and_a_preempted
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         record = StudyRecord(open_store("s3://bucket/prefix"), "motions")
-        gate = Gate(
-            workplace, r"/tmp.*/checkpoint\.json"
-        )  # before a checkpoint of trial 1: trial 0 comes to none
+        # before a checkpoint of trial 1: trial 0 comes to none
+        gate = Gate(workplace, r"/tmp.*/checkpoint\.json")
         place = {"VITACLIP_STORE": "s3://bucket/prefix", **gate.environment}
         environment = {**os.environ, **behind.environment(), **place}
         proxy.share = 0.3
@@ -175,7 +180,9 @@ def test_a_sweep_with_a_failing_store_a_broken_video_a_diverging_and_a_preempted
 
 
 @pytest.mark.timeout(2 * PATIENCE_S)
-def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preempted(workplace: Path) -> None:
+def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preempted(
+    workplace: Path,
+) -> None:
     settings = (
         "resources.num_workers=[2,2]",
         "resources.max_concurrent_trials=1",
@@ -183,7 +190,10 @@ def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preem
         "search.num_trials=1",
     )
     options = [word for setting in settings for word in ("--set", setting)]
-    log, record = workplace / "log.txt", StudyRecord(open_store(str(workplace / "store")), "motions")
+    log, record = (
+        workplace / "log.txt",
+        StudyRecord(open_store(str(workplace / "store")), "motions"),
+    )
     gate = Gate(workplace, "/attempt-0001/epoch-0002/")
     sweep = start_sweep(workplace, log, os.environ | gate.environment, *options)
     wait_until(gate.is_reached, sweep, log)
@@ -230,7 +240,9 @@ def check_tracking(workplace: Path, record: StudyRecord) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         if run.info.run_name != "motions":
-            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val/top1")]
+            steps = [
+                metric.step for metric in client.get_metric_history(run.info.run_id, "val/top1")
+            ]
             assert steps == [1, 2, 3]
             assert "zero_shot/motions/top1" in run.data.metrics
 
@@ -270,7 +282,9 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert sorted(workplace.rglob("*")) == before
 
 
-def test_bad_values_and_spaces_end_with_code_2(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_values_and_spaces_end_with_code_2(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "did you mean 'epochs'" in refused(capsys, "--set", "train.epoch=3")
     space = "search_space={prompts.dept: {type: int, low: 0, high: 1}}"
     assert "did you mean 'prompts.depth'" in refused(capsys, "--set", space)
@@ -313,11 +327,19 @@ def test_a_changed_study_is_refused_and_the_difference_named(
     message = refused(capsys, "--set", "train.epochs=4")
     assert "train.epochs" in message
     assert "another name" in message
-    assert json.loads((workplace / "store/motions/study.json").read_text())["config"]["train"]["epochs"] == 3
+    assert (
+        json.loads((workplace / "store/motions/study.json").read_text())["config"]["train"][
+            "epochs"
+        ]
+        == 3
+    )
 
 
 def test_other_data_under_a_study_is_refused_and_the_difference_named(
-    workplace: Path, motion_dataset: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workplace: Path,
+    motion_dataset: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = resolve(load_study(Path("study.yaml")))
     record = StudyRecord(open_store(str(workplace / "store")), "motions")
@@ -329,6 +351,7 @@ def test_other_data_under_a_study_is_refused_and_the_difference_named(
     (workplace / "data/train.csv").write_text("\n".join(rows[1:]))
     message = refused(capsys)
     assert (
-        "dataset motions/train: its clips or labels are others (24 clips were recorded, found 23)" in message
+        "dataset motions/train: its clips or labels are others (24 clips were recorded, found 23)"
+        in message
     )
     assert record.trials() == []

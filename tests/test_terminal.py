@@ -19,7 +19,9 @@ from orchestrator.tracking.client import allowed_name
 from tests.study_fixtures import new_record, run_trial
 from vitaclip.terminal import Terminal, show_warnings, shown
 
-HOSTILE = "[/bold] [x] [link=http://a]b[/link] :smile: \x1b[2J\x1b]0;title\x07 \r\x08\u202egnp.exe\x9b31m"
+HOSTILE = (
+    "[/bold] [x] [link=http://a]b[/link] :smile: \x1b[2J\x1b]0;title\x07 \r\x08\u202egnp.exe\x9b31m"
+)
 
 
 def printed(renderable: object) -> str:
@@ -32,7 +34,9 @@ def test_markup_is_text_and_control_characters_are_spelled() -> None:
     table = Table("[red]", title=HOSTILE)
     table.add_row(HOSTILE)
     for text in (printed(HOSTILE), printed(table)):
-        assert "[/bold] [x] [link=http://a]b[/link] :smile: \\u001b[2J\\u001b]0;title\\u0007" in text
+        assert (
+            "[/bold] [x] [link=http://a]b[/link] :smile: \\u001b[2J\\u001b]0;title\\u0007" in text
+        )
         assert "\\u202egnp.exe\\u009b31m" in text
         assert not set(text) & set("\x1b\x07\r\x08\u202e\x9b")
 
@@ -51,7 +55,12 @@ def test_every_command_shows_what_is_on_record(
     monkeypatch.setenv("COLUMNS", "400")
     space = {"text.init": {"type": "categorical", "choices": [HOSTILE, "b"]}}
     resources = {"custom_per_worker": {HOSTILE: 1, "gpu[0]": 1}}
-    changes = {"question": HOSTILE, "hypothesis": HOSTILE, "resources": resources, "search_space": space}
+    changes = {
+        "question": HOSTILE,
+        "hypothesis": HOSTILE,
+        "resources": resources,
+        "search_space": space,
+    }
     record = new_record(LocalStore(tmp_path / "store"), **changes)
     first = run_trial(record, 0, tmp_path / "c", 0.2, 0.6, write=False)
     second = run_trial(record, 1, tmp_path / "c", 0.1, state="failed", write=False)
@@ -78,7 +87,9 @@ def test_every_command_shows_what_is_on_record(
         assert "[x]" in output or arguments in (["depth/0", "depth/1"], ["depth"])
 
 
-def test_warnings_are_shown_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_shown_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     show_warnings()
     assert logging.lastResort is not None
     record = logging.LogRecord("x", logging.WARNING, "", 0, "broken video: %s", (HOSTILE,), None)

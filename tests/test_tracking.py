@@ -86,7 +86,9 @@ def artifacts_of(uri: str, run: Run, folder: str | None = None) -> set[str]:
     return {item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id, folder)}
 
 
-def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_a_study_reads_as_parent_and_children(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6, 0.5)
     run_trial(record, 1, tmp_path / "c", 0.1, state="pruned")
     finish(record, propose(record, 2), "failed")
@@ -98,17 +100,23 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
     parent, complete, pruned, failed = (
         runs[name] for name in ("depth", "trial 0000", "trial 0001", "trial 0002")
     )
-    assert [run.info.status for run in (parent, complete, pruned, failed)] == ["FINISHED"] * 3 + ["FAILED"]
+    assert [run.info.status for run in (parent, complete, pruned, failed)] == ["FINISHED"] * 3 + [
+        "FAILED"
+    ]
     assert {run.data.tags.get("mlflow.parentRunId") for run in (complete, pruned, failed)} == {
         parent.info.run_id
     }
     assert pruned.data.tags["vitaclip.state"] == "pruned"
     assert (
-        parent.data.tags["mlflow.source.git.commit"] == complete.data.tags["vitaclip.git_commit"] == "abc123"
+        parent.data.tags["mlflow.source.git.commit"]
+        == complete.data.tags["vitaclip.git_commit"]
+        == "abc123"
     )
     commit = record.attempts(0)[0].code.git_commit
     assert complete.data.tags["mlflow.source.git.commit"] == (commit or "abc123")
-    assert complete.data.tags["search.prompts.depth"] == complete.data.params["prompts.depth"] == "0"
+    assert (
+        complete.data.tags["search.prompts.depth"] == complete.data.params["prompts.depth"] == "0"
+    )
     assert complete.data.params["optimizer.lr"] == "0.001"
     assert complete.data.params["prompts.local"] == "true"
     assert steps_of(uri, complete, "val/top1") == [(1, 0.2), (2, 0.6), (3, 0.5)]
@@ -124,7 +132,10 @@ def test_a_study_reads_as_parent_and_children(uri: str, record: StudyRecord, tmp
     assert [data.dataset.name for data in complete.inputs.dataset_inputs] == ["quickstart/train"]
     assert complete.data.tags["vitaclip.backbone_sha256"] == "0" * 64
     folder = "benchmarks/zero_shot/quickstart/zero_shot"
-    assert artifacts_of(uri, complete, folder) == {f"{folder}/per_class.csv", f"{folder}/confusion.png"}
+    assert artifacts_of(uri, complete, folder) == {
+        f"{folder}/per_class.csv",
+        f"{folder}/confusion.png",
+    }
 
 
 def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path: Path) -> None:
@@ -149,7 +160,12 @@ def test_every_optimiser_step_is_logged_once(
     """Two trials of the same training, one of them taken away in the middle of its second epoch."""
     train = {
         "backbone": small_backbone.model_dump(),
-        "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": None}},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
         "batch_size": 8,
         "epochs": 3,
     }
@@ -195,7 +211,9 @@ def test_a_score_by_another_protocol_replaces_the_old_one(
     assert steps_of(uri, run, "zero_shot/quickstart/top1") == [(2, 0.25), (2, pytest.approx(2 / 3))]
 
 
-def test_an_interrupted_study_is_killed_and_goes_on(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_an_interrupted_study_is_killed_and_goes_on(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.3)
     mirror = Mirror(uri, record)
@@ -240,7 +258,9 @@ def test_a_study_ends_as_it_was_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     registrations: list[int] = []
-    monkeypatch.setattr(tracker_module, "register_best", lambda *a: registrations.append(a[2].number))
+    monkeypatch.setattr(
+        tracker_module, "register_best", lambda *a: registrations.append(a[2].number)
+    )
     record = new_record(LocalStore(tmp_path / "store"), search={"num_trials": 3, "lag": 2} | search)
     for number, state in enumerate(states):
         run_trial(record, number, tmp_path / "c", 0.9 - number / 10, state=state)
@@ -250,7 +270,9 @@ def test_a_study_ends_as_it_was_told(
     tracker.stop()
     parent = runs_of(uri)["depth"]
     assert parent.info.status == status
-    assert registrations == ([next(n for n, s in enumerate(states) if s != "failed")] if registered else [])
+    assert registrations == (
+        [next(n for n, s in enumerate(states) if s != "failed")] if registered else []
+    )
     best = [value for _, value in steps_of(uri, parent, "best/val/top1")]
     expected = [0.9 - n / 10 for n, s in enumerate(states) if s != "failed"]
     assert best[:1] == pytest.approx(expected[:1])
@@ -285,7 +307,9 @@ def test_children_follow_a_parent_that_was_deleted(
     assert len(runs) == 2
 
 
-def test_a_trial_that_was_deleted_comes_back_whole(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_a_trial_that_was_deleted_comes_back_whole(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
     Tracker(uri, record).reconcile()
     MlflowClient(uri).delete_run(runs_of(uri)["trial 0000"].info.run_id)
@@ -293,7 +317,9 @@ def test_a_trial_that_was_deleted_comes_back_whole(uri: str, record: StudyRecord
     assert steps_of(uri, runs_of(uri)["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
 
 
-def test_a_renamed_experiment_stays_the_studys(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_a_renamed_experiment_stays_the_studys(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
     Tracker(uri, record).reconcile()
     client = MlflowClient(uri)
@@ -326,7 +352,9 @@ def test_the_parent_tells_of_the_last_start(uri: str, record: StudyRecord) -> No
     assert parent.info.user_id == parent.data.tags["mlflow.user"] != "unknown"
 
 
-def test_a_new_study_of_the_same_name_gets_new_runs(uri: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_a_new_study_of_the_same_name_gets_new_runs(
+    uri: str, record: StudyRecord, tmp_path: Path
+) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
     Tracker(uri, record).reconcile()
     other = new_record(LocalStore(tmp_path / "other"))
@@ -354,7 +382,9 @@ def test_a_database_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> Iterator[MlflowServer]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: bytes
+) -> Iterator[MlflowServer]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlflow.db").write_bytes(empty_database)
     server = MlflowServer(folder)
@@ -364,7 +394,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> I
 
 
 @pytest.fixture
-def failing(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultyProxy]]:
+def failing(
+    server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, FaultyProxy]]:
     """The server's address through a proxy, and the proxy."""
     monkeypatch.setattr("orchestrator.tracking.mirror._FIRST_DELAY_S", 0.05)
     monkeypatch.setattr("orchestrator.tracking.mirror._LAST_DELAY_S", 0.5)
@@ -384,7 +416,9 @@ def test_an_outage_and_lost_answers_cost_nothing(
         top1 = [epoch / 10 for epoch in range(num_epochs)]
         train_epochs(record, trial, tmp_path / "c", *top1)
         mirror.notify(0)
-        proxy.share, proxy.faults = (1.0, ("cut_upload",)) if 3 <= num_epochs < 6 else (0.1, ("lost_answer",))
+        proxy.share, proxy.faults = (
+            (1.0, ("cut_upload",)) if 3 <= num_epochs < 6 else (0.1, ("lost_answer",))
+        )
         time.sleep(0.2)
     mirror.trial_finished(finish(record, trial, "complete", *top1).number)
     for number in (1, 2):
@@ -395,8 +429,12 @@ def test_an_outage_and_lost_answers_cost_nothing(
     runs = runs_of(server.uri, "outage")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert len(runs) == 4
-    assert steps_of(server.uri, runs["trial 0000"], "val/top1") == [(n + 1, n / 10) for n in range(8)]
-    assert [step for step, _ in steps_of(server.uri, runs["trial 0000"], "step/loss")] == list(range(1, 17))
+    assert steps_of(server.uri, runs["trial 0000"], "val/top1") == [
+        (n + 1, n / 10) for n in range(8)
+    ]
+    assert [step for step, _ in steps_of(server.uri, runs["trial 0000"], "step/loss")] == list(
+        range(1, 17)
+    )
     assert steps_of(server.uri, runs["trial 0002"], "val/top1") == [(1, 0.5), (2, 0.6)]
     assert steps_of(server.uri, runs["outage"], "num_finished") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
@@ -427,7 +465,10 @@ def test_training_never_waits_and_sync_delivers_later(
 
 
 def test_a_server_with_users_and_tls(
-    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    record: StudyRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     guarded = MlflowServer(tmp_path)
     certificate = guarded.guard("ada", "planted-password")
@@ -442,7 +483,10 @@ def test_a_server_with_users_and_tls(
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
         run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
         assert sync.main(["depth"]) == 0
-        assert steps_of(guarded.uri, runs_of(guarded.uri)["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
+        assert steps_of(guarded.uri, runs_of(guarded.uri)["trial 0000"], "val/top1") == [
+            (1, 0.2),
+            (2, 0.6),
+        ]
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password")
         assert sync.main(["depth"]) == 2
         refused = capsys.readouterr().err
@@ -460,18 +504,24 @@ def test_no_secret_is_written_anywhere(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Store on S3, MLflow with a password in its address, both also failing; then everything is searched."""
+    """Store on S3, MLflow with a password in its address, both also failing; then everything is
+    searched.
+    """
     caplog.set_level(logging.DEBUG, "orchestrator")
     monkeypatch.chdir(tmp_path)
     with s3_server() as s3:
         for name, value in s3.environment().items():
             monkeypatch.setenv(name, value)
-        client = boto3.session.Session().client("s3", endpoint_url=s3.endpoint_url, region_name="us-east-1")
+        client = boto3.session.Session().client(
+            "s3", endpoint_url=s3.endpoint_url, region_name="us-east-1"
+        )
         client.create_bucket(Bucket="secrets")
         monkeypatch.setenv("VITACLIP_STORE", "s3://secrets/store")
         uri = server.uri.replace("http://", "http://user:planted%21password@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        record = new_record(open_store("s3://secrets/store"), name="secrets", search={"num_trials": 1})
+        record = new_record(
+            open_store("s3://secrets/store"), name="secrets", search={"num_trials": 1}
+        )
         run_trial(record, 0, tmp_path / "c", 0.2)
         assert sync.main(["secrets"]) == 0
         assert report.main(["secrets"]) == 0
@@ -481,14 +531,24 @@ def test_no_secret_is_written_anywhere(
             assert ls.main([]) == 1
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:planted%21password@127.0.0.1:9")
         assert sync.main(["secrets"]) == 2
-        with faulty_proxy(S3Server(server.uri, "", ""), share=1.0, faults=("cut_upload",)) as (away, _):
-            mirror = Mirror(away.endpoint_url.replace("http://", "http://user:planted%21password@"), record)
+        with faulty_proxy(S3Server(server.uri, "", ""), share=1.0, faults=("cut_upload",)) as (
+            away,
+            _,
+        ):
+            mirror = Mirror(
+                away.endpoint_url.replace("http://", "http://user:planted%21password@"), record
+            )
             mirror.start()
             assert not mirror.close(timeout_s=2)
         objects = client.list_objects_v2(Bucket="secrets")["Contents"]
-        stored = [client.get_object(Bucket="secrets", Key=item["Key"])["Body"].read() for item in objects]
+        stored = [
+            client.get_object(Bucket="secrets", Key=item["Key"])["Body"].read() for item in objects
+        ]
     written = [
-        path.read_bytes() for root in (tmp_path, server.folder) for path in root.rglob("*") if path.is_file()
+        path.read_bytes()
+        for root in (tmp_path, server.folder)
+        for path in root.rglob("*")
+        if path.is_file()
     ]
     shown = "".join(capfd.readouterr()) + caplog.text
     assert "fails" in shown

@@ -1,4 +1,6 @@
-"""Training runs on real mp4 files: exact resumption, workers, micro-batches, checkpoints, prediction."""
+"""Training runs on real mp4 files: exact resumption, workers, micro-batches, checkpoints,
+prediction.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def config_of(backbone: BackboneConfig, dataset: str, **changes: Any) -> TrainCo
         "backbone": backbone.model_dump(),
         "prompts": {"num_global": 2},
         "text": {"num_context": 2},
-        "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "augment": {"rand_augment": "m3-n1"}},
+        "data": {
+            "dataset": dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": "m3-n1"},
+        },
         "optimizer": {"lr": 1e-2},
         "epochs": 3,
         "batch_size": 8,
@@ -67,7 +74,8 @@ class Saver:
 
 def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [
-        {name: value for name, value in epoch.items() if not name.startswith("time/")} for epoch in history
+        {name: value for name, value in epoch.items() if not name.startswith("time/")}
+        for epoch in history
     ]
 
 
@@ -78,16 +86,22 @@ def assert_same_files(found: Path, wanted: Path) -> None:
         assert (found / ours[kind].name).read_bytes() == (wanted / theirs[kind].name).read_bytes()
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     whole = fit(config, on_epoch_end=Saver(tmp_path / "whole"))
-    resumed = fit(config, resume_from=tmp_path / "whole" / "1", on_epoch_end=Saver(tmp_path / "resumed"))
+    resumed = fit(
+        config, resume_from=tmp_path / "whole" / "1", on_epoch_end=Saver(tmp_path / "resumed")
+    )
     assert without_times(list(resumed.history)) == without_times(list(whole.history))
     assert [epoch["epoch"] for epoch in whole.history] == [1, 2, 3]
     assert_same_files(tmp_path / "resumed" / "3", tmp_path / "whole" / "3")
     assert read_history(tmp_path / "whole" / "3") == list(whole.history)
     curve = read_info(tmp_path / "whole" / "3").progress.curve
     assert read_info(tmp_path / "resumed" / "3").progress.curve == curve
-    assert [(point.epoch, point.step) for point in curve] == [((n + 2) // 3, n) for n in range(1, 10)]
+    assert [(point.epoch, point.step) for point in curve] == [
+        ((n + 2) // 3, n) for n in range(1, 10)
+    ]
     for epoch, points in zip(whole.history, (curve[:3], curve[3:6], curve[6:]), strict=True):
         assert epoch["train/loss"] == sum(point.loss for point in points) / 3
         assert epoch["lr"] == points[-1].lr
@@ -131,7 +145,9 @@ def test_the_metrics_of_an_epoch_are_those_that_a_config_promises(config: TrainC
 
 
 def test_the_seed_decides(config: TrainConfig) -> None:
-    one, again, other = (fit(config.model_copy(update={"seed": seed})).history for seed in (0, 0, 1))
+    one, again, other = (
+        fit(config.model_copy(update={"seed": seed})).history for seed in (0, 0, 1)
+    )
     assert without_times(list(one)) == without_times(list(again))
     assert without_times(list(one)) != without_times(list(other))
 
@@ -145,7 +161,9 @@ def test_micro_batches_are_exact(config: TrainConfig) -> None:
 
 @pytest.fixture
 def damaged_dataset(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same with 3 of 24 training clips and 1 of 8 validation clips broken: an eighth of each."""
+    """The same with 3 of 24 training clips and 1 of 8 validation clips broken: an eighth of
+    each.
+    """
     source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
     shutil.copytree(source, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
     for name in ("train_0", "train_5", "train_18", "val_6"):
@@ -155,7 +173,9 @@ def damaged_dataset(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def with_limit(config: TrainConfig, max_broken: float) -> TrainConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update={"max_broken": max_broken})})
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"max_broken": max_broken})}
+    )
 
 
 def test_broken_clips_are_counted_once_however_often_the_epoch_is_interrupted(
@@ -171,7 +191,9 @@ def test_broken_clips_are_counted_once_however_often_the_epoch_is_interrupted(
         stop.value.save(checkpoint)
     pieces = fit(config, resume_from=checkpoint).history
     assert (
-        [epoch["data/broken"] for epoch in pieces] == [epoch["data/broken"] for epoch in whole] == [3, 3, 3]
+        [epoch["data/broken"] for epoch in pieces]
+        == [epoch["data/broken"] for epoch in whole]
+        == [3, 3, 3]
     )
     assert [epoch["val/broken"] for epoch in pieces] == [1, 1, 1]
 
@@ -200,7 +222,8 @@ def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
     one = fit(config).history
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_train_as_worker, args=(rank, 2, config, tmp_path)) for rank in range(2)
+        context.Process(target=_train_as_worker, args=(rank, 2, config, tmp_path))
+        for rank in range(2)
     ]
     for worker in workers:
         worker.start()
@@ -233,7 +256,9 @@ def state_of(model: VitaCLIP) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.learned_state().items()}
 
 
-@pytest.mark.parametrize("epochs", [3, 2, 0], ids=["all are done", "more are done", "none are wanted"])
+@pytest.mark.parametrize(
+    "epochs", [3, 2, 0], ids=["all are done", "more are done", "none are wanted"]
+)
 def test_a_finished_training_taken_as_a_start_is_validated_and_not_trained_on(
     config: TrainConfig, tmp_path: Path, epochs: int
 ) -> None:
@@ -264,7 +289,9 @@ def test_a_parent_with_epochs_left_to_do_trains_these_and_no_more(
 def test_resuming_a_finished_training_does_nothing(config: TrainConfig, tmp_path: Path) -> None:
     whole = fit(config, on_epoch_end=Saver(tmp_path))
     ends: list[EpochEnd] = []
-    assert fit(config, resume_from=tmp_path / "3", on_epoch_end=ends.append).history == whole.history
+    assert (
+        fit(config, resume_from=tmp_path / "3", on_epoch_end=ends.append).history == whole.history
+    )
     assert ends == []
 
 
@@ -294,8 +321,11 @@ def test_scores_of_several_checkpoints_in_one_pass(config: TrainConfig, tmp_path
         assert score.confusion.sum() == 8
         assert score.confusion.trace() / 8 == score.top1
     views = EvalConfig(num_temporal_views=2, num_spatial_views=3, batch_size=3)
-    zero_shot = evaluate_checkpoints(folders, dataset="motions", split="val", mode="zero_shot", views=views)
-    assert all(0 <= score.top1 <= score.top5 == 1 for score in zero_shot)  # four classes are all in the top 5
+    zero_shot = evaluate_checkpoints(
+        folders, dataset="motions", split="val", mode="zero_shot", views=views
+    )
+    # four classes are all in the top 5
+    assert all(0 <= score.top1 <= score.top5 == 1 for score in zero_shot)
 
 
 def test_non_finite_loss_ends_the_run(config: TrainConfig) -> None:
@@ -319,10 +349,16 @@ def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(
         with monkeypatch.context() as patch:
             patch.setattr(f"vitaclip.checkpoint.{cut}", killed)
             with pytest.raises(KeyboardInterrupt):
-                fit(config, resume_from=tmp_path / "1", on_epoch_end=lambda end, to=folder: end.save(to))
+                fit(
+                    config,
+                    resume_from=tmp_path / "1",
+                    on_epoch_end=lambda end, to=folder: end.save(to),
+                )
         wanted = second if cut == "_delete_others" else first
         found = load_model(folder)[0].learned_state()
-        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.learned_state().items())
+        assert all(
+            torch.equal(found[name], tensor) for name, tensor in wanted.learned_state().items()
+        )
 
 
 def killed(*_: object) -> None:
@@ -340,7 +376,9 @@ def test_tensors_of_another_checkpoint_are_refused(config: TrainConfig, tmp_path
         load_model(tmp_path / "1")
 
 
-def test_a_checkpoint_holds_no_tensors_of_those_it_replaced(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_no_tensors_of_those_it_replaced(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     fit(config, on_epoch_end=lambda end: end.save(tmp_path) if end.epoch < 3 else None)
     files = {file.name for file in read_info(tmp_path).tensors.values()}
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.json", *files}
@@ -366,7 +404,9 @@ def test_optimizer_states_of_other_shapes_are_refused(config: TrainConfig, tmp_p
         load_optimizer(model, build_optimizer(model, config.optimizer), tmp_path / "1")
 
 
-def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tmp_path: Path) -> None:
+def test_checkpoints_are_refused_when_they_do_not_belong(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
     folder = tmp_path / "1"
     with pytest.raises(CheckpointError, match="written by another config"):
@@ -376,7 +416,9 @@ def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tm
     (folder / "checkpoint.json").write_text(info)
     with pytest.raises(CheckpointError, match=f"(?s){'0' * 64}.*{found}"):
         load_model(folder)
-    (folder / "checkpoint.json").write_text(info.replace('"schema_version": 1', '"schema_version": 9'))
+    (folder / "checkpoint.json").write_text(
+        info.replace('"schema_version": 1', '"schema_version": 9')
+    )
     with pytest.raises(CheckpointError, match="found schema version 9, this version reads 1"):
         load_model(folder)
     shutil.rmtree(folder)
@@ -385,12 +427,20 @@ def test_checkpoints_are_refused_when_they_do_not_belong(config: TrainConfig, tm
 
 
 def test_predict_ones_own_videos(
-    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fit(config.model_copy(update={"epochs": 1}), on_epoch_end=Saver(tmp_path))
     root = Path(os.environ["VITACLIP_DATA_MOTIONS"])
     videos = [str(root / "val_1.mp4"), str(root / "val_0.mp4")]
-    assert main(["predict", str(tmp_path / "1"), *videos, "--classes", "cat, dog,moving left", "--json"]) == 0
+    assert (
+        main(
+            ["predict", str(tmp_path / "1"), *videos, "--classes", "cat, dog,moving left", "--json"]
+        )
+        == 0
+    )
     answer = json.loads(capsys.readouterr().out)
     assert [entry["video"] for entry in answer] == videos
     assert {"cat", "dog", "moving left"} == set(answer[0]["classes"])
@@ -410,7 +460,9 @@ def test_predict_ones_own_videos(
     assert [len(entry["classes"]) for entry in answer] == [4, 0, 0, 4]
     assert "none.mp4" in answer[2]["error"]
     assert "2 of 4 videos cannot be read" in told.err
-    assert predict(tmp_path / "1", [Path(videos[0])])[0].probabilities == tuple(answer[0]["probabilities"])
+    assert predict(tmp_path / "1", [Path(videos[0])])[0].probabilities == tuple(
+        answer[0]["probabilities"]
+    )
 
 
 def test_predict_reads_names_as_data_sets_do(
@@ -475,7 +527,11 @@ def test_bad_input_is_refused(config: TrainConfig) -> None:
     with pytest.raises(InputError, match=r"prompts.depth: found 5, allowed is at most 2"):
         fit(config.model_copy(update={"prompts": config.prompts.model_copy(update={"depth": 5})}))
     with pytest.raises(InputError, match="VITACLIP_DATA_NOWHERE is not set"):
-        fit(config.model_copy(update={"data": config.data.model_copy(update={"dataset": "nowhere"})}))
+        fit(
+            config.model_copy(
+                update={"data": config.data.model_copy(update={"dataset": "nowhere"})}
+            )
+        )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -485,7 +541,8 @@ def test_mixed_precision_stays_near_full_precision(
     mixed = config.model_copy(update={"precision": precision, "epochs": 4})
     history = fit(mixed, on_epoch_end=Saver(tmp_path)).history
     full = fit(config.model_copy(update={"epochs": 4})).history
-    # fp16 skips its first steps while the loss scale finds its place, so only the end can be compared
+    # fp16 skips its first steps while the loss scale finds its place, so only the end can be
+    # compared
     assert history[-1]["train/loss"] == pytest.approx(full[-1]["train/loss"], rel=0.05)
     assert history[-1]["train/loss"] != full[-1]["train/loss"]
     resumed = fit(mixed, resume_from=tmp_path / "2").history

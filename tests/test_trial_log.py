@@ -57,7 +57,9 @@ def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(
     assert "error" not in lines[-1]
     epochs = [line for line in lines if line["event"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
-    assert [line["val/top1"] for line in epochs] == [metrics["val/top1"] for metrics in record.history(0)]
+    assert [line["val/top1"] for line in epochs] == [
+        metrics["val/top1"] for metrics in record.history(0)
+    ]
     times = [line["time"] for line in lines]
     assert times == sorted(times)
 

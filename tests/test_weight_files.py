@@ -1,4 +1,6 @@
-"""Files of weights as people have them: each is read or refused in one line, and nothing in them is executed."""
+"""Files of weights as people have them: each is read or refused in one line, and nothing in them is
+executed.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +53,23 @@ def refused(path: Path, backbone: BackboneConfig) -> str:
 @pytest.mark.parametrize("around", [None, "state_dict", "model", "model_state_dict"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_layouts_that_training_code_writes(
-    weights: dict[str, Tensor], small_backbone: BackboneConfig, tmp_path: Path, around: str | None, prefix: str,
+    weights: dict[str, Tensor],
+    small_backbone: BackboneConfig,
+    tmp_path: Path,
+    around: str | None,
+    prefix: str,
     dtype: torch.dtype,
-) -> None:  # fmt: skip
+) -> None:
     named = {prefix + name: nn.Parameter(tensor.to(dtype)) for name, tensor in weights.items()}
-    beside = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "args": [None, 1.5, "x"]}
+    beside = {
+        "epoch": 3,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}},
+        "args": [None, 1.5, "x"],
+    }
     torch.save({around: named, **beside} if around else named, tmp_path / "weights.pt")
-    clip = load_backbone(small_backbone.model_copy(update={"pretrained": str(tmp_path / "weights.pt")})).clip
+    clip = load_backbone(
+        small_backbone.model_copy(update={"pretrained": str(tmp_path / "weights.pt")})
+    ).clip
     assert torch.equal(clip.visual.proj, weights["visual.proj"].to(dtype).float())
 
 
@@ -115,14 +127,21 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
         saved({"visual.positional_embedding": torch.tensor(1.0)}),
         "visual.positional_embedding",
     ),
-    "Hugging Face scalars": (saved({"vision_model.a.q_proj.weight": torch.tensor(1.0)}), "keys do not fit"),
+    "Hugging Face scalars": (
+        saved({"vision_model.a.q_proj.weight": torch.tensor(1.0)}),
+        "keys do not fit",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_what_cannot_be_used_is_refused_in_plain_words(
-    kind: str, suffix: str, tmp_path: Path, small_backbone: BackboneConfig, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    suffix: str,
+    tmp_path: Path,
+    small_backbone: BackboneConfig,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, message = UNUSABLE[kind]
     path = tmp_path / f"weights{suffix}"
@@ -130,7 +149,9 @@ def test_what_cannot_be_used_is_refused_in_plain_words(
     assert message in refused(path, small_backbone)
     if message not in ("not used: fc.weight", "visual.positional_embedding", "keys do not fit"):
         assert main(["convert-backbone", str(path), str(tmp_path / "out.safetensors")]) == 2
-        assert main(["import-checkpoint", str(path), str(tmp_path / "ours"), "--classes", "a,b"]) == 2
+        assert (
+            main(["import-checkpoint", str(path), str(tmp_path / "ours"), "--classes", "a,b"]) == 2
+        )
         assert capsys.readouterr().err.count(f"error: {path}") == 2
 
 
@@ -229,14 +250,18 @@ def tensor_pickle(size: str, stride: str, count: int = 1) -> bytes:
     """``{"logit_scale": a view of size and stride}`` over ``count`` float32 values."""
     dump = pickle.dumps(((size, stride), count), 2)
     assert dump
-    storage = "(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + "0X\x03\0\0\0cpuI" + f"{count}\ntQ"
+    storage = (
+        "(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + "0X\x03\0\0\0cpuI" + f"{count}\ntQ"
+    )
     view = f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n{size}{stride}I00\n)tR"
     return b"\x80\x02}X\x0b\0\0\0logit_scale" + view.encode() + b"s."
 
 
 def many_views(count: int) -> bytes:
     """``count`` tensors that are each all of the same million values."""
-    one = tensor_pickle("(I1000000\nt", "(I1\nt", 10**6).removeprefix(b"\x80\x02}X\x0b\0\0\0logit_scale")[:-2]
+    one = tensor_pickle("(I1000000\nt", "(I1\nt", 10**6).removeprefix(
+        b"\x80\x02}X\x0b\0\0\0logit_scale"
+    )[:-2]
     rest = b"".join(b"I%d\nh\0" % i for i in range(count))
     return b"\x80\x02}(I-1\n" + one + b"q\0" + rest + b"u."
 
@@ -263,29 +288,59 @@ def overlapping(path: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "repeated": (lambda p: zip_of(p, tensor_pickle("(I100000\nI1000000\nt", "(I0\nI0\nt")), "but 1 values"),
-    "out of reach": (lambda p: zip_of(p, tensor_pickle("(I1\nt", "(I0\nt", 10**11)), "needs 400000000000 bytes"),
+    "repeated": (
+        lambda p: zip_of(p, tensor_pickle("(I100000\nI1000000\nt", "(I0\nI0\nt")),
+        "but 1 values",
+    ),
+    "out of reach": (
+        lambda p: zip_of(p, tensor_pickle("(I1\nt", "(I0\nt", 10**11)),
+        "needs 400000000000 bytes",
+    ),
     "negative": (lambda p: zip_of(p, tensor_pickle("(I-1\nt", "(I1\nt")), "no possible shape"),
-    "many dimensions": (lambda p: zip_of(p, tensor_pickle("(" + "I1\n" * 99 + "t", "(" + "I1\n" * 99 + "t")), "shape"),
-    "expands": (lambda p: zip_of(p, b"\x80\x02" + b"N" * 10**8 + b".", b"", zipfile.ZIP_DEFLATED), "over 64 MB"),
+    "many dimensions": (
+        lambda p: zip_of(p, tensor_pickle("(" + "I1\n" * 99 + "t", "(" + "I1\n" * 99 + "t")),
+        "shape",
+    ),
+    "expands": (
+        lambda p: zip_of(p, b"\x80\x02" + b"N" * 10**8 + b".", b"", zipfile.ZIP_DEFLATED),
+        "over 64 MB",
+    ),
     "values expand": (
         lambda p: zip_of(
-            p, tensor_pickle("(I25000000\nt", "(I1\nt", 25_000_000), b"\0" * 10**8, zipfile.ZIP_DEFLATED
+            p,
+            tensor_pickle("(I25000000\nt", "(I1\nt", 25_000_000),
+            b"\0" * 10**8,
+            zipfile.ZIP_DEFLATED,
         ),
         "expands to over 64 MB",
     ),
     "overlapping": (overlapping, "overlap"),
-    "shared over and over": (lambda p: zip_of(p, many_views(50_000), b"\0" * 4_000_000), "over and over"),
-    "maker that is enormous as text": (lambda p: zip_of(p, b"\x80\x02]q\0" + b"(h\0h\0lq\0" * 200 + b")R."), "tensors"),
+    "shared over and over": (
+        lambda p: zip_of(p, many_views(50_000), b"\0" * 4_000_000),
+        "over and over",
+    ),
+    "maker that is enormous as text": (
+        lambda p: zip_of(p, b"\x80\x02]q\0" + b"(h\0h\0lq\0" * 200 + b")R."),
+        "tensors",
+    ),
     "modules in modules": (nested_modules, "500 characters"),
-    "nested": (lambda p: zip_of(p, b"\x80\x02" + b"]" * 1 + b"\x85" * 4_000_000 + b"."), "named tensors"),
-    "nested key": (lambda p: zip_of(p, b"\x80\x02})" + b"\x85" * 3_000_000 + b"Ns."), "neither text nor number"),
-    "memory by call": (lambda p: zip_of(p, b"\x80\x02cbuiltins\nbytearray\n(I100000000000\ntR."), "bytearray"),
+    "nested": (
+        lambda p: zip_of(p, b"\x80\x02" + b"]" * 1 + b"\x85" * 4_000_000 + b"."),
+        "named tensors",
+    ),
+    "nested key": (
+        lambda p: zip_of(p, b"\x80\x02})" + b"\x85" * 3_000_000 + b"Ns."),
+        "neither text nor number",
+    ),
+    "memory by call": (
+        lambda p: zip_of(p, b"\x80\x02cbuiltins\nbytearray\n(I100000000000\ntR."),
+        "bytearray",
+    ),
     "far memo": (lambda p: zip_of(p, b"\x80\x02}r\xff\xff\xff\x7f."), "named tensors"),
     "long number": (lambda p: zip_of(p, b"\x80\x02I" + b"9" * 10**6 + b"\n."), "reading it failed"),
     "unfinished": (lambda p: zip_of(p, b"\x80\x02}"), "reading it failed"),
     "underflow": (lambda p: zip_of(p, b"\x80\x02sR."), "reading it failed"),
-}  # fmt: skip
+}
 
 
 READ_ALL = """
@@ -307,7 +362,9 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
-    """What reading each hostile file gave, and the seconds, in a process that may take 1 GB for it."""
+    """What reading each hostile file gave, and the seconds, in a process that may take 1 GB for
+    it.
+    """
     folder = tmp_path_factory.mktemp("hostile")
     for kind, (make, _) in HOSTILE.items():
         make(folder / kind)
@@ -378,9 +435,15 @@ def unmarked(weights: dict[str, Tensor], folder: Path) -> Path:
     ],
 )
 def test_the_file_decides_about_its_activation_and_a_wrong_name_is_told(
-    write: Callable[[dict[str, Tensor], Path], Path], name: str, used: str, warning: str | None, tmp_path: Path,
-    two_names: None, weights: dict[str, Tensor], caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    write: Callable[[dict[str, Tensor], Path], Path],
+    name: str,
+    used: str,
+    warning: str | None,
+    tmp_path: Path,
+    two_names: None,
+    weights: dict[str, Tensor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     path = write(weights, tmp_path)
     with caplog.at_level(logging.WARNING):
         assert activation(BackboneConfig(name=name, pretrained=str(path))) == used
@@ -413,7 +476,9 @@ def test_written_files_are_as_readable_as_any_other(
             folder.write("list.csv", b"")
     finally:
         os.umask(previous)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    modes = {
+        path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()
+    }
     assert len(modes) == 7
     assert set(modes.values()) == {mode}
 
@@ -438,22 +503,35 @@ def test_what_interrupts_a_write_leaves_the_file_that_was_there(
 
 def test_views_of_one_storage_are_written_apart(tmp_path: Path) -> None:
     values = torch.arange(6.0)
-    torch.save({"all": values, "part": values[2:4], "turned": values.view(2, 3).T}, tmp_path / "views.pt")
+    torch.save(
+        {"all": values, "part": values[2:4], "turned": values.view(2, 3).T}, tmp_path / "views.pt"
+    )
     write_tensors(tmp_path / "out.safetensors", read_tensor_file(tmp_path / "views.pt").tensors)
     found = load_file(tmp_path / "out.safetensors")
     assert torch.equal(found["part"], values[2:4])
     assert torch.equal(found["turned"], values.view(2, 3).T)
 
 
-def test_what_is_no_clip_is_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_clip_is_not_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A whole Vita-CLIP is imported, not converted; other models are neither."""
-    torch.save({"model": {"visual.patch_embed.proj.weight": torch.zeros(2)}}, tmp_path / "released.pth")
-    assert main(["convert-backbone", str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")]) == 2
+    torch.save(
+        {"model": {"visual.patch_embed.proj.weight": torch.zeros(2)}}, tmp_path / "released.pth"
+    )
+    assert (
+        main(
+            ["convert-backbone", str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")]
+        )
+        == 2
+    )
     assert "not the weights of a CLIP: visual.conv1.weight is missing" in capsys.readouterr().err
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_of_many_keys_that_do_not_fit_some_are_named(small_backbone: BackboneConfig, tmp_path: Path) -> None:
+def test_of_many_keys_that_do_not_fit_some_are_named(
+    small_backbone: BackboneConfig, tmp_path: Path
+) -> None:
     save_file({f"layer.{i}": torch.zeros(1) for i in range(5000)}, tmp_path / "other.safetensors")
     message = refused(tmp_path / "other.safetensors", small_backbone)
     assert "keys do not fit" in message

@@ -58,8 +58,16 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-un
     ("old", "new", "expected"),
     [
         ("epochs: 3", "epochs: 3\n  epochs: 4", ["study.yaml, line 6", "duplicate key", "epochs"]),
-        ("epochs: 3", "epoch: 3", ["study.yaml: train.epoch:", "no such key", "did you mean 'epochs'"]),
-        ("num_trials: 8", "num_trial: 8", ["search.num_trial:", "did you mean 'num_trials'", "is missing"]),
+        (
+            "epochs: 3",
+            "epoch: 3",
+            ["study.yaml: train.epoch:", "no such key", "did you mean 'epochs'"],
+        ),
+        (
+            "num_trials: 8",
+            "num_trial: 8",
+            ["search.num_trial:", "did you mean 'num_trials'", "is missing"],
+        ),
         ("epochs: 3", "epochs: -1", ["train.epochs: found -1", "greater than or equal to 0"]),
         ("epochs: 3", "epochs: 2.5", ["train.epochs: found 2.5", "valid integer"]),
         ("epochs: 3", "epochs: '3'", ['train.epochs: found "3"', "valid integer"]),
@@ -91,7 +99,11 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-un
             f"num_trials: 8\n{BENCHMARK.format('a', '[]')}",
             ["benchmarks.0.split", "at least 1"],
         ),
-        ("num_trials: 8", "num_trials: 8\nresources: {max_concurrent_trials: 9}", ["9", "search.lag (4)"]),
+        (
+            "num_trials: 8",
+            "num_trials: 8\nresources: {max_concurrent_trials: 9}",
+            ["9", "search.lag (4)"],
+        ),
     ],
 )
 def test_mistakes_name_place_and_what_is_allowed(write, old, new, expected) -> None:  # type: ignore[no-untyped-def]
@@ -139,7 +151,9 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: \x00", "special characters are not allowed"),
     ],
 )
-def test_yaml_has_limits_that_are_met_before_it_is_expanded(write, text: str, expected: str) -> None:  # type: ignore[no-untyped-def]
+def test_yaml_has_limits_that_are_met_before_it_is_expanded(
+    write, text: str, expected: str
+) -> None:  # type: ignore[no-untyped-def]
     assert expected in message_of(write(text))
     with pytest.raises(InputError):
         parse_setting(f"train={text}", {})
@@ -154,18 +168,24 @@ def test_anchors_and_merge_keys_work_within_the_limits() -> None:
 
 
 def test_many_mistakes_are_not_all_listed(write) -> None:  # type: ignore[no-untyped-def]
-    text = GOOD.replace("epochs: 3", "\n  ".join(["epochs: 3", *(f"key{n}: 1" for n in range(1000))]))
+    text = GOOD.replace(
+        "epochs: 3", "\n  ".join(["epochs: 3", *(f"key{n}: 1" for n in range(1000))])
+    )
     lines = message_of(write(text)).splitlines()
     assert (len(lines), lines[-1]) == (21, "and 980 more mistakes")
 
 
-@pytest.mark.parametrize("setting", ["a." * 100_000 + "b=1", "=1", "a", "a=[", "\udcff=1", "name=\udcff"])
+@pytest.mark.parametrize(
+    "setting", ["a." * 100_000 + "b=1", "=1", "a", "a=[", "\udcff=1", "name=\udcff"]
+)
 def test_settings_that_cannot_be_are_refused(write, setting: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError):
         load_study(write(GOOD), settings=[setting])
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "a list"), ("abc", "a text")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("", "nothing"), ("- a\n", "a list"), ("abc", "a text")]
+)
 def test_a_file_must_hold_a_mapping(write, text: str, found: str) -> None:  # type: ignore[no-untyped-def]
     assert f"found {found}" in message_of(write(text))
 
@@ -180,7 +200,11 @@ def test_a_missing_file_is_named_with_its_nearest_neighbour(write, tmp_path: Pat
 def test_overlays_merge_and_the_last_word_wins(write) -> None:  # type: ignore[no-untyped-def]
     overlay = write("train: {epochs: 30, batch_size: 64}\n", "overlay.yaml")
     config = load_study(write(GOOD), [overlay], ["train.epochs=5"])
-    assert (config.train.epochs, config.train.batch_size, config.train.optimizer.lr) == (5, 64, 1e-4)
+    assert (config.train.epochs, config.train.batch_size, config.train.optimizer.lr) == (
+        5,
+        64,
+        1e-4,
+    )
 
 
 def test_merging_replaces_lists_and_keeps_the_rest() -> None:

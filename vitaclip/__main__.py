@@ -22,7 +22,9 @@ from vitaclip.terminal import print_error, show_warnings, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other failure."""
+    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other
+    failure.
+    """
     show_warnings()
     try:
         args = _parser().parse_args(arguments)
@@ -51,7 +53,8 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder")
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     parser.add_argument(
-        "--classes", help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)"
+        "--classes",
+        help="a file with a name per line, or names: 'a,b,c' (default: the trained ones)",
     )
     parser.add_argument(
         "--views", type=EvalConfig.parse, default="1x1", help="temporal x spatial, such as 4x3"
@@ -74,14 +77,18 @@ def _predict(args: argparse.Namespace) -> None:
             print(shown(_table(prediction)))
     broken = [prediction.error for prediction in predictions if prediction.error is not None]
     if broken:
-        raise DataError(f"{len(broken)} of {len(predictions)} videos cannot be read: {'; '.join(broken)}")
+        raise DataError(
+            f"{len(broken)} of {len(predictions)} videos cannot be read: {'; '.join(broken)}"
+        )
 
 
 def _table(prediction: VideoPrediction) -> str:
     if prediction.error is not None:
         return f"{prediction.video}: cannot be read"
     rows = zip(prediction.probabilities, prediction.classes, strict=True)
-    names = "trained classes" if prediction.learned_context else "plain names, without learned context"
+    names = (
+        "trained classes" if prediction.learned_context else "plain names, without learned context"
+    )
     title = f"{prediction.video} ({names})"
     return "\n".join([title, *(f"  {probability:6.1%}  {name}" for probability, name in rows)])
 
@@ -94,21 +101,33 @@ def _class_names(text: str) -> tuple[str, ...]:
     allowed = "give a file with a name per line, or two names or more: a,b,c"
     if os.path.isdir(text):  # noqa: PTH112
         raise InputError(f"--classes: '{text}' is a folder; {allowed}")
-    if "," not in text or text.startswith(("/", "./", "../")) or text.lower().endswith((".txt", ".csv")):
+    if (
+        "," not in text
+        or text.startswith(("/", "./", "../"))
+        or text.lower().endswith((".txt", ".csv"))
+    ):
         raise InputError(f"--classes: found no file '{text}'; {allowed}")
     return parse_class_names(text, "--classes")
 
 
 def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("import-checkpoint", help="a released Vita-CLIP checkpoint into ours")
+    parser = commands.add_parser(
+        "import-checkpoint", help="a released Vita-CLIP checkpoint into ours"
+    )
     parser.add_argument("released", type=Path, help="the released file (.pth)")
     parser.add_argument("folder", type=Path, help="the checkpoint folder to write")
-    parser.add_argument("--classes", required=True, help="its class names in its order: a file, or 'a,b,c'")
-    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip model name of its CLIP")
+    parser.add_argument(
+        "--classes", required=True, help="its class names in its order: a file, or 'a,b,c'"
+    )
+    parser.add_argument(
+        "--backbone", default="ViT-B-16-quickgelu", help="open_clip model name of its CLIP"
+    )
     parser.add_argument(
         "--pretrained", default="openai", help="open_clip tag or local file of its CLIP's weights"
     )
-    parser.add_argument("--extract-backbone", type=Path, help="write the CLIP it holds here and use that")
+    parser.add_argument(
+        "--extract-backbone", type=Path, help="write the CLIP it holds here and use that"
+    )
     parser.add_argument(
         "--position", choices=["end", "middle", "front"], default="end", help="of the class name"
     )
@@ -124,12 +143,15 @@ def _import(args: argparse.Namespace) -> None:
         position=args.position,
         extract_backbone=args.extract_backbone,
     )
-    print(f"{args.folder}: {config.prompts.num_global} global prompts, {config.text.num_context} text contexts, "
+    print(f"{args.folder}: {config.prompts.num_global} global prompts, {config.text.num_context} "
+          "text contexts, "
           f"{config.data.num_frames} frames")  # fmt: skip
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("export-checkpoint", help="a checkpoint of ours into the released format")
+    parser = commands.add_parser(
+        "export-checkpoint", help="a checkpoint of ours into the released format"
+    )
     parser.add_argument("folder", type=Path, help="a checkpoint folder")
     parser.add_argument("released", type=Path, help="the file to write (.pth)")
     parser.set_defaults(run=lambda args: export_checkpoint(args.folder, args.released))
@@ -137,7 +159,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "convert-backbone", help="CLIP weights of any layout, OpenAI's TorchScript too, into safetensors"
+        "convert-backbone",
+        help="CLIP weights of any layout, OpenAI's TorchScript too, into safetensors",
     )
     parser.add_argument("weights", type=Path, help="the file to read, such as OpenAI's ViT-B-16.pt")
     parser.add_argument("safetensors", type=Path, help="the file to write (.safetensors)")

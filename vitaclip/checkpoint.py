@@ -1,9 +1,9 @@
 """A checkpoint: a folder of a few megabytes that resumes a training or scores a model.
 
-``learned-<hash>.safetensors`` (everything but the backbone), ``optimizer-<hash>.safetensors`` (if it can resume a
-training) and ``checkpoint.json`` (schema version, config, class names, backbone hash, progress), written last. It names
-its tensor files and their SHA-256, so whatever interrupts a save leaves the checkpoint that was there before. No
-pickles.
+``learned-<hash>.safetensors`` (everything but the backbone), ``optimizer-<hash>.safetensors`` (if
+it can resume a training) and ``checkpoint.json`` (schema version, config, class names, backbone
+hash, progress), written last. It names its tensor files and their SHA-256, so whatever interrupts a
+save leaves the checkpoint that was there before. No pickles.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Progress(Config):
     epoch: int = 0  # epochs done
     step: int = 0  # optimiser steps done in the epoch under way
     loss_sum: float = 0.0  # of those steps
-    broken: tuple[int, ...] = ()  # positions of broken clips that any worker met in the epoch under way
+    # positions of broken clips that any worker met in the epoch under way
+    broken: tuple[int, ...] = ()
     elapsed_s: float = 0.0  # in the epoch under way, until it was interrupted
     history: History = ()
     # about fifty steps of each epoch, of the one under way too
@@ -116,7 +117,9 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"learned": _write_tensors(folder, "learned", model.learned_state())}
     if optimizer is not None:
-        tensors["optimizer"] = _write_tensors(folder, "optimizer", _optimizer_tensors(model, optimizer))
+        tensors["optimizer"] = _write_tensors(
+            folder, "optimizer", _optimizer_tensors(model, optimizer)
+        )
     info = CheckpointInfo(
         config=config,
         class_names=model.class_names,
@@ -138,10 +141,11 @@ def drop_optimizer(folder: Path) -> None:
 
 
 def adopt_checkpoint(folder: Path, config: TrainConfig) -> None:
-    """Makes another training's checkpoint the start of this one: its weights and place, but an own history.
+    """Makes another training's checkpoint the start of this one: its weights and place, but an own
+    history.
 
-    The two configs may differ in the optimizer's settings; the model must be the same. If the other training has done
-    all of this one's epochs, ``fit`` only validates it.
+    The two configs may differ in the optimizer's settings; the model must be the same. If the other
+    training has done all of this one's epochs, ``fit`` only validates it.
     """
     info = read_info(folder)
     progress = info.progress.model_copy(update={"history": (), "curve": ()})
@@ -182,16 +186,22 @@ def read_info(folder: Path) -> CheckpointInfo:
     try:
         info = CheckpointInfo.model_validate_json(_read_info_file(path))
     except ValidationError as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {describe(error)}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint: {describe(error)}"
+        ) from error
     if "schema_version" not in info.model_fields_set:
-        raise CheckpointError(f"{path}: names no schema version, this version reads {SCHEMA_VERSION}")
+        raise CheckpointError(
+            f"{path}: names no schema version, this version reads {SCHEMA_VERSION}"
+        )
     return info
 
 
 def _read_info_file(path: Path) -> bytes:
     # os.path takes any text as a path
     if not os.path.exists(path):  # noqa: PTH110
-        raise CheckpointError(f"{path.parent}: no {INFO_FILE} in it, so it is no (whole) checkpoint")
+        raise CheckpointError(
+            f"{path.parent}: no {INFO_FILE} in it, so it is no (whole) checkpoint"
+        )
     if not path.is_file() or path.stat().st_size > MAX_INFO_BYTES:
         raise CheckpointError(
             f"{path}: is no file of at most {MAX_INFO_BYTES // 2**20} MB, so no checkpoint's"
@@ -201,7 +211,9 @@ def _read_info_file(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if content.count(b",") > MAX_INFO_VALUES:
-        raise CheckpointError(f"{path}: holds over {MAX_INFO_VALUES} values, so it is no checkpoint's")
+        raise CheckpointError(
+            f"{path}: holds over {MAX_INFO_VALUES} values, so it is no checkpoint's"
+        )
     return content
 
 
@@ -214,7 +226,8 @@ def load_model(folder: Path) -> tuple[VitaCLIP, TrainConfig]:
     """The trained model of a checkpoint, on the CPU, and what of its config decides the model.
 
     Raises:
-        CheckpointError: the checkpoint is incomplete, or its backbone is not the one that its config names now.
+        CheckpointError: the checkpoint is incomplete, or its backbone is not the one that its
+            config names now.
         InputError: the backbone cannot be loaded, or two class names are the same.
     """
     info = read_info(folder)
@@ -222,8 +235,11 @@ def load_model(folder: Path) -> tuple[VitaCLIP, TrainConfig]:
     check_class_names(
         str(folder / INFO_FILE), {f"name {n}": name for n, name in enumerate(info.class_names, 1)}
     )
-    # Before anything is built: the file's size, not what the config asks for, says how much memory may be needed.
-    _check_shapes(folder, info, learned_shapes(config, info.class_names), _stored_shapes(folder, info))
+    # Before anything is built: the file's size, not what the config asks for, says how much memory
+    # may be needed.
+    _check_shapes(
+        folder, info, learned_shapes(config, info.class_names), _stored_shapes(folder, info)
+    )
     model = build_model(config, info.class_names)
     load_learned(model, folder)
     return model, config
@@ -244,7 +260,8 @@ def _check_shapes(folder: Path, info: CheckpointInfo, wanted: Shapes, found: Sha
     misfits += [name for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
     if misfits:
         raise CheckpointError(
-            f"{folder / info.tensors['learned'].name}: {len(misfits)} tensors that do not fit its config: "
+            f"{folder / info.tensors['learned'].name}: {len(misfits)} tensors that do not fit its "
+            "config: "
             f"{', '.join(misfits[:5])}"
         )
 
@@ -259,7 +276,8 @@ def load_learned(model: VitaCLIP, folder: Path) -> None:
     if info.backbone_sha256 != model.backbone_sha256:
         raise CheckpointError(
             f"{folder}: was trained on the backbone with hash {info.backbone_sha256}, "
-            f"found {model.backbone_sha256} as {info.config.backbone.name}/{info.config.backbone.pretrained}; "
+            f"found {model.backbone_sha256} as "
+            f"{info.config.backbone.name}/{info.config.backbone.pretrained}; "
             "load the backbone it was trained on"
         )
     learned = _read_tensors(folder, info, "learned")
@@ -286,14 +304,19 @@ def load_optimizer(model: VitaCLIP, optimizer: torch.optim.Optimizer, folder: Pa
             state[index] = entries
     if sum(len(entries) for entries in state.values()) != len(tensors):
         raise CheckpointError(
-            f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not train, or "
+            f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not "
+            "train, or "
             "in other shapes"
         )
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 def _optimizer_tensors(model: VitaCLIP, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts as ``<entry>:<parameter name>``; parameters never stepped have none."""
+    """AdamW's moments and step counts as ``<entry>:<parameter name>``; parameters never stepped
+    have none.
+    """
     return {
         f"{entry}:{name}": tensor
         for name, parameter in model.trainable().items()
@@ -306,7 +329,9 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[str, Tensor]:
-    """The tensors that belong to a checkpoint. Raises CheckpointError if others stand in their place."""
+    """The tensors that belong to a checkpoint. Raises CheckpointError if others stand in their
+    place.
+    """
     file = _tensor_file(folder, info, kind)
     path = folder / file.name
     try:
@@ -314,8 +339,10 @@ def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[
         found = hashlib.sha256(content).hexdigest()
         if found != file.sha256:
             raise CheckpointError(
-                f"{path}: found SHA-256 {found[:16]}..., {INFO_FILE} says {file.sha256[:16]}...: these tensors do not "
-                "belong to this checkpoint, or are damaged; copy the whole folder again, or use another checkpoint"
+                f"{path}: found SHA-256 {found[:16]}..., {INFO_FILE} says {file.sha256[:16]}...: "
+                "these tensors do not "
+                "belong to this checkpoint, or are damaged; copy the whole folder again, or use "
+                "another checkpoint"
             )
         return dict(load(content))
     except (SafetensorError, OSError) as error:

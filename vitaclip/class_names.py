@@ -1,4 +1,6 @@
-"""Class names: how a text tower reads them, which are the same, and how a user gives them in one line."""
+"""Class names: how a text tower reads them, which are the same, and how a user gives them in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ MAX_NAME_LENGTH: Final = 500  # characters; CLIP's text tower reads about 300
 def clean_class_name(raw: str) -> str:
     """A class name as a text tower should read it; names that clean up alike are one class.
 
-    ``ApplyEyeMakeup`` -> ``apply eye makeup``, ``brush_hair`` -> ``brush hair``, ``Folding [something]`` ->
-    ``folding something``.
+    ``ApplyEyeMakeup`` -> ``apply eye makeup``, ``brush_hair`` -> ``brush hair``, ``Folding
+    [something]`` -> ``folding something``.
     """
     name = re.sub(r"[\[\]]", "", unicodedata.normalize("NFC", raw)).replace("_", " ").strip()
     if " " not in name:
@@ -34,7 +36,8 @@ def check_class_names(source: str, names: Mapping[str, str]) -> None:
         names: by their place in the source, such as ``line 3``.
 
     Raises:
-        InputError: there are none or too many, or a name is empty, too long, on several lines or like another one.
+        InputError: there are none or too many, or a name is empty, too long, on several lines or
+            like another one.
     """
     if not names:
         raise InputError(f"{source}: found no class names; write at least one")
@@ -60,7 +63,8 @@ def check_class_names(source: str, names: Mapping[str, str]) -> None:
             other = names[places[clean]]
             spelling = "" if other == name else f" as {other!r}"
             raise InputError(
-                f"{source}, {place}: class {name!r} stands already in {places[clean]}{spelling}; keep one of them"
+                f"{source}, {place}: class {name!r} stands already in {places[clean]}{spelling}; "
+                "keep one of them"
             )
         places[clean] = place
 
@@ -82,5 +86,7 @@ def parse_class_names(text: str, source: str) -> tuple[str, ...]:
             f"{source}: found {text[:80]!r}, allowed are names with commas between: a,b,c"
         ) from error
     names = tuple(cell.strip() for cell in cells)
-    check_class_names(source, {f"name {number}": name for number, name in enumerate(names, start=1)})
+    check_class_names(
+        source, {f"name {number}": name for number, name in enumerate(names, start=1)}
+    )
     return names

@@ -19,7 +19,8 @@ Precision = Literal["fp32", "bf16", "fp16", "mixed"]
 # They become folders, metrics' names and parts of an environment variable.
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-# Counts have limits far above what is of use, so that a slip or a foreign file cannot ask for all memory.
+# Counts have limits far above what is of use, so that a slip or a foreign file cannot ask for all
+# memory.
 Layer = Annotated[int, Field(ge=0, le=1000)]
 LayerRange = tuple[Layer, Layer]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -33,13 +34,19 @@ class Config(BaseModel):
 
 
 class BackboneConfig(Config):
-    """The frozen CLIP: a model name and a weights tag as open_clip spells them, or a local weights file."""
+    """The frozen CLIP: a model name and a weights tag as open_clip spells them, or a local weights
+    file.
+    """
 
     name: str = Field(
-        "ViT-B-16-quickgelu", max_length=200, description="open_clip model name, or 'quickstart-tiny'"
+        "ViT-B-16-quickgelu",
+        max_length=200,
+        description="open_clip model name, or 'quickstart-tiny'",
     )
     pretrained: str = Field(
-        "openai", max_length=4096, description="open_clip weights tag, a local file, or 'random' (tests)"
+        "openai",
+        max_length=4096,
+        description="open_clip weights tag, a local file, or 'random' (tests)",
     )
     image_size: int | None = Field(
         None, ge=1, le=1024, description="pixels; None: the size the weights were trained at"
@@ -52,16 +59,21 @@ class PromptConfig(Config):
     num_global: int = Field(8, ge=0, le=1024, description="video-level prompts per layer")
     local: bool = Field(True, description="frame-level prompts, one per frame")
     summary: bool = Field(True, description="the summary token with its attention across frames")
-    depth: Layer | None = Field(None, description="the first n layers carry visual prompts; None: all layers")
+    depth: Layer | None = Field(
+        None, description="the first n layers carry visual prompts; None: all layers"
+    )
     global_layers: LayerRange | None = Field(
         None, description="[first, stop) for this kind, instead of depth"
     )
     local_layers: LayerRange | None = None
     summary_layers: LayerRange | None = None
-    time_embedding: bool = Field(True, description="learned embedding added to every token of frame t")
+    time_embedding: bool = Field(
+        True, description="learned embedding added to every token of frame t"
+    )
     cls_proj: Literal["paper", "released"] = Field(
         "paper",
-        description="P_sum: trained as in the paper, or frozen at its initialisation as in the released code",
+        description="P_sum: trained as in the paper, or frozen at its initialisation as in the "
+        "released code",
     )
 
 
@@ -72,17 +84,26 @@ class TextConfig(Config):
     class_specific: bool = Field(
         True, description="one context per class (CSC), or one for all (unified, UC)"
     )
-    position: Literal["end", "middle", "front"] = Field("end", description="where the class name stands")
+    position: Literal["end", "middle", "front"] = Field(
+        "end", description="where the class name stands"
+    )
     init: str | None = Field(
-        None, max_length=1000, description="words whose embeddings start the context, e.g. 'a video of'"
+        None,
+        max_length=1000,
+        description="words whose embeddings start the context, e.g. 'a video of'",
     )
     depth: int = Field(
-        1, ge=1, le=1000, description="text layers whose context is learned anew (1: the input only; MaPLe)"
+        1,
+        ge=1,
+        le=1000,
+        description="text layers whose context is learned anew (1: the input only; MaPLe)",
     )
 
 
 class AugmentConfig(Config):
-    """Training augmentation, with the same parameters for every frame of a clip (torchvision transforms v2)."""
+    """Training augmentation, with the same parameters for every frame of a clip (torchvision
+    transforms v2).
+    """
 
     rand_augment: Annotated[str, Field(pattern=r"^m[0-9]{1,2}-n[0-9]{1,2}$")] | None = Field(
         "m7-n4", description="magnitude 0-10 and number of operations; None: off"
@@ -112,11 +133,16 @@ class DataConfig(Config):
     sampling: Literal["dense", "uniform"] = Field(
         "dense", description="fixed stride, or one frame per segment (TSN)"
     )
-    stride: int = Field(16, ge=1, le=100_000, description="frames between two sampled frames of a dense clip")
+    stride: int = Field(
+        16, ge=1, le=100_000, description="frames between two sampled frames of a dense clip"
+    )
     augment: AugmentConfig = AugmentConfig()
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     num_workers: int = Field(
-        0, ge=0, le=256, description="decoding processes per training worker; 0: in the training process"
+        0,
+        ge=0,
+        le=256,
+        description="decoding processes per training worker; 0: in the training process",
     )
     max_broken: Fraction = Field(
         0.01, description="the run fails once more than this share of clips is unreadable"
@@ -139,10 +165,13 @@ class EvalConfig(Config):
         found = re.fullmatch(r"([1-9][0-9]{0,2})x([13])", text)
         if found is None:
             raise InputError(
-                f"views: found {text[:80]!r}, allowed is TEMPORALxSPATIAL with at most 999 temporal and 1 or 3 spatial "
+                f"views: found {text[:80]!r}, allowed is TEMPORALxSPATIAL with at most 999 "
+                "temporal and 1 or 3 spatial "
                 "views, such as 4x3"
             )
-        return cls.model_validate({"num_temporal_views": int(found[1]), "num_spatial_views": int(found[2])})
+        return cls.model_validate(
+            {"num_temporal_views": int(found[1]), "num_spatial_views": int(found[2])}
+        )
 
 
 class OptimizerConfig(Config):
@@ -152,7 +181,9 @@ class OptimizerConfig(Config):
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     lr_schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0, le=10**9, description="linear warm-up, counted in optimiser steps")
+    warmup_steps: int = Field(
+        0, ge=0, le=10**9, description="linear warm-up, counted in optimiser steps"
+    )
     clip_grad_norm: float | None = Field(None, gt=0)
 
 
@@ -172,14 +203,17 @@ class TrainConfig(Config):
         None, description="clips per forward pass and worker; None: all at once"
     )
     precision: Precision = Field(
-        "fp32", description="of matrix products; mixed: bf16 where the hardware has it, else fp16 on a GPU"
+        "fp32",
+        description="of matrix products; mixed: bf16 where the hardware has it, else fp16 on a GPU",
     )
     activation_checkpointing: bool = Field(
-        False, description="recompute each vision layer in the backward pass: less memory, more time"
+        False,
+        description="recompute each vision layer in the backward pass: less memory, more time",
     )
     compile: bool = Field(
         False,
-        description="torch.compile each layer: over a minute at first, then faster steps; for long runs",
+        description="torch.compile each layer: over a minute at first, then faster steps; for long "
+        "runs",
     )
     num_threads: int | None = Field(
         None, ge=1, le=4096, description="CPU threads per worker; None: PyTorch's default"
@@ -191,13 +225,16 @@ class TrainConfig(Config):
             layers = getattr(self.prompts, f"{kind}_layers")
             if layers is not None and layers[0] > layers[1]:
                 raise ValueError(
-                    f"prompts.{kind}_layers: found {list(layers)}, allowed [first, stop) with first <= stop"
+                    f"prompts.{kind}_layers: found {list(layers)}, allowed [first, stop) with "
+                    "first <= stop"
                 )
         return self
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that every epoch reports (:func:`vitaclip.train.fit` says what they are)."""
+        """Names of the metrics that every epoch reports (:func:`vitaclip.train.fit` says what they
+        are).
+        """
         names = ["epoch", "val/top1", "val/top5", "val/loss", "val/broken", "time/epoch_s"]
         if self.epochs:
             loading = ("time/data_wait_s", "time/cache_hit_rate")
@@ -207,7 +244,9 @@ class TrainConfig(Config):
         return tuple(names)
 
     def of_model(self) -> TrainConfig:
-        """What decides the model, and how clips are drawn for it. How a machine is used is left at its default."""
+        """What decides the model, and how clips are drawn for it. How a machine is used is left at
+        its default.
+        """
         drawn = ("num_frames", "sampling", "stride", "max_broken")
         return TrainConfig(
             seed=self.seed,

@@ -1,4 +1,6 @@
-"""This process among the workers of one training: its device, its rank, and what workers exchange."""
+"""This process among the workers of one training: its device, its rank, and what workers
+exchange.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ def default_device() -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> torch.dtype | None:
-    """What ``precision: mixed`` means on a device: bf16 where it computes in it, else fp16 on a GPU; None: fp32."""
+    """What ``precision: mixed`` means on a device: bf16 where it computes in it, else fp16 on a
+    GPU; None: fp32.
+    """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     capabilities = torch.cpu.get_capabilities()
     return torch.bfloat16 if any(capabilities.get(name) for name in _BF16_CPU_FEATURES) else None
 
@@ -37,7 +45,9 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def average_over_workers(tensors: Iterable[Tensor]) -> None:
-    """Replaces tensors by their mean over workers, all in one message; nothing to do for one worker."""
+    """Replaces tensors by their mean over workers, all in one message; nothing to do for one
+    worker.
+    """
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return
@@ -45,7 +55,9 @@ def average_over_workers(tensors: Iterable[Tensor]) -> None:
     flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
     distributed.all_reduce(flat)
     flat /= world_size
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, mean in zip(
+        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
+    ):
         tensor.copy_(mean.view_as(tensor))
 
 

@@ -1,4 +1,6 @@
-"""Errors that a user can act on. Every message names the place, what was found, what is allowed, what to do."""
+"""Errors that a user can act on. Every message names the place, what was found, what is allowed,
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,15 @@ from collections.abc import Iterable
 
 
 class VitaClipError(Exception):
-    """Base of all errors raised on purpose by this project. Holds one string, so it survives pickling."""
+    """Base of all errors raised on purpose by this project. Holds one string, so it survives
+    pickling.
+    """
 
 
 class InputError(VitaClipError):
-    """The user's input (a file, a key, a value, an address) cannot be used. Commands exit with code 2."""
+    """The user's input (a file, a key, a value, an address) cannot be used. Commands exit with code
+    2.
+    """
 
 
 class DataError(VitaClipError):
@@ -33,5 +39,7 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line of at most 300 characters; its type if it says nothing."""
+    """What an error of a library says, in one line of at most 300 characters; its type if it says
+    nothing.
+    """
     return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -1,9 +1,10 @@
-"""Accuracy of models on a set of clips: supervised over their training classes, or zero-shot over class names.
+"""Accuracy of models on a set of clips: supervised over their training classes, or zero-shot over
+class names.
 
 Several models are scored in one pass, so each video is decoded once for all of them.
 
-Shape legend: B clips, V views of a clip, C classes (or colour channels in ``BVCTHW``), T frames, H and W pixels,
-E embedding.
+Shape legend: B clips, V views of a clip, C classes (or colour channels in ``BVCTHW``), T frames, H
+and W pixels, E embedding.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Score:
         return per_class_top1(self.classes, self.confusion)
 
 
-def confusion_matrix(labels: Sequence[int], predicted: Sequence[int], num_classes: int) -> np.ndarray:
+def confusion_matrix(
+    labels: Sequence[int], predicted: Sequence[int], num_classes: int
+) -> np.ndarray:
     """``[C, C]`` counts; rows are true classes, columns predicted ones."""
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(counts, (list(labels), list(predicted)), 1)
@@ -95,7 +98,9 @@ def confusion_matrix(labels: Sequence[int], predicted: Sequence[int], num_classe
 def per_class_top1(classes: Sequence[str], confusion_CC: np.ndarray) -> dict[str, float]:
     """Accuracy of each class that has clips."""
     totals = confusion_CC.sum(axis=1)
-    return {name: float(confusion_CC[i, i] / totals[i]) for i, name in enumerate(classes) if totals[i]}
+    return {
+        name: float(confusion_CC[i, i] / totals[i]) for i, name in enumerate(classes) if totals[i]
+    }
 
 
 def evaluate_checkpoints(
@@ -114,14 +119,18 @@ def evaluate_checkpoints(
         raise InputError(
             "checkpoints scored in one pass must share frames and sampling; score them one by one"
         )
-    candidates = [candidate(model.to(default_device()), manifest.classes, mode) for model, _ in models]
+    candidates = [
+        candidate(model.to(default_device()), manifest.classes, mode) for model, _ in models
+    ]
     return evaluate(candidates, manifest, data[0], views)
 
 
 def evaluate_clip(
     backbone: BackboneConfig, *, dataset: str, split: str, data: DataConfig, views: EvalConfig
 ) -> Score:
-    """Scores the frozen CLIP alone, zero-shot over the split's class names: what prompts are compared with."""
+    """Scores the frozen CLIP alone, zero-shot over the split's class names: what prompts are
+    compared with.
+    """
     manifest = load_dataset(dataset, split)
     model = frozen_clip(backbone, data.num_frames)
     return evaluate([candidate(model, manifest.classes, "zero_shot")], manifest, data, views)[0]
@@ -130,7 +139,9 @@ def evaluate_clip(
 def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VitaCLIP:
     """CLIP without any prompt: the mean of its frame features against plain class names."""
     off = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
-    model = VitaCLIP(load_backbone(backbone), off, TextConfig(num_context=0), ["none"], num_frames=num_frames)
+    model = VitaCLIP(
+        load_backbone(backbone), off, TextConfig(num_context=0), ["none"], num_frames=num_frames
+    )
     return model.to(default_device())
 
 
@@ -145,8 +156,10 @@ def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candid
             return Candidate(model, model.encode_names([*map(clean_class_name, classes)]))
         if [*map(clean_class_name, classes)] != [*map(clean_class_name, model.class_names)]:
             raise InputError(
-                f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint was trained on, "
-                f"found {len(classes)} (first: '{classes[0]}' against '{model.class_names[0]}'); use mode zero_shot"
+                f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint "
+                "was trained on, "
+                f"found {len(classes)} (first: '{classes[0]}' against '{model.class_names[0]}'); "
+                "use mode zero_shot"
             )
         return Candidate(model, model.encode_classes())
 
@@ -154,7 +167,8 @@ def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candid
 def evaluate(
     candidates: Sequence[Candidate], manifest: Manifest, data: DataConfig, views: EvalConfig
 ) -> list[Score]:
-    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are several.
+    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are
+    several.
 
     Raises:
         DataError: more than ``data.max_broken`` of the clips cannot be read.
@@ -163,7 +177,9 @@ def evaluate(
     image_size = candidates[0].model.clip.visual.image_size[0]
     predictions: list[list[Prediction]] = [[] for _ in candidates]
     broken: dict[int, str] = {}
-    for batch in eval_batches(manifest, data, views, image_size=image_size, rank=rank, world_size=world_size):
+    for batch in eval_batches(
+        manifest, data, views, image_size=image_size, rank=rank, world_size=world_size
+    ):
         broken |= batch.broken
         for found, one in zip(predictions, candidates, strict=True):
             probabilities_BC = class_probabilities(one, batch.video)
@@ -172,13 +188,16 @@ def evaluate(
     broken = dict(gather_from_workers(list(broken.items())))
     check_broken(broken, manifest, data)
     return [
-        Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), len(broken)) for found in gathered
+        Score(manifest.classes, tuple(sorted(found, key=lambda p: p.clip)), len(broken))
+        for found in gathered
     ]
 
 
 @torch.inference_mode()
 def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
-    """Softmax over classes, averaged over the views of a clip (released code): ``[B, C]``, on the CPU."""
+    """Softmax over classes, averaged over the views of a clip (released code): ``[B, C]``, on the
+    CPU.
+    """
     if not len(video_BVCTHW):
         return torch.zeros(0, len(one.text_CE))
     num_views = video_BVCTHW.shape[1]
@@ -188,7 +207,9 @@ def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
     return probabilities_BC.float().cpu()
 
 
-def _predictions(probabilities_BC: Tensor, labels_B: Tensor, indices_B: Tensor) -> Iterable[Prediction]:
+def _predictions(
+    probabilities_BC: Tensor, labels_B: Tensor, indices_B: Tensor
+) -> Iterable[Prediction]:
     ranked = probabilities_BC.topk(min(5, probabilities_BC.shape[1])).indices.tolist()
     losses = -probabilities_BC.gather(1, labels_B[:, None]).clamp_min(1e-12).log()[:, 0]
     rows = zip(indices_B.tolist(), labels_B.tolist(), ranked, losses.tolist(), strict=True)

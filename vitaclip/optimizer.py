@@ -1,7 +1,7 @@
 """AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches.
 
-Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W pixels,
-E embedding.
+Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W
+pixels, E embedding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from vitaclip.model.vita_clip import VitaCLIP
 def build_optimizer(model: VitaCLIP, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over everything trainable, weight decay on all of it (released recipe)."""
     return torch.optim.AdamW(
-        model.trainable().values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        model.trainable().values(),
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
-    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then the schedule.
+    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then
+    the schedule.
 
     It stays where it ended: a cosine would rise again past its last step.
     """
@@ -49,12 +53,12 @@ def accumulate_gradients(
 ) -> Tensor:
     """Adds the gradient of the mean cross-entropy over the batch; returns that loss, detached.
 
-    The text tower runs once, whatever the number of micro-batches: their gradients with respect to the text features
-    are summed and sent back through it in one pass. That is the same gradient as one pass per micro-batch.
+    The text tower runs once, whatever the number of micro-batches: their gradients with respect to
+    the text features are summed and sent back through it in one pass. That is the same gradient as
+    one pass per micro-batch.
     """
-    text_CE = model.encode_classes().to(
-        model.logit_scale.dtype
-    )  # micro-batches' gradients add up in full precision
+    # micro-batches' gradients add up in full precision
+    text_CE = model.encode_classes().to(model.logit_scale.dtype)
     text_leaf_CE = text_CE.detach().requires_grad_(text_CE.requires_grad)
     total = torch.zeros((), device=video_BCTHW.device)
     size = micro_batch_size or len(labels_B)
@@ -76,7 +80,9 @@ def apply_gradients(
     lr: float,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """One AdamW step at the given learning rate, with gradient clipping if configured; gradients are cleared."""
+    """One AdamW step at the given learning rate, with gradient clipping if configured; gradients
+    are cleared.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
     if scaler:

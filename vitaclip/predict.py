@@ -26,7 +26,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """The most probable classes of one video, best first; none, and an error, if it cannot be read."""
+    """The most probable classes of one video, best first; none, and an error, if it cannot be
+    read.
+    """
 
     video: str
     classes: tuple[str, ...]  # clean names
@@ -45,20 +47,25 @@ def predict(
 ) -> list[VideoPrediction]:
     """The ``num_best`` classes of each video, in the order given; the class names are encoded once.
 
-    Names that were all trained (default: every trained one) are read with their learned context; as soon as one is
-    new, all are read as plain names (zero-shot), and a warning says so. Names are cleaned as those of data sets are.
+    Names that were all trained (default: every trained one) are read with their learned context; as
+    soon as one is new, all are read as plain names (zero-shot), and a warning says so. Names are
+    cleaned as those of data sets are.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         InputError: two of the names are the same.
     """
     if class_names is not None:
-        check_class_names("class names", {f"name {n}": name for n, name in enumerate(class_names, start=1)})
+        check_class_names(
+            "class names", {f"name {n}": name for n, name in enumerate(class_names, start=1)}
+        )
     model, config = load_model(checkpoint)
     model.to(default_device())
     names = tuple(map(clean_class_name, model.class_names if class_names is None else class_names))
     candidate, is_learned = _candidate(model, names)
-    probabilities, broken = _probabilities(candidate, names, videos, config.data, views or EvalConfig())
+    probabilities, broken = _probabilities(
+        candidate, names, videos, config.data, views or EvalConfig()
+    )
     predictions = []
     for place, video in enumerate(videos):
         if place in broken:
@@ -66,14 +73,22 @@ def predict(
             continue
         best = probabilities[place].topk(min(num_best, len(names)))
         classes = tuple(names[i] for i in best.indices.tolist())
-        predictions.append(VideoPrediction(str(video), classes, tuple(best.values.tolist()), is_learned))
+        predictions.append(
+            VideoPrediction(str(video), classes, tuple(best.values.tolist()), is_learned)
+        )
     return predictions
 
 
 def _probabilities(
-    candidate: Candidate, names: tuple[str, ...], videos: Sequence[Path], data: DataConfig, views: EvalConfig
+    candidate: Candidate,
+    names: tuple[str, ...],
+    videos: Sequence[Path],
+    data: DataConfig,
+    views: EvalConfig,
 ) -> tuple[dict[int, Tensor], dict[int, str]]:
-    """By each video's place: the probabilities ``[C]`` of those that can be read, and what is wrong with the rest."""
+    """By each video's place: the probabilities ``[C]`` of those that can be read, and what is wrong
+    with the rest.
+    """
     broken = _not_local(videos)
     places = [place for place in range(len(videos)) if place not in broken]
     clips = tuple(Clip(str(videos[place].absolute()), label=0) for place in places)
@@ -86,7 +101,9 @@ def _probabilities(
     ):
         broken |= {places[index]: reason for index, reason in batch.broken.items()}
         rows = class_probabilities(candidate, batch.video)
-        probabilities |= {places[index]: row for index, row in zip(batch.indices.tolist(), rows, strict=True)}
+        probabilities |= {
+            places[index]: row for index, row in zip(batch.indices.tolist(), rows, strict=True)
+        }
     return probabilities, broken
 
 
@@ -111,7 +128,8 @@ def _candidate(model: VitaCLIP, names: Sequence[str]) -> tuple[Candidate, bool]:
         return Candidate(model, features), model.text_prompts is not None
     if trained:
         _logger.warning(
-            "%d of %d class names were trained (%s), the others are new: all are read as plain names, without learned "
+            "%d of %d class names were trained (%s), the others are new: all are read as plain "
+            "names, without learned "
             "context", len(trained), len(names), ", ".join(trained[:5]),
         )  # fmt: skip
     return Candidate(model, model.encode_names(names)), False

@@ -33,11 +33,12 @@ def import_checkpoint(
 ) -> TrainConfig:
     """Writes our checkpoint ``folder`` from a released file; returns the config it was read as.
 
-    A released file holds a whole CLIP. It must be the one that ``backbone`` names, or is written to the file
-    ``extract_backbone``, which then is the checkpoint's backbone.
+    A released file holds a whole CLIP. It must be the one that ``backbone`` names, or is written to
+    the file ``extract_backbone``, which then is the checkpoint's backbone.
 
     Raises:
-        InputError: the file is no released checkpoint, its CLIP is another one, or the class names are not its own.
+        InputError: the file is no released checkpoint, its CLIP is another one, or the class names
+            are not its own.
     """
     entries = _model_entries(released)
     try:
@@ -64,30 +65,43 @@ def import_checkpoint(
 
 
 def export_checkpoint(folder: Path, released: Path) -> None:
-    """Writes a checkpoint in the released format: ``{"model": ..., "next_step": ...}`` with ``module.`` prefixes.
+    """Writes a checkpoint in the released format: ``{"model": ..., "next_step": ...}`` with
+    ``module.`` prefixes.
 
     Raises:
         CheckpointError: the folder is no checkpoint of ours.
-        InputError: it uses what the released format has no place for (layer ranges, deep text prompts, no context),
-            or ``released`` cannot be written.
+        InputError: it uses what the released format has no place for (layer ranges, deep text
+            prompts, no context), or ``released`` cannot be written.
     """
     model, config = load_model(folder)
     if config.prompts.depth not in (None, len(model.vision_prompts.layers)) or any(
         (config.prompts.global_layers, config.prompts.local_layers, config.prompts.summary_layers)
     ):
-        raise InputError(f"{folder}: prompts of some layers only have no place in the released format")
+        raise InputError(
+            f"{folder}: prompts of some layers only have no place in the released format"
+        )
     if model.text_prompts is None or model.vision_prompts.time_embedding is None:
-        raise InputError(f"{folder}: the released format always has text context and a time embedding")
-    entries = join_released(model.clip.state_dict(), model.learned_state()) | _derived_embeddings(model)
+        raise InputError(
+            f"{folder}: the released format always has text context and a time embedding"
+        )
+    entries = join_released(model.clip.state_dict(), model.learned_state()) | _derived_embeddings(
+        model
+    )
     content = io.BytesIO()
     torch.save(
-        {"model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()}, "next_step": 0}, content
+        {
+            "model": {f"module.{name}": t.cpu().clone() for name, t in entries.items()},
+            "next_step": 0,
+        },
+        content,
     )
     write_whole(released, content.getvalue())
 
 
 def _model_entries(path: Path) -> StateDict:
-    """The ``model`` part of a released file, without ``module.``; a bare state dict is taken too."""
+    """The ``model`` part of a released file, without ``module.``; a bare state dict is taken
+    too.
+    """
     return {name: tensor.float() for name, tensor in read_tensor_file(path).tensors.items()}
 
 
@@ -100,8 +114,10 @@ def _check_same_backbone(frozen: StateDict, backbone: BackboneConfig, released: 
     ]
     if differing:
         raise InputError(
-            f"{released}: {len(differing)} frozen tensors differ from {backbone.name}/{backbone.pretrained} "
-            f"(first: {differing[0]}); name the CLIP it was trained on, or keep its own with --extract-backbone FILE"
+            f"{released}: {len(differing)} frozen tensors differ from "
+            f"{backbone.name}/{backbone.pretrained} "
+            f"(first: {differing[0]}); name the CLIP it was trained on, or keep its own with "
+            "--extract-backbone FILE"
         )
 
 
@@ -123,37 +139,46 @@ def _config_of(learned: StateDict, backbone: BackboneConfig, position: str) -> T
         }
     )
     num_frames = len(learned["vision_prompts.time_embedding"])
-    return TrainConfig(backbone=backbone, prompts=prompts, text=text, data=DataConfig(num_frames=num_frames))
+    return TrainConfig(
+        backbone=backbone, prompts=prompts, text=text, data=DataConfig(num_frames=num_frames)
+    )
 
 
 def _check_num_classes(learned: StateDict, class_names: Sequence[str], released: Path) -> None:
     context = learned.get("text_prompts.context")
     if context is not None and context.ndim == 3 and len(context) != len(class_names):
         raise InputError(
-            f"{released}: has contexts of {len(context)} classes, found {len(class_names)} class names"
+            f"{released}: has contexts of {len(context)} classes, found {len(class_names)} class "
+            "names"
         )
 
 
 def _check_class_names(model: VitaCLIP, entries: StateDict, released: Path) -> None:
-    """The file's copies of the names' token embeddings tell whether these are its class names, in its order."""
+    """The file's copies of the names' token embeddings tell whether these are its class names, in
+    its order.
+    """
     for name, tensor in _derived_embeddings(model).items():
         stored = entries.get(name)
         if stored is None:
             continue
         if stored.shape != tensor.shape:
             raise InputError(
-                f"{released}: found {len(tensor)} class names, which need a {name} of shape {tuple(tensor.shape)}, "
+                f"{released}: found {len(tensor)} class names, which need a {name} of shape "
+                f"{tuple(tensor.shape)}, "
                 f"it has {tuple(stored.shape)}; give its class names in its order"
             )
         for index, class_name in enumerate(model.class_names):
             if not torch.equal(stored[index], tensor[index]):
                 raise InputError(
-                    f"{released}: class {index} is not '{class_name}'; give its class names in its order"
+                    f"{released}: class {index} is not '{class_name}'; give its class names in its "
+                    "order"
                 )
 
 
 def _derived_embeddings(model: VitaCLIP) -> StateDict:
-    """``prompt_learner.token_prefix`` (SOT) and ``token_suffix`` (name, full stop, EOT, padding) of each class."""
+    """``prompt_learner.token_prefix`` (SOT) and ``token_suffix`` (name, full stop, EOT, padding) of
+    each class.
+    """
     if model.text_prompts is None:
         return {}
     tokens = torch.zeros(len(model.class_names), model.clip.context_length, dtype=torch.long)

@@ -1,4 +1,6 @@
-"""Which S3 server is meant, for everything here that speaks to one. Credentials and region are AWS's own settings."""
+"""Which S3 server is meant, for everything here that speaks to one. Credentials and region are
+AWS's own settings.
+"""
 
 from __future__ import annotations
 

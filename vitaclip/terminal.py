@@ -1,7 +1,9 @@
-"""How text reaches a terminal: names, questions and errors come from files, and are shown, never obeyed.
+"""How text reaches a terminal: names, questions and errors come from files, and are shown, never
+obeyed.
 
-A text may hold Rich's markup (``[bold]``), which would vanish or fail, or a terminal's own commands, which would clear
-the screen or write another line over this one. All output goes through :func:`shown`.
+A text may hold Rich's markup (``[bold]``), which would vanish or fail, or a terminal's own
+commands, which would clear the screen or write another line over this one. All output goes through
+:func:`shown`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _KEPT = frozenset("\n\t\u200c\u200d")
 
 
 def shown(text: str) -> str:
-    r"""The text with what a terminal obeys, or shows nothing of, spelled as JSON spells it: ``\u001b``."""
+    r"""The text with what a terminal obeys, or shows nothing of, spelled as in JSON: ``\u001b``."""
     if text.isprintable():
         return text
     return "".join(one if _is_visible(one) else json.dumps(one)[1:-1] for one in text)
@@ -30,7 +32,9 @@ def _is_visible(character: str) -> bool:
 
 
 class Terminal(Console):
-    """Rich's console, for which no text is markup, and that prints no control character out of one."""
+    """Rich's console, for which no text is markup, and that prints no control character out of
+    one.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -46,7 +50,9 @@ def print_error(error: Exception) -> None:
 
 
 def show_warnings() -> None:
-    """Makes warnings, which name files, pass through :func:`shown` where no program has set up logging."""
+    """Makes warnings, which name files, pass through :func:`shown` where no program has set up
+    logging.
+    """
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_ShownFormatter())
 

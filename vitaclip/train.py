@@ -1,7 +1,8 @@
 """One training run: ``fit`` trains the prompts of a frozen CLIP and validates after every epoch.
 
-Runs in plain Python, under ``torchrun`` and inside a Ray Train worker alike: it only looks at ``torch.distributed``.
-The same config gives the same numbers, and a resumed run equals an uninterrupted one (bit for bit on CPU).
+Runs in plain Python, under ``torchrun`` and inside a Ray Train worker alike: it only looks at
+``torch.distributed``. The same config gives the same numbers, and a resumed run equals an
+uninterrupted one (bit for bit on CPU).
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class EpochEnd:
     epoch: int  # epochs done
     metrics: EpochMetrics  # of this epoch
     history: tuple[EpochMetrics, ...]  # of every epoch so far, this one last
-    save: Callable[[Path], None]  # writes a checkpoint of this moment into a folder; call it on one rank
+    # writes a checkpoint of this moment into a folder; call it on one rank
+    save: Callable[[Path], None]
 
 
 class TrainingInterruptedError(Exception):
@@ -87,16 +89,17 @@ def fit(
 ) -> FitResult:
     """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
 
-    Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``, ``val/broken``, ``lr``
-    (of its last step), ``data/broken``, and with ``data.development`` set ``development/top1`` and
-    ``development/top5``, zero-shot. Under ``time/`` stands what differs from run to run: ``time/epoch_s``,
-    ``time/clips_per_s``, and of this worker ``time/data_wait_s``, how long it waited for batches, and
-    ``time/cache_hit_rate``, the share of clips that came out of the frame cache. Where no epoch is left to train and
-    none was validated (``epochs: 0``, or another training's checkpoint whose epochs are all done), the model is
+    Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``,
+    ``val/broken``, ``lr`` (of its last step), ``data/broken``, and with ``data.development`` set
+    ``development/top1`` and ``development/top5``, zero-shot. Under ``time/`` stands what differs
+    from run to run: ``time/epoch_s``, ``time/clips_per_s``, and of this worker
+    ``time/data_wait_s``, how long it waited for batches, and ``time/cache_hit_rate``, the share of
+    clips that came out of the frame cache. Where no epoch is left to train and none was validated
+    (``epochs: 0``, or another training's checkpoint whose epochs are all done), the model is
     validated once as it is, as the last epoch done.
 
-    When memory runs out in a step, its micro-batches are halved (the same step up to rounding), and the metric
-    ``micro_batch_size`` says so from then on.
+    When memory runs out in a step, its micro-batches are halved (the same step up to rounding), and
+    the metric ``micro_batch_size`` says so from then on.
 
     Args:
         config: the run; ``config.seed`` decides every random choice.
@@ -106,7 +109,8 @@ def fit(
 
     Raises:
         TrainingInterruptedError: stopped by ``should_stop``; holds what a resumed training needs.
-        InputError: the config does not fit the backbone, the data, the number of workers or the memory.
+        InputError: the config does not fit the backbone, the data, the number of workers or the
+            memory.
         CheckpointError: ``resume_from`` is incomplete or of another run.
         DataError: more than ``data.max_broken`` of the clips cannot be read.
         NonFiniteLossError: the loss became NaN or infinite.
@@ -165,7 +169,10 @@ class _Run:
         self._note_broken(broken)
         progress, step = self.progress, self.progress.step + 1
         curve = progress.curve
-        if step % math.ceil(self.steps_per_epoch / _CURVE_POINTS) == 0 or step == self.steps_per_epoch:
+        if (
+            step % math.ceil(self.steps_per_epoch / _CURVE_POINTS) == 0
+            or step == self.steps_per_epoch
+        ):
             curve += (CurvePoint(progress.epoch + 1, self.global_step + 1, loss, self.lr),)
         self.progress = progress.model_copy(
             update={
@@ -176,7 +183,9 @@ class _Run:
         )
 
     def _note_broken(self, found: Mapping[int, str]) -> None:
-        """Takes note of broken clips that workers met. The epoch may hold no more of them than is allowed."""
+        """Takes note of broken clips that workers met. The epoch may hold no more of them than is
+        allowed.
+        """
         if not found:
             return
         known = dict.fromkeys(self.progress.broken, "was broken when it was met before")
@@ -186,7 +195,9 @@ class _Run:
         self.progress = self.progress.model_copy(update={"broken": tuple(sorted(broken))})
 
     def epoch_metrics(self) -> EpochMetrics:
-        """Metrics of the training half of the epoch under way; none of its losses if no epoch was left to train."""
+        """Metrics of the training half of the epoch under way; none of its losses if no epoch was
+        left to train.
+        """
         is_trained = self.progress.epoch < self.config.epochs
         seconds = time.perf_counter() - self.started
         metrics: EpochMetrics = {"epoch": self.progress.epoch + is_trained, "time/epoch_s": seconds}
@@ -213,7 +224,9 @@ class _Run:
         """To be raised at this moment."""
         elapsed_s = time.perf_counter() - self.started
         self.progress = self.progress.model_copy(update={"elapsed_s": elapsed_s})
-        message = f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}, as asked"
+        message = (
+            f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}, as asked"
+        )
         return TrainingInterruptedError(message, self.progress, self.save)
 
     def save(self, folder: Path) -> None:
@@ -224,13 +237,19 @@ class _Run:
 
 
 def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
-    train, val = load_dataset(config.data.dataset, "train"), load_dataset(config.data.dataset, "val")
+    train, val = (
+        load_dataset(config.data.dataset, "train"),
+        load_dataset(config.data.dataset, "val"),
+    )
     if train.classes != val.classes:
-        raise InputError(f"dataset {config.data.dataset}: its train and val splits have different classes")
+        raise InputError(
+            f"dataset {config.data.dataset}: its train and val splits have different classes"
+        )
     _, world_size = rank_and_world_size()
     if config.batch_size % world_size:
         raise InputError(
-            f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} workers"
+            f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} "
+            "workers"
         )
     model = build_model(config, train.classes).to(default_device())
     development = _load_development(config, train, model)
@@ -251,7 +270,8 @@ def _load_development(
     development = load_dataset(config.data.dataset, config.data.development)
     if shared := set(development.classes) & set(train.classes):
         raise InputError(
-            f"data.development: split '{config.data.development}' of {config.data.dataset} shares classes with "
+            f"data.development: split '{config.data.development}' of {config.data.dataset} shares "
+            "classes with "
             f"training ({', '.join(sorted(shared)[:3])}); allowed are splits of other classes"
         )
     return candidate(model, development.classes, "zero_shot"), development
@@ -260,7 +280,9 @@ def _load_development(
 def _restore(run: _Run, folder: Path) -> None:
     info = read_info(folder)
     if info.config != run.config:
-        raise CheckpointError(f"{folder}: was written by another config; resume with the config it holds")
+        raise CheckpointError(
+            f"{folder}: was written by another config; resume with the config it holds"
+        )
     load_learned(run.model, folder)
     load_optimizer(run.model, run.optimizer, folder)
     run.progress = info.progress
@@ -312,18 +334,22 @@ class _Loading:
         return {"time/data_wait_s": self._wait_s, "time/cache_hit_rate": hit_rate}
 
 
-def _step(run: _Run, batch: Batch, should_stop: Callable[[], bool]) -> tuple[float, bool, Mapping[int, str]]:
+def _step(
+    run: _Run, batch: Batch, should_stop: Callable[[], bool]
+) -> tuple[float, bool, Mapping[int, str]]:
     """One optimizer step on this worker's share of the global batch.
 
     Returns:
-        the global mean loss, whether any worker is to stop, and the broken clips that any worker met.
+        the global mean loss, whether any worker is to stop, and the broken clips that any worker
+        met.
     """
     device = run.model.logit_scale.device
     loss = _accumulate(
         run, batch.video.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     )
     parameters = list(run.model.trainable().values())
-    # They travel with the gradients: all workers stop at the same step, and hear of broken clips in the same step.
+    # They travel with the gradients: all workers stop at the same step, and hear of broken clips in
+    # the same step.
     flags = torch.tensor([float(should_stop()), float(len(batch.broken))], device=device)
     average_over_workers([loss, flags, *(p.grad for p in parameters if p.grad is not None)])
     value = check_finite(loss, run.global_step)
@@ -334,9 +360,11 @@ def _step(run: _Run, batch: Batch, should_stop: Callable[[], bool]) -> tuple[flo
 
 
 def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
-    """The gradients and the loss of this worker's clips; where memory runs out, in micro-batches of half the size.
+    """The gradients and the loss of this worker's clips; where memory runs out, in micro-batches of
+    half the size.
 
-    The step stays the same up to rounding. No worker waits for another in here, so each may halve on its own.
+    The step stays the same up to rounding. No worker waits for another in here, so each may halve
+    on its own.
     """
     while True:
         size = run.micro_batch_size or len(labels_B)
@@ -352,9 +380,8 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
                     "memory runs out with one clip at a time: set activation_checkpointing, lower "
                     "data.num_frames or the number of classes, or take a larger machine"
                 ) from error
-        run.model.zero_grad(
-            set_to_none=True
-        )  # not above: while the error lives, so does what filled the memory
+        # not above: while the error lives, so does what filled the memory
+        run.model.zero_grad(set_to_none=True)
         run.set_micro_batch_size(size // 2)
         _logger.warning("memory ran out with %d clips at a time, going on with %d", size, size // 2)
 

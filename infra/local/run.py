@@ -1,10 +1,11 @@
-"""The services of infra/compose without Docker: plain processes on the loopback address, and a sweep through them.
+"""The services of infra/compose without Docker: plain processes on the loopback address, and a
+sweep through them.
 
     .venv/bin/python infra/local/run.py [FILE.yaml] [--keep] [--set KEY=VALUE ...]
 
-MLflow's and Ray's commands and settings are those of ``compose.yaml``, with addresses and folders of this
-machine put in; PostgreSQL is the system's; an S3-protocol server that keeps its objects in memory (moto)
-stands in for MinIO.
+MLflow's and Ray's commands and settings are those of ``compose.yaml``, with addresses and folders
+of this machine put in; PostgreSQL is the system's; an S3-protocol server that keeps its objects in
+memory (moto) stands in for MinIO.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _STOP_TIMEOUT_S = 30.0
 
 
 class Services:
-    """The running services. Start them in order; all end with the ``with`` block, the last one first."""
+    """The running services. Start them in order; all end with the ``with`` block, the last one
+    first.
+    """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -60,10 +63,17 @@ class Services:
         self._services = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
 
     def __enter__(self) -> Services:
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vc-local-")))
+        self.folder = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vc-local-"))
+        )
         self.folder.chmod(0o755)  # PostgreSQL's own user must reach its files
         try:
-            for start in (self._start_s3, self._start_postgres, self._start_mlflow, self._start_ray):
+            for start in (
+                self._start_s3,
+                self._start_postgres,
+                self._start_mlflow,
+                self._start_ray,
+            ):
                 start()
         except BaseException:
             self._stack.close()
@@ -103,7 +113,10 @@ class Services:
         port = self.ports["s3"]
         self._run("s3", [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], {})
         _wait("the S3 server", lambda: _answers(self.s3_url))
-        keys = {"aws_access_key_id": "vitaclip", "aws_secret_access_key": self.secrets["STORE_SECRET_KEY"]}
+        keys = {
+            "aws_access_key_id": "vitaclip",
+            "aws_secret_access_key": self.secrets["STORE_SECRET_KEY"],
+        }
         boto3.client("s3", endpoint_url=self.s3_url, region_name="us-east-1", **keys).create_bucket(
             Bucket="vitaclip"
         )
@@ -120,12 +133,18 @@ class Services:
                 os.chown(path, pwd.getpwnam(user).pw_uid, -1)
         initdb = [programs / "initdb", "-D", files, "--username=mlflow", f"--pwfile={password}"]
         subprocess.run(
-            [*initdb, "--auth=scram-sha-256"], user=user, cwd=files, check=True, stdout=subprocess.DEVNULL
+            [*initdb, "--auth=scram-sha-256"],
+            user=user,
+            cwd=files,
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         password.unlink()
         port = str(self.ports["postgres"])
         options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={files}"]
-        self._run("postgres", [programs / "postgres", "-D", files, "-p", port, *options], {}, user=user)
+        self._run(
+            "postgres", [programs / "postgres", "-D", files, "-p", port, *options], {}, user=user
+        )
         _wait("PostgreSQL", self._create_database)
 
     def _create_database(self) -> bool:
@@ -154,7 +173,8 @@ class Services:
         port = self.ports[f"agent-{number}"]
         own = (
             *("--node-ip-address", f"127.0.0.{number}", "--dashboard-agent-listen-port", str(port)),
-            # a node removes and unpacks a job's working directory in its folder, even if another one runs there
+            # a node removes and unpacks a job's working directory in its folder, even if another
+            # one runs there
             *("--temp-dir", str(self.folder / f"ray-{number}")),
         )
         self._run_composed(service, number, *own, *options)
@@ -185,19 +205,32 @@ class Services:
         }
 
     def _run(
-        self, name: str, command: Sequence[object], environment: Mapping[str, str], *, user: str | None = None
+        self,
+        name: str,
+        command: Sequence[object],
+        environment: Mapping[str, str],
+        *,
+        user: str | None = None,
     ) -> None:
         own = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(self.folder)}
-        self._stack.enter_context(_process(name, command, own | dict(environment), self.folder, user))
+        self._stack.enter_context(
+            _process(name, command, own | dict(environment), self.folder, user)
+        )
 
 
 @contextmanager
 def _process(
-    name: str, command: Sequence[object], environment: dict[str, str], folder: Path, user: str | None
+    name: str,
+    command: Sequence[object],
+    environment: dict[str, str],
+    folder: Path,
+    user: str | None,
 ) -> Iterator[None]:
     words = [str(word) for word in command]
     with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(words, env=environment, cwd=folder, stdout=log, stderr=log, user=user)
+        process = subprocess.Popen(
+            words, env=environment, cwd=folder, stdout=log, stderr=log, user=user
+        )
     try:
         yield
     finally:
@@ -227,7 +260,10 @@ def _postgres_programs() -> Path:
     if found:
         return Path(found).resolve().parent
     if not folders:
-        sys.exit("PostgreSQL: found no initdb in PATH or /usr/lib/postgresql; install the package postgresql")
+        sys.exit(
+            "PostgreSQL: found no initdb in PATH or /usr/lib/postgresql; install the package "
+            "postgresql"
+        )
     return folders[-1].parent
 
 
@@ -255,9 +291,15 @@ def _free_port() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the sweep's exit code."""
-    parser = argparse.ArgumentParser(prog="python infra/local/run.py", description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", default="experiments/prompt_depth.yaml", metavar="FILE.yaml")
-    parser.add_argument("--keep", action="store_true", help="leave the services up until Enter is pressed")
+    parser = argparse.ArgumentParser(
+        prog="python infra/local/run.py", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "file", nargs="?", default="experiments/prompt_depth.yaml", metavar="FILE.yaml"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the services up until Enter is pressed"
+    )
     options, rest = parser.parse_known_args(arguments)
     with Services() as services:
         code = services.sweep(options.file, *rest)

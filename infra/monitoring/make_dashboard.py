@@ -1,4 +1,6 @@
-"""Prints the Grafana dashboard: python infra/monitoring/make_dashboard.py > infra/monitoring/vitaclip-dashboard.json"""
+"""Prints the Grafana dashboard: python infra/monitoring/make_dashboard.py >
+infra/monitoring/vitaclip-dashboard.json
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,23 @@ PANELS = [  # title, unit, queries with their legends
         "percentunit",
         [
             (
-                f'sum by (study) (ray_vitaclip_trials{{study=~"$study",state=~"complete|pruned|failed"}}) '
+                "sum by (study) "
+                f'(ray_vitaclip_trials{{study=~"$study",state=~"complete|pruned|failed"}}) '
                 f"/ sum by (study) (ray_vitaclip_trials_planned{STUDY})",
                 "{{study}}",
             ),
         ],
     ),
-    ("Best objective", "short", [(f"max by (study) (ray_vitaclip_objective_best{STUDY})", "{{study}}")]),
-    ("Clips per second", "short", [(f"sum by (study) (ray_vitaclip_clips_per_second{STUDY})", "{{study}}")]),
+    (
+        "Best objective",
+        "short",
+        [(f"max by (study) (ray_vitaclip_objective_best{STUDY})", "{{study}}")],
+    ),
+    (
+        "Clips per second",
+        "short",
+        [(f"sum by (study) (ray_vitaclip_clips_per_second{STUDY})", "{{study}}")],
+    ),
     (
         "Waiting for video",
         "percentunit",

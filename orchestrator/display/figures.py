@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, cast
 
@@ -54,12 +55,19 @@ class StudyData:
 
     def metrics(self, contender: Contender) -> dict[str, float]:
         """All benchmark metrics of one trial or baseline."""
-        return {key: value for score in self.scores[contender] for key, value in score.metrics.items()}
+        return {
+            key: value for score in self.scores[contender] for key, value in score.metrics.items()
+        }
 
     def gpu_hours(self, result: TrialResult) -> float:
         """Training time times the GPUs that it held."""
         resources = self.info.config.resources
-        return resources.max_workers * resources.gpus_per_worker * result.durations.get("train_s", 0.0) / 3600
+        return (
+            resources.max_workers
+            * resources.gpus_per_worker
+            * result.durations.get("train_s", 0.0)
+            / 3600
+        )
 
 
 def read_study(record: StudyRecord) -> StudyData:
@@ -76,7 +84,9 @@ def read_study(record: StudyRecord) -> StudyData:
     contenders: list[Contender] = [*finished, *set(baseline_of.values())]
     scores = {one: record.scores(one, unreadable) for one in contenders}
     results = [result for result in results if result.number in baseline_of]
-    return StudyData(record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable))
+    return StudyData(
+        record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable)
+    )
 
 
 def _with_whole_points(
@@ -131,11 +141,13 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
     makers: dict[str, Callable[[], go.Figure]] = {
         "Progress of the search": lambda: plots.plot_optimization_history(study, **target),
         "Parallel coordinates": lambda: plots.plot_parallel_coordinate(study, **target),
-        "Importance of the parameters": lambda: plots.plot_param_importances(study, fanova(), **target),
+        "Importance of the parameters": lambda: plots.plot_param_importances(
+            study, fanova(), **target
+        ),
         "One parameter at a time": lambda: plots.plot_slice(study, **target),
         "Learning curves": lambda: learning_curves(data),
-        **{f"{x} against {y}": lambda x=x, y=y: trade_off(data, x, y) for x, y in trade_offs(data)},  # type: ignore[misc]
-        **{title: lambda pair=pair: class_gains(*pair) for title, pair in _gain_pairs(data).items()},  # type: ignore[misc]
+        **{f"{x} against {y}": partial(trade_off, data, x, y) for x, y in trade_offs(data)},
+        **{title: partial(class_gains, *pair) for title, pair in _gain_pairs(data).items()},
         "Time by trial": lambda: durations(data),
     }
     return {title: _figure_or_reason(make) for title, make in makers.items()}
@@ -160,7 +172,9 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
         return str(error)
     if not figure.data:
         return "no trial has got so far"
-    return figure.update_layout(template="plotly_white", title=None, margin={"t": 30, "r": 20}, font_size=13)
+    return figure.update_layout(
+        template="plotly_white", title=None, margin={"t": 30, "r": 20}, font_size=13
+    )
 
 
 def learning_curves(data: StudyData) -> go.Figure:
@@ -227,7 +241,9 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
 def trade_offs(data: StudyData) -> list[tuple[str, str]]:
     """Objectives against each other, and the first one against each zero-shot benchmark."""
     objectives = [
-        objective.metric for objective in data.info.config.search.objectives if objective.mode == "max"
+        objective.metric
+        for objective in data.info.config.search.objectives
+        if objective.mode == "max"
     ]
     names = [f"{b.name}/top1" for b in data.info.config.benchmarks if b.mode == "zero_shot"]
     return [*combinations(objectives, 2), *((data.metric, name) for name in names)]
@@ -251,7 +267,9 @@ def class_gains(score: BenchmarkScore, clip: BenchmarkScore) -> go.Figure:
     gains = sorted((ours[name] - theirs[name], name) for name in ours.keys() & theirs.keys())
     values = [gain for gain, _ in gains]
     colors = [_BEST if value < 0 else "#55a868" for value in values]
-    figure = go.Figure(go.Bar(x=values, y=[name for _, name in gains], orientation="h", marker_color=colors))
+    figure = go.Figure(
+        go.Bar(x=values, y=[name for _, name in gains], orientation="h", marker_color=colors)
+    )
     return figure.update_layout(height=max(300, 18 * len(gains) + 80)).update_xaxes(
         title="top-1 over frozen CLIP"
     )
@@ -273,4 +291,8 @@ def durations(data: StudyData) -> go.Figure:
     for key, name in (("train_s", "training"), ("benchmarks_s", "benchmarks")):
         minutes: list[Any] = [result.durations.get(key, 0.0) / 60 for result in results]
         figure.add_bar(x=[str(result.number) for result in results], y=minutes, name=name)
-    return figure.update_layout(barmode="stack").update_xaxes(title="trial").update_yaxes(title="minutes")
+    return (
+        figure.update_layout(barmode="stack")
+        .update_xaxes(title="trial")
+        .update_yaxes(title="minutes")
+    )

@@ -1,7 +1,8 @@
 """A running study in Prometheus' terms, beside Ray's own metrics of nodes, GPUs and memory.
 
-Ray exports them on every node's metrics port as ``ray_vitaclip_...``. All are set by the driver from what trials
-report after each epoch, with the study's name as their only label: a thousand trials make no more series than one.
+Ray exports them on every node's metrics port as ``ray_vitaclip_...``. All are set by the driver
+from what trials report after each epoch, with the study's name as their only label: a thousand
+trials make no more series than one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Metrics(Tally):
         self._num_epochs = self._num_retries = 0
         self._gauges = {
             name: Gauge(
-                f"vitaclip_{name}", text, tag_keys=("study", "state") if name == "trials" else ("study",)
+                f"vitaclip_{name}",
+                text,
+                tag_keys=("study", "state") if name == "trials" else ("study",),
             )
             for name, text in GAUGES.items()
         }
@@ -65,7 +68,9 @@ class Metrics(Tally):
         self._best.append((result.state, result.values))
 
     def refresh(self) -> None:
-        """Publishes everything, at most once a second. Ray forgets a value once it is collected: call it often."""
+        """Publishes everything, at most once a second. Ray forgets a value once it is collected:
+        call it often.
+        """
         if time.monotonic() - self._published < _INTERVAL_S:
             return
         self._published = time.monotonic()
@@ -78,7 +83,9 @@ class Metrics(Tally):
         self._gauges["retries"].set(self._num_retries)
         self._gauges["clips_per_second"].set(self._sum("time/clips_per_s"))
         epochs_s = self._sum("time/epoch_s")
-        self._gauges["data_wait_ratio"].set(self._sum("time/data_wait_s") / epochs_s if epochs_s else 0.0)
+        self._gauges["data_wait_ratio"].set(
+            self._sum("time/data_wait_s") / epochs_s if epochs_s else 0.0
+        )
         self._gauges["broken_videos"].set(self._sum("data/broken"))
         self._gauges["tracking_waiting"].set(self._num_waiting())
         self._best = sorted(self._best, key=lambda one: rank(self._study.config, *one))[:1]

@@ -23,7 +23,9 @@ from orchestrator.display.figures import (
 
 
 def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
-    """Writes ``learning_curves.png`` and Optuna's plots; those that it refuses to draw are left out."""
+    """Writes ``learning_curves.png`` and Optuna's plots; those that it refuses to draw are left
+    out.
+    """
     _learning_curves(data).savefig(folder / "learning_curves.png", dpi=150)
     if pairs := trade_offs(data):
         _pareto(data, pairs).savefig(folder / "pareto.png", dpi=150)
@@ -38,7 +40,8 @@ def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
     for name, make in makers.items():
         (folder / f"{name}.png").unlink(missing_ok=True)
         try:
-            with warnings.catch_warnings(action="ignore"):  # Optuna calls its matplotlib plots experimental
+            # Optuna calls its matplotlib plots experimental
+            with warnings.catch_warnings(action="ignore"):
                 axes: Any = make(study, **target)
         except (ValueError, RuntimeError):
             continue  # the page says why
@@ -55,7 +58,9 @@ def _pareto(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
         front = pareto_front(points)
         if points:
             axes.scatter(*zip(*points.values(), strict=True), color="lightgrey", label="trials")
-            axes.plot(*zip(*(points[n] for n in front), strict=True), marker="o", label="Pareto front")
+            axes.plot(
+                *zip(*(points[n] for n in front), strict=True), marker="o", label="Pareto front"
+            )
         for number in front:
             axes.annotate(f" {number}", points[number])
         axes.set(xlabel=x, ylabel=y, title=data.name)

@@ -1,4 +1,6 @@
-"""What a running study shows: live lines on a terminal, a sparse log elsewhere. And the table at its end."""
+"""What a running study shows: live lines on a terminal, a sparse log elsewhere. And the table at
+its end.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,20 @@ class Progress(Tally):
     """A context manager around a study's run; the driver tells it what happens."""
 
     def __init__(
-        self, config: StudyConfig, console: Console, ended: Counter[str], num_trials: Callable[[], int]
+        self,
+        config: StudyConfig,
+        console: Console,
+        ended: Counter[str],
+        num_trials: Callable[[], int],
     ) -> None:
         super().__init__(ended)
         self._config = config
         self._num_trials = num_trials
         self._console = console
         self._last_line = 0.0
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
+        self._live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=2, transient=True
+        )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -42,7 +50,10 @@ class Progress(Tally):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
@@ -59,7 +70,10 @@ class Progress(Tally):
     def broke_off(self, number: int, reason: str) -> None:
         super().broke_off(number, reason)
         last_line = reason.splitlines()[-1]
-        self._say(f"trial {number} broke off and goes on from its last checkpoint: {last_line}", always=True)
+        self._say(
+            f"trial {number} broke off and goes on from its last checkpoint: {last_line}",
+            always=True,
+        )
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
@@ -68,9 +82,12 @@ class Progress(Tally):
             **values,
             **{key: value for key, value in result.benchmarks.items() if key.endswith("/top1")},
         }
-        text = ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) or result.reason or ""
+        text = (
+            ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) or result.reason or ""
+        )
         self._say(
-            f"trial {result.number} {result.state} ({self.ended.total()}/{self._num_trials()}): {text}",
+            f"trial {result.number} {result.state} ({self.ended.total()}/{self._num_trials()}): "
+            f"{text}",
             always=True,
         )
 
@@ -87,7 +104,8 @@ class Progress(Tally):
         """The lines of the running trials, and the study's."""
         lines = [self._line(running) for _, running in sorted(self.running.items())]
         waiting = f", benchmarks of {len(self.scoring)} under way" if self.scoring else ""
-        total = f"{self._config.name}: {self.ended.total()}/{self._num_trials()} trials finished{waiting}"
+        count = f"{self.ended.total()}/{self._num_trials()}"
+        total = f"{self._config.name}: {count} trials finished{waiting}"
         return Group(*lines, Text(shown(total), style="bold"))
 
     def _line(self, running: RunningTrial) -> Text:
@@ -109,7 +127,9 @@ class Progress(Tally):
 
 
 def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
-    """Finished trials, best first: what varied, the objectives, the benchmarks' top-1, state and time."""
+    """Finished trials, best first: what varied, the objectives, the benchmarks' top-1, state and
+    time.
+    """
     objectives = [objective.metric for objective in config.search.objectives]
     benchmarks = [benchmark.name for benchmark in config.benchmarks]
     table = Table(title=f"{config.name}: {len(results)} trials, best first")
@@ -136,16 +156,23 @@ def code_lines(results: Sequence[TrialResult]) -> list[str]:
         trials.setdefault(", then ".join(result.code), []).append(result.number)
     if len(trials) < 2:
         return []
-    return [f"code {code}: trials {', '.join(map(str, sorted(n)))}" for code, n in sorted(trials.items())]
+    return [
+        f"code {code}: trials {', '.join(map(str, sorted(n)))}"
+        for code, n in sorted(trials.items())
+    ]
 
 
 def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
-    """Points that were run with several seeds: mean and standard deviation of each objective, best first."""
+    """Points that were run with several seeds: mean and standard deviation of each objective, best
+    first.
+    """
     groups: dict[int, list[TrialResult]] = {}
     for result in best_first(config, results):
         if result.state == "complete":
             groups.setdefault(result.number // config.search.num_repeats, []).append(result)
-    table = Table(title=f"{config.name}: {len(groups)} points, mean and standard deviation over seeds")
+    table = Table(
+        title=f"{config.name}: {len(groups)} points, mean and standard deviation over seeds"
+    )
     parameters = [key.rpartition(".")[2] for key in config.search_space]
     for header in (
         "point",

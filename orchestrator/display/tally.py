@@ -1,4 +1,6 @@
-"""Which trials run, are being scored and have ended: what the display and the gauges are made from."""
+"""Which trials run, are being scored and have ended: what the display and the gauges are made
+from.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ class RunningTrial:
     """A trial that Ray has."""
 
     trial: TrialRecord
-    metrics: Mapping[str, float] = field(default_factory=dict)  # of its last epoch; empty before the first
+    # of its last epoch; empty before the first
+    metrics: Mapping[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
 

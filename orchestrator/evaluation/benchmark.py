@@ -1,4 +1,6 @@
-"""The benchmark stage: scores of trials' best checkpoints, computed once and kept in the study's record."""
+"""The benchmark stage: scores of trials' best checkpoints, computed once and kept in the study's
+record.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ PROTOCOLS = {
         BenchmarkConfig(dataset="hmdb51", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
         BenchmarkConfig(dataset="ucf101", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
         BenchmarkConfig(
-            dataset="kinetics600", split=("zero_shot_1", "zero_shot_2", "zero_shot_3"), mode="zero_shot"
+            dataset="kinetics600",
+            split=("zero_shot_1", "zero_shot_2", "zero_shot_3"),
+            mode="zero_shot",
         ),
         BenchmarkConfig(dataset="kinetics400", split="val", mode="supervised"),
         BenchmarkConfig(dataset="ssv2", split="val", mode="supervised"),
@@ -68,14 +72,17 @@ def score_trials(
 ) -> dict[int, BenchmarkScore]:
     """Scores of several trials, each video decoded once for all of them.
 
-    What was scored by this protocol before is read, not computed. The frozen CLIP itself is scored in the same pass,
-    on clips drawn as for each of the trials, so that each table can show what the prompts gained.
+    What was scored by this protocol before is read, not computed. The frozen CLIP itself is scored
+    in the same pass, on clips drawn as for each of the trials, so that each table can show what the
+    prompts gained.
 
     Raises:
         InputError: a trial has no checkpoint, or the benchmark does not fit it.
         CheckpointError: a checkpoint or its backbone is not what it says.
     """
-    baselines = {Baseline.of(train): train.data for train in (record.trial(n).train for n in numbers)}
+    baselines = {
+        Baseline.of(train): train.data for train in (record.trial(n).train for n in numbers)
+    }
     contenders: list[Contender] = [*numbers, *baselines]
     scores = {one: _known_score(record, one, benchmark) for one in contenders}
     missing = [one for one, score in scores.items() if score is None]
@@ -88,8 +95,12 @@ def score_trials(
     return {number: score for number in numbers if (score := scores[number]) is not None}
 
 
-def _check_data(record: StudyRecord, benchmark: BenchmarkConfig, known: Sequence[BenchmarkScore]) -> None:
-    """Raises InputError if the data is not that of the study's start and of the scores that are there."""
+def _check_data(
+    record: StudyRecord, benchmark: BenchmarkConfig, known: Sequence[BenchmarkScore]
+) -> None:
+    """Raises InputError if the data is not that of the study's start and of the scores that are
+    there.
+    """
     for split in benchmark.splits:
         name = f"{benchmark.dataset}/{split}"
         before = [one.data for score in known for one in score.splits if one.split == split]
@@ -98,8 +109,10 @@ def _check_data(record: StudyRecord, benchmark: BenchmarkConfig, known: Sequence
         now = identify(load_dataset(benchmark.dataset, split))
         if differing := next((found for one in before if (found := one.differences(now))), None):
             raise InputError(
-                f"study {record.name!r} was scored or started on other data of {name}: {'; '.join(differing)}; restore "
-                "it, or give the dataset another name (VITACLIP_DATA_<NAME>) and score all trials on that"
+                f"study {record.name!r} was scored or started on other data of {name}: "
+                f"{'; '.join(differing)}; restore "
+                "it, or give the dataset another name (VITACLIP_DATA_<NAME>) and score all trials "
+                "on that"
             )
 
 
@@ -107,7 +120,11 @@ def _known_score(
     record: StudyRecord, contender: Contender, benchmark: BenchmarkConfig
 ) -> BenchmarkScore | None:
     score = record.read_score(contender, benchmark)
-    if score is None or score.baseline or score.checkpoint == record.best_checkpoint(cast(int, contender)):
+    if (
+        score is None
+        or score.baseline
+        or score.checkpoint == record.best_checkpoint(cast(int, contender))
+    ):
         return score
     return None
 
@@ -145,7 +162,8 @@ def _best_checkpoint(record: StudyRecord, number: int) -> str:
     key = record.best_checkpoint(number)
     if key is None:
         raise InputError(
-            f"study {record.name!r}, trial {number}: has no checkpoint to score; it must train first"
+            f"study {record.name!r}, trial {number}: has no checkpoint to score; it must train "
+            "first"
         )
     return key
 
@@ -157,8 +175,11 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
     for number, key in checkpoints.items():
         with tempfile.TemporaryDirectory() as folder:
             record.store.download_folder(key, Path(folder))
-            # how this machine reads the videos is the trial's own setting, which no checkpoint brings
-            contestants[number] = replace(load_contestant(Path(folder)), data=record.trial(number).train.data)
+            # how this machine reads the videos is the trial's own setting, which no checkpoint
+            # brings
+            contestants[number] = replace(
+                load_contestant(Path(folder)), data=record.trial(number).train.data
+            )
         model = contestants[number].model
         model.clip = backbones.setdefault(model.backbone_sha256, model).clip
     return contestants
@@ -173,7 +194,9 @@ def load_contestant(checkpoint: Path) -> Contestant:
 def score_contestants(
     contestants: Mapping[_Key, Contestant], benchmark: BenchmarkConfig
 ) -> dict[_Key, tuple[SplitScore, ...]]:
-    """Scores on every split, one pass over the videos for all contestants that can share their clips."""
+    """Scores on every split, one pass over the videos for all contestants that can share their
+    clips.
+    """
     groups: dict[tuple[object, ...], dict[_Key, Contestant]] = {}
     for number, contestant in contestants.items():
         groups.setdefault(contestant.clip_shape, {})[number] = contestant
@@ -203,21 +226,32 @@ def _candidate(one: Contestant, classes: Sequence[str], benchmark: BenchmarkConf
     if benchmark.mode == "supervised" and not one.only_names:
         return candidate(one.model, classes, "supervised")
     if benchmark.templates:
-        return Candidate(one.model, ensemble_names(one.model, classes, sentences(benchmark.templates)))
+        return Candidate(
+            one.model, ensemble_names(one.model, classes, sentences(benchmark.templates))
+        )
     return candidate(one.model, classes, "zero_shot")
 
 
 def sentences(templates: ClipTemplates | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates themselves; those of CLIP's paper by the name of the data set it wrote them for."""
-    return read_class_list(TEMPLATES / f"{templates}.txt") if isinstance(templates, str) else templates
+    """The templates themselves; those of CLIP's paper by the name of the data set it wrote them
+    for.
+    """
+    return (
+        read_class_list(TEMPLATES / f"{templates}.txt") if isinstance(templates, str) else templates
+    )
 
 
 @torch.no_grad()
-def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-    """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's ensembles do."""
+def ensemble_names(
+    model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]
+) -> torch.Tensor:
+    """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's
+    ensembles do.
+    """
     names = [clean_class_name(name) for name in classes]
     features = [
-        model.encode_names([template.replace("{}", name) for name in names]) for template in templates
+        model.encode_names([template.replace("{}", name) for name in names])
+        for template in templates
     ]
     return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
 
@@ -225,7 +259,8 @@ def ensemble_names(model: VitaCLIP, classes: Sequence[str], templates: Sequence[
 def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentity) -> SplitScore:
     if not score.num_clips:
         raise InputError(
-            f"split {split!r}: none of its {score.num_broken} clips can be read; check the dataset's folder"
+            f"split {split!r}: none of its {score.num_broken} clips can be read; check the "
+            "dataset's folder"
         )
     return SplitScore(
         split=split,
@@ -243,13 +278,17 @@ def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentit
 
 
 def _file_number(path: str) -> int:
-    """Tells a clip by its name and folder, wherever the dataset lies. 48 bits: JSON's numbers hold 53."""
+    """Tells a clip by its name and folder, wherever the dataset lies. 48 bits: JSON's numbers hold
+    53.
+    """
     name = "/".join(Path(path).parts[-2:])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
 
 
 def summarise(benchmark: BenchmarkConfig, splits: Sequence[SplitScore]) -> dict[str, float]:
-    """A benchmark's metrics: means over its splits; top-1's spread over them and 95% interval over clips."""
+    """A benchmark's metrics: means over its splits; top-1's spread over them and 95% interval over
+    clips.
+    """
     top1, top1_std = mean_and_std([split.top1 for split in splits])
     interval = accuracy_interval([outcomes(split) for split in splits])
     metrics = {

@@ -1,7 +1,8 @@
 """Two models on the same clips: where they differ, and whether the difference is one.
 
-The best trial was chosen because it did well on the clips of the search. On these very clips it looks better than it
-is, the more so the more trials it was chosen from; there, its p-values are multiplied by the number of trials.
+The best trial was chosen because it did well on the clips of the search. On these very clips it
+looks better than it is, the more so the more trials it was chosen from; there, its p-values are
+multiplied by the number of trials.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class PairedScore:
-    """Two models on the same clips of one benchmark. Clips count once, however many splits hold them."""
+    """Two models on the same clips of one benchmark. Clips count once, however many splits hold
+    them.
+    """
 
     benchmark: str
     top1: tuple[float, float]
@@ -44,13 +47,17 @@ class Choice:
 
     @classmethod
     def of_best(cls, config: StudyConfig, num_trials: int) -> Choice:
-        """How a study's best trial was chosen: by its objectives, on the training's own evaluation splits."""
+        """How a study's best trial was chosen: by its objectives, on the training's own evaluation
+        splits.
+        """
         data = config.train.data
         names = ("val", data.development) if data.development else ("val",)
         return cls(num_trials, frozenset((data.dataset, name) for name in names))
 
     def num_choices(self, benchmark: BenchmarkConfig) -> int:
-        """From how many trials the model was chosen on clips of this benchmark: 1 means that it was not."""
+        """From how many trials the model was chosen on clips of this benchmark: 1 means that it was
+        not.
+        """
         on_its_clips = any((benchmark.dataset, split) in self.splits for split in benchmark.splits)
         return max(1, self.num_trials) if on_its_clips else 1
 
@@ -59,12 +66,14 @@ NO_CHOICE = Choice(1, frozenset())
 
 
 def paired_scores(
-    first: Sequence[BenchmarkScore], others: Sequence[Sequence[BenchmarkScore]], choice: Choice = NO_CHOICE
+    first: Sequence[BenchmarkScore],
+    others: Sequence[Sequence[BenchmarkScore]],
+    choice: Choice = NO_CHOICE,
 ) -> list[list[PairedScore]]:
     """One model against each of several others, on the benchmarks that both were scored on.
 
-    Pairs are formed where the protocol and the clips read are the same. P-values are corrected for the choice of
-    ``first`` and, by Holm's method, for all the pairs returned together.
+    Pairs are formed where the protocol and the clips read are the same. P-values are corrected for
+    the choice of ``first`` and, by Holm's method, for all the pairs returned together.
     """
     pairs = [_pairs(first, other, choice) for other in others]
     corrected = iter(holm([pair.p_value for group in pairs for pair in group]))

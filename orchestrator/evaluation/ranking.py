@@ -28,7 +28,9 @@ def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:
 
 def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
     """By the first objective: complete trials, then pruned ones, then failed ones."""
-    return sorted(results, key=lambda result: (*rank(config, result.state, result.values), result.number))
+    return sorted(
+        results, key=lambda result: (*rank(config, result.state, result.values), result.number)
+    )
 
 
 def rank(config: StudyConfig, state: str, values: Sequence[float] | None) -> tuple[int, float]:

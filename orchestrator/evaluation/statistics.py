@@ -1,7 +1,8 @@
 """What a measured accuracy is worth: intervals, and whether two models really differ.
 
-Splits of one benchmark may share clips (Kinetics-600's draws of 160 of 220 classes, HMDB51's three lists). A clip that
-stands in three splits is one observation, so everything here counts clips by their file, over all splits at once.
+Splits of one benchmark may share clips (Kinetics-600's draws of 160 of 220 classes, HMDB51's three
+lists). A clip that stands in three splits is one observation, so everything here counts clips by
+their file, over all splits at once.
 """
 
 from __future__ import annotations
@@ -41,21 +42,27 @@ def outcomes(split: SplitScore) -> Outcomes:
     return Outcomes(
         files=np.asarray(split.files, dtype=np.int64),
         labels=np.asarray([split.classes[label] for label in split.labels]),
-        right=np.asarray([label == best[0] for label, best in zip(split.labels, split.ranked, strict=True)]),
+        right=np.asarray(
+            [label == best[0] for label, best in zip(split.labels, split.ranked, strict=True)]
+        ),
     )
 
 
 def accuracy_interval(splits: Sequence[Outcomes]) -> Interval:
-    """95% Clopper-Pearson interval of the mean accuracy over splits, on the effective number of clips.
+    """95% Clopper-Pearson interval of the mean accuracy over splits, on the effective number of
+    clips.
 
-    With weight ``w_i`` of clip i in the mean, over all splits, this number is ``1 / sum(w_i ** 2)`` (Kish), made
-    smaller where splits are draws of classes. The exact interval does not degenerate near 0 and 1 (Korn and Graubard,
-    Confidence intervals for proportions with small expected number of positive counts, 1998).
+    With weight ``w_i`` of clip i in the mean, over all splits, this number is ``1 / sum(w_i ** 2)``
+    (Kish), made smaller where splits are draws of classes. The exact interval does not degenerate
+    near 0 and 1 (Korn and Graubard, Confidence intervals for proportions with small expected number
+    of positive counts, 1998).
     """
     splits = [split for split in splits if len(split.files)]
     if not splits:
         return Interval(0.0, 1.0)
-    weights = np.concatenate([np.full(len(s.files), 1 / (len(splits) * len(s.files))) for s in splits])
+    weights = np.concatenate(
+        [np.full(len(s.files), 1 / (len(splits) * len(s.files))) for s in splits]
+    )
     share = float(weights @ np.concatenate([s.right for s in splits]))
     _, places = np.unique(np.concatenate([s.files for s in splits]), return_inverse=True)
     number = 1 / float((np.bincount(places, weights) ** 2).sum())
@@ -74,9 +81,11 @@ def _clopper_pearson(num_right: float, number: float) -> Interval:
 
 
 def _class_draw_variance(splits: Sequence[Outcomes]) -> float:
-    """Variance of the mean over splits that comes from which classes were drawn; 0 where all splits have the same.
+    """Variance of the mean over splits that comes from which classes were drawn; 0 where all splits
+    have the same.
 
-    A class that was drawn more often than others weighs more, and classes differ in how hard they are.
+    A class that was drawn more often than others weighs more, and classes differ in how hard they
+    are.
     """
     labels = np.concatenate([s.labels for s in splits])
     names, places = np.unique(labels, return_inverse=True)
@@ -92,8 +101,12 @@ def _class_draw_variance(splits: Sequence[Outcomes]) -> float:
     return between * float((surplus**2).sum())
 
 
-def clip_differences(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> npt.NDArray[np.float64]:
-    """How much each clip adds to the difference of two models' mean accuracies; splits and clips must be the same."""
+def clip_differences(
+    first: Sequence[Outcomes], second: Sequence[Outcomes]
+) -> npt.NDArray[np.float64]:
+    """How much each clip adds to the difference of two models' mean accuracies; splits and clips
+    must be the same.
+    """
     files = np.concatenate([s.files for s in first])
     added = np.concatenate(
         [
@@ -106,11 +119,15 @@ def clip_differences(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> n
 
 
 def paired_p_value(differences: npt.NDArray[np.float64]) -> float:
-    """How probable so large a difference is, were both models equally good on every clip: two-sided, by sign flips.
+    """How probable so large a difference is, were both models equally good on every clip:
+    two-sided, by sign flips.
 
-    Where all clips weigh the same this is McNemar's exact test. Otherwise signs are drawn 20,000 times, seeded.
+    Where all clips weigh the same this is McNemar's exact test. Otherwise signs are drawn 20,000
+    times, seeded.
     """
-    sizes, counts = np.unique(np.abs(differences[np.abs(differences) > 1e-12]).round(12), return_counts=True)
+    sizes, counts = np.unique(
+        np.abs(differences[np.abs(differences) > 1e-12]).round(12), return_counts=True
+    )
     if len(sizes) <= 1:
         return mcnemar_p_value(int((differences > 1e-12).sum()), int((differences < -1e-12).sum()))
     rng = np.random.default_rng(0)
@@ -123,7 +140,8 @@ def paired_p_value(differences: npt.NDArray[np.float64]) -> float:
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar test: how probable so uneven a split is, were both models equally good.
+    """Exact two-sided McNemar test: how probable so uneven a split is, were both models equally
+    good.
 
     Args:
         only_first: clips that the first model got right and the second wrong.
@@ -134,7 +152,8 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values made larger so that, of all of them together, a false difference is called in 5% of cases.
+    """P-values made larger so that, of all of them together, a false difference is called in 5% of
+    cases.
 
     Holm, A simple sequentially rejective multiple test procedure, 1979.
     """

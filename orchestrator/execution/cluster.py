@@ -1,4 +1,6 @@
-"""Ray: an own one on this machine, or the cluster at ``RAY_ADDRESS``; and what dead actors leave reserved there."""
+"""Ray: an own one on this machine, or the cluster at ``RAY_ADDRESS``; and what dead actors leave
+reserved there.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from orchestrator.execution import RAY_ENVIRONMENT
 from orchestrator.execution.local_ray import local_ray
 from vitaclip.errors import InputError
 
-# Settings that workers share with the driver, and all that begins with the prefix; credentials are their node's own.
+# Settings that workers share with the driver, and all that begins with the prefix; credentials are
+# their node's own.
 _FORWARDED = ("S3_ENDPOINT_URL", "S3_ADDRESSING_STYLE", "AWS_REGION", "AWS_DEFAULT_REGION")
 _FORWARDED_PREFIX = "VITACLIP_"
 _QUESTION = """
@@ -37,14 +40,17 @@ from ray._raylet import GcsClient
 print("asks", flush=True)
 GcsClient(address=sys.argv[1]).internal_kv_keys(b"", timeout=60)
 """
-_ADVICE = "start it, give its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to run here"
+_ADVICE = (
+    "start it, give its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to run here"
+)
 _REAP_EVERY_S, _LOOK_EVERY_S = 2.0, 10.0
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[None]:
-    """Connects to the cluster at ``address``, or runs an own one on this machine until the end of the block.
+    """Connects to the cluster at ``address``, or runs an own one on this machine until the end of
+    the block.
 
     Raises:
         InputError: no cluster answers, or it can never hold what the study asks for.
@@ -58,10 +64,13 @@ def ray_session(address: str | None, resources: ResourcesConfig) -> Iterator[Non
 
 
 def check_capacity(found: dict[str, float], resources: ResourcesConfig, place: str) -> None:
-    """Raises InputError if the trials could never run at once: they would wait for each other for ever."""
+    """Raises InputError if the trials could never run at once: they would wait for each other for
+    ever.
+    """
     if lacking := shortage(found, resources):
         raise InputError(
-            f"resources: {lacking} in {place}; lower max_concurrent_trials, num_workers or the needs of a worker"
+            f"resources: {lacking} in {place}; lower max_concurrent_trials, num_workers or the "
+            "needs of a worker"
         )
 
 
@@ -71,12 +80,17 @@ def shortage(found: dict[str, float], resources: ResourcesConfig) -> str | None:
     for kind, amount in resources.per_worker.items():
         need, have = resources.min_workers * amount, found.get(kind, 0.0)
         if need * trials > have:
-            return f"{trials} trials at once need {need * trials:g} {kind} ({need:g} each), found {have:g}"
+            return (
+                f"{trials} trials at once need {need * trials:g} {kind} ({need:g} each), "
+                f"found {have:g}"
+            )
     return None
 
 
 def cluster_grows() -> bool:
-    """Whether the cluster has an autoscaler: Ray's second one, which ``ray up`` and KubeRay start by default."""
+    """Whether the cluster has an autoscaler: Ray's second one, which ``ray up`` and KubeRay start
+    by default.
+    """
     return bool(is_autoscaler_v2(fetch_from_server=True))
 
 
@@ -101,13 +115,16 @@ class GrowthWatch:
         self._next_look = time.monotonic() + _LOOK_EVERY_S
         reply = GetClusterStatusReply.FromString(self._client.get_cluster_status(timeout_s=10))
         groups = [one.requests for one in reply.autoscaling_state.infeasible_gang_resource_requests]
-        for request in itertools.chain(reply.autoscaling_state.infeasible_resource_requests, *groups):
+        for request in itertools.chain(
+            reply.autoscaling_state.infeasible_resource_requests, *groups
+        ):
             bundle = sorted(request.resources_bundle.items())
             needs = ", ".join(f"{amount:g} {kind}" for kind, amount in bundle)
             if needs not in self._said:
                 self._said.add(needs)
                 self._say(
-                    f"the cluster's autoscaler adds no node for {needs}: what needs it waits for a place"
+                    f"the cluster's autoscaler adds no node for {needs}: what needs it waits for a "
+                    "place"
                 )
 
 
@@ -125,7 +142,9 @@ def num_cpus() -> int:
 
 
 def worker_settings() -> dict[str, str]:
-    """What of this process's environment a cluster's workers are given, for all to see who may use the cluster."""
+    """What of this process's environment a cluster's workers are given, for all to see who may use
+    the cluster.
+    """
     return {
         name: value
         for name, value in os.environ.items()
@@ -137,7 +156,9 @@ def worker_settings() -> dict[str, str]:
 def _remote_ray(address: str) -> Iterator[None]:
     check_answers(address)
     variables = (
-        worker_settings() | {name: os.environ[name] for name in RAY_ENVIRONMENT} | {"RAY_ADDRESS": address}
+        worker_settings()
+        | {name: os.environ[name] for name in RAY_ENVIRONMENT}
+        | {"RAY_ADDRESS": address}
     )
     try:
         ray.init(
@@ -148,7 +169,9 @@ def _remote_ray(address: str) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"RAY_ADDRESS: no cluster answers at {address}: {reason}; {_ADVICE}") from None
+        raise InputError(
+            f"RAY_ADDRESS: no cluster answers at {address}: {reason}; {_ADVICE}"
+        ) from None
     try:
         yield
     finally:
@@ -156,7 +179,8 @@ def _remote_ray(address: str) -> Iterator[None]:
 
 
 def check_answers(address: str) -> None:
-    """Asks the cluster one question. Ray's own client would ask for many minutes, and cannot be told to stop.
+    """Asks the cluster one question. Ray's own client would ask for many minutes, and cannot be
+    told to stop.
 
     Raises:
         InputError: nobody listens there, it is no cluster, or the token is not its own.
@@ -166,11 +190,16 @@ def check_answers(address: str) -> None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host, int(port)), timeout=service.ATTEMPT_S).close()
     except (OSError, ValueError) as error:  # Ray's ConnectionError is an OSError
-        raise InputError(f"RAY_ADDRESS: no cluster answers at {address}: {error}; {_ADVICE}") from None
+        raise InputError(
+            f"RAY_ADDRESS: no cluster answers at {address}: {error}; {_ADVICE}"
+        ) from None
     if address.startswith("ray://"):
         return
     probe = subprocess.Popen(
-        [sys.executable, "-c", _QUESTION, found], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", _QUESTION, found],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert probe.stdout is not None
     probe.stdout.readline()  # Ray is imported, which may take a while on a busy machine
@@ -180,10 +209,13 @@ def check_answers(address: str) -> None:
         probe.kill()
         probe.communicate()
         raise InputError(
-            f"RAY_ADDRESS: what listens at {address} does not answer as Ray within {service.ATTEMPT_S:.0f} s; {_ADVICE}"
+            f"RAY_ADDRESS: what listens at {address} does not answer as Ray within "
+            f"{service.ATTEMPT_S:.0f} s; {_ADVICE}"
         ) from None
     if probe.returncode:
-        reason = next((line for line in errors.splitlines() if "Error" in line), errors.strip()[-200:])
+        reason = next(
+            (line for line in errors.splitlines() if "Error" in line), errors.strip()[-200:]
+        )
         raise InputError(f"RAY_ADDRESS: the cluster at {address} refuses: {reason}; {_ADVICE}")
 
 
@@ -196,7 +228,8 @@ def _reaper() -> Iterator[None]:
         while not ended.is_set():
             try:
                 free_dead_groups()
-            except Exception as error:  # the cluster may be busy or gone: the next round tries again
+            # the cluster may be busy or gone: the next round tries again
+            except Exception as error:
                 _logger.warning("placement groups of dead actors could not be freed: %s", error)
             ended.wait(_REAP_EVERY_S)
 
@@ -212,9 +245,10 @@ def _reaper() -> Iterator[None]:
 def free_dead_groups() -> None:
     """Removes the placement groups of this job's, and of ended jobs', dead actors.
 
-    Ray keeps a group until its creator *and* its job are dead. So the workers' group of a Ray Train run whose
-    controller was killed would hold its CPUs and GPUs until the study ends, and the trial's next attempt would wait
-    for them. Ray Train's own cleaner asks the dashboard and is blind without one; the cluster's tables always answer.
+    Ray keeps a group until its creator *and* its job are dead. So the workers' group of a Ray Train
+    run whose controller was killed would hold its CPUs and GPUs until the study ends, and the
+    trial's next attempt would wait for them. Ray Train's own cleaner asks the dashboard and is
+    blind without one; the cluster's tables always answer.
     """
     own_job = ray.get_runtime_context().get_job_id()
     accessor = ray._private.state.state._connect_and_get_accessor()

@@ -1,7 +1,7 @@
 """Runs a study on Ray: Tune executes, the study decides, the record remembers.
 
-A continued study is a new ``Tuner`` over what the record says is left, not ``Tuner.restore``, which brings
-back stale metrics of finished trials.
+A continued study is a new ``Tuner`` over what the record says is left, not ``Tuner.restore``, which
+brings back stale metrics of finished trials.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _ERROR_LINES = 3
 # What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.
 for _module in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
     logging.getLogger(_module).setLevel(logging.CRITICAL)
-# Tune would put the driver's keys into each trial's runtime environment, which Ray logs and its dashboard shows.
+# Tune would put the driver's keys into each trial's runtime environment, which Ray logs and its
+# dashboard shows.
 class_cache.ENV_VARS_TO_PROPAGATE -= {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
 }
@@ -51,7 +52,8 @@ def run_study(
         checks: called again and again; what one raises ends the run.
 
     Returns:
-        trials that trained but could not be scored, with the reason; the next start tries them again.
+        trials that trained but could not be scored, with the reason; the next start tries them
+        again.
     """
     driver = _Driver(study, store_uri, mirror, progress, checks)
     for number in study.unscored:
@@ -63,7 +65,9 @@ def run_study(
 
 
 class _NotSaved:
-    """Tune pickles its parts for ``Tuner.restore``, which is never used: the record holds all that matters."""
+    """Tune pickles its parts for ``Tuner.restore``, which is never used: the record holds all that
+    matters.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -86,7 +90,8 @@ class _Driver(_NotSaved, Callback):
         self._metrics = Metrics(study, lambda: mirror.num_waiting)
         self._observers = (progress, self._metrics)
         self._checks = checks
-        self._attempts = Counter[tuple[int, str]]()  # of each trial, those that failed and those preempted
+        # of each trial, those that failed and those preempted
+        self._attempts = Counter[tuple[int, str]]()
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
 
@@ -138,7 +143,9 @@ class _Driver(_NotSaved, Callback):
                 observer.epoch_ended(number, result)
             self._mirror.notify(number)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
         self._attempt_ended(trial, error=None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -151,7 +158,11 @@ class _Driver(_NotSaved, Callback):
         """What a trial said of its end matters more than the error that Tune has of it."""
         number, said = _number(trial), trial.last_result or {}
         reason = next((said[key] for key in (FAILURE, PREEMPTION, BREAKDOWN) if key in said), error)
-        if reason is None or FAILURE in said or not self._may_try_again(number, preempted=PREEMPTION in said):
+        if (
+            reason is None
+            or FAILURE in said
+            or not self._may_try_again(number, preempted=PREEMPTION in said)
+        ):
             self._training_ended(number, reason)
         else:
             self._study.resume(number)
@@ -160,10 +171,14 @@ class _Driver(_NotSaved, Callback):
         _forget(trial)
 
     def _may_try_again(self, number: int, *, preempted: bool) -> bool:
-        """Whether a trial that broke off has attempts left. Preemptions have a budget of their own."""
+        """Whether a trial that broke off has attempts left. Preemptions have a budget of their
+        own.
+        """
         resources = self._study.config.resources
         kind, limit = (
-            ("preempted", resources.max_preemptions) if preempted else ("failed", resources.max_failures)
+            ("preempted", resources.max_preemptions)
+            if preempted
+            else ("failed", resources.max_failures)
         )
         self._attempts[number, kind] += 1
         return self._attempts[number, kind] <= limit
@@ -183,7 +198,8 @@ class _Driver(_NotSaved, Callback):
     def _next_config(self) -> dict[str, Any] | str | None:
         trial = self._study.next_trial()
         if trial == "wait":
-            self.collect_scores()  # while a study is paused Tune asks for trials and does nothing else
+            # while a study is paused Tune asks for trials and does nothing else
+            self.collect_scores()
             return None
         if trial is None:
             return str(Searcher.FINISHED)
@@ -212,7 +228,8 @@ class _Searcher(_NotSaved, Searcher):
 
 
 def _actor_resources(resources: ResourcesConfig) -> dict[str, float]:
-    """A one-worker trial trains in its actor; else the actor only watches the worker group, and takes no CPU from it.
+    """A one-worker trial trains in its actor; else the actor only watches the worker group, and
+    takes no CPU from it.
 
     Tune asks for something: a byte is.
     """
@@ -224,7 +241,9 @@ def _number(trial: Trial) -> int:
 
 
 def _forget(trial: Trial) -> None:
-    """Tune keeps statistics of every metric of every ended trial: half of what a trial leaves in the driver."""
+    """Tune keeps statistics of every metric of every ended trial: half of what a trial leaves in
+    the driver.
+    """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
 

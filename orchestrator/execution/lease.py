@@ -1,9 +1,10 @@
 """One driver per study: a lease in the store that outlives no crash.
 
-Each driver takes the next number under ``<study>/leases``; creating a key is exclusive, so of two that start at once
-one wins. The holder's heartbeat is a counter: nobody needs a synchronized clock to see that it stands still. A host's
-name and process numbers prove nothing (cloned machines share both), so a lease that was not given back is taken over
-only after it has stood still for its whole time, whoever asks.
+Each driver takes the next number under ``<study>/leases``; creating a key is exclusive, so of two
+that start at once one wins. The holder's heartbeat is a counter: nobody needs a synchronized clock
+to see that it stands still. A host's name and process numbers prove nothing (cloned machines share
+both), so a lease that was not given back is taken over only after it has stood still for its whole
+time, whoever asks.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Takes the study: at once if its last driver gave it back, else when that one has stood still for long enough.
+        """Takes the study: at once if its last driver gave it back, else when that one has stood
+        still for long enough.
 
         Raises:
             InputError: another driver is at work on it.
@@ -83,7 +85,10 @@ class Lease:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._released.set()
         self._thread.join(self._beat_s)  # a store that is away may hold it for minutes
@@ -95,7 +100,8 @@ class Lease:
         """Raises LeaseLostError once another driver has taken the study over."""
         if self._lost:
             raise LeaseLostError(
-                f"study {self._study!r}: another driver took over after this one had not answered for "
+                f"study {self._study!r}: another driver took over after this one had not answered "
+                "for "
                 f"{self._dead_after_s:.0f} s; this one stops and leaves the study to it"
             )
 
@@ -131,7 +137,8 @@ class Lease:
 
     def _refusal(self, who: str) -> InputError:
         return InputError(
-            f"study {self._study!r} in {self._store.uri} is being run by {who}; wait for it, stop it, or give "
+            f"study {self._study!r} in {self._store.uri} is being run by {who}; wait for it, stop "
+            "it, or give "
             "this study another name"
         )
 

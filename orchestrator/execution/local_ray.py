@@ -1,8 +1,8 @@
 """An own Ray on this machine for the time of a sweep, which nobody else can reach or use.
 
-Whoever may talk to Ray may run code. So all its processes listen on the loopback address only, and answer nobody who
-lacks the sweep's token. The workers of one trial meet in a file and talk over the loopback interface, for PyTorch's
-own meeting place, ``TCPStore``, listens on every address.
+Whoever may talk to Ray may run code. So all its processes listen on the loopback address only, and
+answer nobody who lacks the sweep's token. The workers of one trial meet in a file and talk over the
+loopback interface, for PyTorch's own meeting place, ``TCPStore``, listens on every address.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 @contextmanager
 def local_ray(num_cpus: int, resources: ResourcesConfig) -> Iterator[None]:
     """Runs Ray with ``num_cpus`` cores for trials until the end of the block."""
+    # what Ray leaves lies in the folder: it is cleared up
     with (
         scratch_folder() as folder,
         _closed_to_others(),
-    ):  # what Ray leaves lies in the folder: it is cleared up
+    ):
         try:
             with _tracking_settings_hidden():
                 ray.init(
@@ -66,9 +67,12 @@ def local_ray(num_cpus: int, resources: ResourcesConfig) -> Iterator[None]:
 def _closed_to_others() -> Iterator[None]:
     """Settings for this process, and for Ray's other processes, which inherit the environment."""
     interfaces = psutil.net_if_addrs().items()
-    loopback = next(name for name, all_ in interfaces if any(one.address == _LOOPBACK for one in all_))
+    loopback = next(
+        name for name, all_ in interfaces if any(one.address == _LOOPBACK for one in all_)
+    )
     settings = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "0": Ray takes the loopback address, and listens on no other
+        # "0": Ray takes the loopback address, and listens on no other
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "GLOO_SOCKET_IFNAME": loopback,
@@ -96,8 +100,12 @@ def _apply(environment: Mapping[str, str | None], may_cluster: bool) -> None:
 
 @contextmanager
 def _tracking_settings_hidden() -> Iterator[None]:
-    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its credentials."""
-    hidden = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
+    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its
+    credentials.
+    """
+    hidden = {
+        name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")
+    }
     for name in hidden:
         del os.environ[name]
     try:
@@ -107,10 +115,14 @@ def _tracking_settings_hidden() -> Iterator[None]:
 
 
 def torch_config() -> TorchConfig:
-    """How the workers of a trial find each other: on an own Ray in a file, on a cluster as Ray Train does it."""
+    """How the workers of a trial find each other: on an own Ray in a file, on a cluster as Ray
+    Train does it.
+    """
     is_local = ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback  # type: ignore[no-untyped-call]
     return (
-        _FileTorchConfig(meeting=str(Path(tempfile.gettempdir()) / "meeting")) if is_local else TorchConfig()
+        _FileTorchConfig(meeting=str(Path(tempfile.gettempdir()) / "meeting"))
+        if is_local
+        else TorchConfig()
     )
 
 
@@ -133,7 +145,11 @@ class _FileTorchBackend(_TorchBackend):
         place = f"file://{backend_config.meeting}-{uuid.uuid4().hex}"
         worker_group.execute(_set_torch_distributed_env_vars)
         size = len(worker_group)
-        options = {"backend": "nccl" if has_gpu else "gloo", "world_size": size, "init_method": place}
+        options = {
+            "backend": "nccl" if has_gpu else "gloo",
+            "world_size": size,
+            "init_method": place,
+        }
         ray.get(
             [
                 worker_group.execute_single_async(

@@ -1,7 +1,8 @@
-"""Checks on every node of a cluster before the first trial: does each one see the driver's store and videos?
+"""Checks on every node of a cluster before the first trial: does each one see the driver's store
+and videos?
 
-A folder that exists on one host only is the commonest mistake on a cluster. Nodes that an autoscaler adds later are
-not seen here; a trial that finds no video there fails with the path.
+A folder that exists on one host only is the commonest mistake on a cluster. Nodes that an
+autoscaler adds later are not seen here; a trial that finds no video there fails with the path.
 """
 
 from __future__ import annotations
@@ -37,15 +38,21 @@ def check_settings(settings: Settings) -> None:
     """
     places = {
         "VITACLIP_STORE": ("store", "s3://bucket/prefix, or a folder that every node shares"),
-        "MLFLOW_TRACKING_URI": ("tracking_uri", "an MLflow server's address, or sqlite:////folder/mlflow.db"),
+        "MLFLOW_TRACKING_URI": (
+            "tracking_uri",
+            "an MLflow server's address, or sqlite:////folder/mlflow.db",
+        ),
     }
     for variable, (field, allowed) in places.items():
         if field not in settings.model_fields_set:
-            raise InputError(f"{variable}: not set, and RAY_ADDRESS names a cluster; set it to {allowed}")
+            raise InputError(
+                f"{variable}: not set, and RAY_ADDRESS names a cluster; set it to {allowed}"
+            )
 
 
 def check_nodes(config: StudyConfig, store_uri: str) -> None:
-    """Looks at the store and the study's videos from every node that may train. Ray must be connected.
+    """Looks at the store and the study's videos from every node that may train. Ray must be
+    connected.
 
     Raises:
         InputError: one line per node that does not see what the driver sees.
@@ -58,18 +65,24 @@ def check_nodes(config: StudyConfig, store_uri: str) -> None:
     finally:
         store.delete(probe)
     if problems:
-        raise InputError("\n".join(f"node {address}: {text}" for address, text in sorted(problems.items())))
+        raise InputError(
+            "\n".join(f"node {address}: {text}" for address, text in sorted(problems.items()))
+        )
 
 
-def _problems(store_uri: str, probe: str, digests: Digests, resources: ResourcesConfig) -> dict[str, str]:
+def _problems(
+    store_uri: str, probe: str, digests: Digests, resources: ResourcesConfig
+) -> dict[str, str]:
     tasks = {
-        _look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            store_uri, probe, digests
-        ): node["NodeManagerAddress"]
+        _look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(store_uri, probe, digests): node["NodeManagerAddress"]
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"] and _may_train(node["Resources"], resources)
     }
-    done, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=_TIMEOUT_S) if tasks else ([], [])
+    done, late = (
+        ray.wait(list(tasks), num_returns=len(tasks), timeout=_TIMEOUT_S) if tasks else ([], [])
+    )
     problems = {tasks[task]: f"did not answer within {_TIMEOUT_S:.0f} s" for task in late}
     for task in done:
         try:
@@ -87,7 +100,9 @@ def _may_train(has: Mapping[str, float], resources: ResourcesConfig) -> bool:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _look(store_uri: str, probe: str, digests: Digests) -> str | None:
-    """What is wrong on this node, after clearing up what dead workers left there; None if nothing is."""
+    """What is wrong on this node, after clearing up what dead workers left there; None if nothing
+    is.
+    """
     reap_scratch()
     try:
         return _store_problem(open_store(store_uri), probe) or _data_problem(digests)
@@ -99,7 +114,8 @@ def _store_problem(store: Store, probe: str) -> str | None:
     if store.exists(probe):
         return None
     return (
-        f"store {store.uri}: does not hold what the driver wrote there a moment ago; set VITACLIP_STORE to "
+        f"store {store.uri}: does not hold what the driver wrote there a moment ago; set "
+        "VITACLIP_STORE to "
         "s3://bucket/prefix or to a folder that every node shares"
     )
 
@@ -111,7 +127,8 @@ def _data_problem(digests: Digests) -> str | None:
         sample = random.Random(0).sample(paths, min(len(paths), _NUM_SAMPLED))
         if missing := [path for path in sample if not Path(path).is_file()]:
             return (
-                f"dataset {name}, split {split}: {len(missing)} of {len(sample)} clips looked for are not there, "
+                f"dataset {name}, split {split}: {len(missing)} of {len(sample)} clips looked for "
+                "are not there, "
                 f"such as {missing[0]}"
             )
         if differing := digest.differences(identify(manifest)):

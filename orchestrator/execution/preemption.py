@@ -1,4 +1,6 @@
-"""The warning before a spot instance is taken away: SIGTERM to its processes, or Ray told to drain its node."""
+"""The warning before a spot instance is taken away: SIGTERM to its processes, or Ray told to drain
+its node.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ _POLL_NODE_S = 5.0
 class Notice:
     """A context manager around what can stop in time; ask :meth:`given` now and then.
 
-    Only a process's main thread may set Python's signal handlers, a trial runs in another one, and Ray's own handler
-    ends the process at once. ``faulthandler`` may be set from any thread: it writes a traceback into a pipe, whose
-    content is the signal.
+    Only a process's main thread may set Python's signal handlers, a trial runs in another one, and
+    Ray's own handler ends the process at once. ``faulthandler`` may be set from any thread: it
+    writes a traceback into a pipe, whose content is the signal.
     """
 
     def __enter__(self) -> Self:
@@ -32,7 +34,10 @@ class Notice:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         faulthandler.unregister(signal.SIGTERM)
         os.close(self._reading)
@@ -53,4 +58,6 @@ class Notice:
         if time.monotonic() < self._next_poll:
             return False
         self._next_poll = time.monotonic() + _POLL_NODE_S
-        return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+        return (
+            ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+        )

@@ -26,19 +26,24 @@ from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:
-    """Store, tracking, backbone and datasets; renders the quickstart's world if it is not there yet.
+    """Store, tracking, backbone and datasets; renders the quickstart's world if it is not there
+    yet.
 
     Raises:
         InputError: names what cannot be used and what to do.
     """
     store = open_store(settings.store_uri)
-    attempt(f"store {store.uri}", store.check, "check VITACLIP_STORE, S3_ENDPOINT_URL and the server")
+    attempt(
+        f"store {store.uri}", store.check, "check VITACLIP_STORE, S3_ENDPOINT_URL and the server"
+    )
     check_tracking(settings.tracking_uri)
     check_backbone(config.train.backbone)
     _check_depths(config)
     for dataset, split in dataset_splits(config):
         if not load_dataset(dataset, split).clips:
-            raise InputError(f"dataset {dataset}, split {split}: found no clip; check the annotation file")
+            raise InputError(
+                f"dataset {dataset}, split {split}: found no clip; check the annotation file"
+            )
 
 
 def provenance() -> dict[str, Scalar]:
@@ -49,7 +54,9 @@ def provenance() -> dict[str, Scalar]:
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU {platform.machine()}",
     }
 
 
@@ -61,7 +68,8 @@ def study_inputs(config: StudyConfig) -> StudyInputs:
     """
     return StudyInputs(
         data={
-            f"{name}/{split}": identify(load_dataset(name, split)) for name, split in dataset_splits(config)
+            f"{name}/{split}": identify(load_dataset(name, split))
+            for name, split in dataset_splits(config)
         },
         backbones={_backbone_name(one): load_backbone(one).sha256 for one in _backbones(config)},
     )
@@ -73,7 +81,9 @@ def _backbone_name(config: BackboneConfig) -> str:
 
 
 def _backbones(config: StudyConfig) -> list[BackboneConfig]:
-    """Those that trials may have; combinations that do not exist are left out, and fail their trials."""
+    """Those that trials may have; combinations that do not exist are left out, and fail their
+    trials.
+    """
     keys = [key for key in config.search_space if key.startswith("backbone.")]
     found = []
     for values in itertools.product(*(edge_values(config.search_space[key]) for key in keys)):
@@ -87,7 +97,11 @@ def _backbones(config: StudyConfig) -> list[BackboneConfig]:
 def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
     """Each (dataset, split) that the study trains, validates or is scored on."""
     space = config.search_space
-    datasets = edge_values(space["data.dataset"]) if "data.dataset" in space else [config.train.data.dataset]
+    datasets = (
+        edge_values(space["data.dataset"])
+        if "data.dataset" in space
+        else [config.train.data.dataset]
+    )
     trained = [(str(dataset), split) for dataset in datasets for split in ("train", "val")]
     if config.train.data.development is not None:
         trained += [(str(dataset), config.train.data.development) for dataset in datasets]

@@ -1,6 +1,8 @@
-"""Benchmarks of trained trials as Ray tasks beside the training, so that no training slot waits for them.
+"""Benchmarks of trained trials as Ray tasks beside the training, so that no training slot waits for
+them.
 
-Trials that finish while a benchmark is running wait and are then scored together: each video is decoded once.
+Trials that finish while a benchmark is running wait and are then scored together: each video is
+decoded once.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class _Queue:
 
     benchmark: BenchmarkConfig
     waiting: list[int] = field(default_factory=list)
-    suspects: list[int] = field(default_factory=list)  # were in a task that failed: each gets its own
+    # were in a task that failed: each gets its own
+    suspects: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
     task: Any = None
 
@@ -67,7 +70,8 @@ class Scorer:
             queue.waiting.append(number)
 
     def poll(self, timeout_s: float = 0) -> list[int]:
-        """Starts what can start, and returns the trials whose last score has arrived since the last call.
+        """Starts what can start, and returns the trials whose last score has arrived since the last
+        call.
 
         A trial that cannot be scored is kept in ``errors`` instead.
         """
@@ -102,7 +106,9 @@ class Scorer:
             for number in numbers:
                 self._missing[number] -= 1
 
-    def _failed(self, queue: _Queue, numbers: Sequence[int], error: ray.exceptions.RayError) -> None:
+    def _failed(
+        self, queue: _Queue, numbers: Sequence[int], error: ray.exceptions.RayError
+    ) -> None:
         if len(numbers) > 1:
             queue.suspects.extend(numbers)
             return

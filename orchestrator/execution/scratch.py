@@ -1,7 +1,8 @@
-"""Temporary files and processes that survive nobody: each folder names its owner, and the next one clears up.
+"""Temporary files and processes that survive nobody: each folder names its owner, and the next one
+clears up.
 
-A process that is killed cannot remove what it has made. So whoever makes a scratch folder first removes those
-whose owners on this machine are dead, with the processes that still use them.
+A process that is killed cannot remove what it has made. So whoever makes a scratch folder first
+removes those whose owners on this machine are dead, with the processes that still use them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder of this process's own; all its temporary files, and those of processes it starts, go into it.
+    """A folder of this process's own; all its temporary files, and those of processes it starts, go
+    into it.
 
     At the end of the block the folder is removed, and processes that still use it are killed.
     """
@@ -46,7 +48,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def reap_scratch() -> None:
-    """Removes the scratch folders of dead processes of this machine, and ends the processes that use them."""
+    """Removes the scratch folders of dead processes of this machine, and ends the processes that
+    use them.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(FileNotFoundError):  # not yet named, or another process is removing it
             owner = json.loads((folder / _OWNER_FILE).read_text())
@@ -58,8 +62,8 @@ def reap_scratch() -> None:
 def _reap_semaphores() -> None:
     """Removes the named semaphores of Python's ``multiprocessing`` that no process has any more.
 
-    Their names are random: whoever does not hold one already never finds it. The process that removes them at their
-    owner's end may have been killed too.
+    Their names are random: whoever does not hold one already never finds it. The process that
+    removes them at their owner's end may have been killed too.
     """
     orphans = {}
     for path in _SHARED_MEMORY.glob("sem.mp-*"):
@@ -84,7 +88,9 @@ def this_process() -> dict[str, Any]:
 
 
 def is_local(process: dict[str, Any]) -> bool:
-    """Whether a process that :func:`this_process` described runs, or ran, where its number means something here."""
+    """Whether a process that :func:`this_process` described runs, or ran, where its number means
+    something here.
+    """
     return bool(process["host"] == _host())
 
 
@@ -92,14 +98,18 @@ def is_alive(process: dict[str, Any]) -> bool:
     """Whether a local process still runs."""
     with suppress(psutil.NoSuchProcess):
         found = psutil.Process(process["pid"])
-        return bool(found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE)
+        return bool(
+            found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE
+        )
     return False
 
 
 def _host() -> str:
-    """This machine since its start, and this container on it: elsewhere process numbers mean nothing.
+    """This machine since its start, and this container on it: elsewhere process numbers mean
+    nothing.
 
-    Cloned machines share a name and the number of their first namespace, but no two starts share a boot id.
+    Cloned machines share a name and the number of their first namespace, but no two starts share a
+    boot id.
     """
     with suppress(OSError):
         return f"{socket.gethostname()} {_PID_NAMESPACE.readlink()} {_BOOT_ID.read_text().strip()}"

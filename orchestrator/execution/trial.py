@@ -1,7 +1,9 @@
-"""What runs in a trial's actor: the training itself if it has one worker, else a Ray Train worker group.
+"""What runs in a trial's actor: the training itself if it has one worker, else a Ray Train worker
+group.
 
-Both call :func:`orchestrator.execution.worker.train_worker`. A one-worker trial inside a reused actor starts in a
-fraction of a second; a worker group takes several, so it is used where it is needed: for several workers.
+Both call :func:`orchestrator.execution.worker.train_worker`. A one-worker trial inside a reused
+actor starts in a fraction of a second; a worker group takes several, so it is used where it is
+needed: for several workers.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLos
 FAILURE = "failure"  # trying again would not help
 PREEMPTION = "preemption"  # a machine of its is taken away: elsewhere it goes on
 BREAKDOWN = "breakdown"  # a worker was lost
-_START_ATTEMPTS = (
-    90  # of 20 s each (orchestrator/execution/cluster.py): half an hour for a lost node to come back
-)
+# of 20 s each (orchestrator/execution/cluster.py): half an hour for a lost node to come back
+_START_ATTEMPTS = 90
 _UNUSED = (DatasetsCallback, PlacementGroupCleanerCallback)
 _HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """The Tune trainable. ``config["job"]`` holds the fields of a :class:`orchestrator.execution.worker.Job`."""
+    """The Tune trainable. ``config["job"]`` holds the fields of a
+    :class:`orchestrator.execution.worker.Job`.
+    """
     job = Job(**config["job"])
     with scratch_folder() as folder:
         try:
@@ -68,7 +71,9 @@ def _cause(error: Exception, kinds: tuple[type[Exception], ...]) -> Exception | 
     """The error, of one worker or of the group's, that is of one of these kinds."""
     errors = [error]
     if isinstance(error, train.WorkerGroupError):
-        errors = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+        errors = [
+            getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()
+        ]
     return next((one for one in errors if isinstance(one, kinds)), None)
 
 
@@ -91,7 +96,8 @@ def _train_on_workers(job: Job, resources: ResourcesConfig, folder: Path) -> Non
         run_config=train.RunConfig(
             name=f"{job.study}-{job.number:04d}",
             storage_path=str(folder),  # Ray's own notes only: checkpoints go to the study's store
-            # the trial is tried again as a whole, by the driver: one budget, not one inside the other
+            # the trial is tried again as a whole, by the driver: one budget, not one inside the
+            # other
             failure_config=train.FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, controller_failure_limit=_START_ATTEMPTS
             ),
@@ -104,7 +110,8 @@ class _Trainer(TorchTrainer):
     """Ray Train with its controller in the trial's actor, which would only wait for it.
 
     That saves processes and their start, and reports need no queue between the two: Ray's own way,
-    ``TuneReportCallback``, comes to a deadlock when the training function returns while a report is in the queue.
+    ``TuneReportCallback``, comes to a deadlock when the training function returns while a report is
+    in the queue.
     """
 
     def _initialize_and_run_controller(self, **parts: Any) -> train.Result:
@@ -126,7 +133,10 @@ class _ReportToTune(train.UserCallback):
     """Passes on what the first worker reports; all workers wait until Tune has taken it."""
 
     def after_report(
-        self, run_context: Any, metrics: Sequence[dict[str, float]], checkpoint: train.Checkpoint | None
+        self,
+        run_context: Any,
+        metrics: Sequence[dict[str, float]],
+        checkpoint: train.Checkpoint | None,
     ) -> None:
         tune.report(metrics[0])
 

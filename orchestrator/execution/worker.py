@@ -1,7 +1,8 @@
-"""Training one trial, as each of its workers does it: in the trial's actor or in a Ray Train worker group.
+"""Training one trial, as each of its workers does it: in the trial's actor or in a Ray Train worker
+group.
 
-A worker needs nothing but the store's address: it reads its trial from the record, goes on from the newest
-whole checkpoint there, and publishes one after every epoch *before* that epoch is reported.
+A worker needs nothing but the store's address: it reads its trial from the record, goes on from the
+newest whole checkpoint there, and publishes one after every epoch *before* that epoch is reported.
 """
 
 from __future__ import annotations
@@ -49,11 +50,15 @@ class Job:
 
 
 class PreemptedError(VitaClipError):
-    """This process, or another worker's, is about to be taken away; a checkpoint of its last step is in the store."""
+    """This process, or another worker's, is about to be taken away; a checkpoint of its last step
+    is in the store.
+    """
 
 
 class _EnoughError(Exception):
-    """The trial ends here: it missed its bar (:mod:`orchestrator.search.schedulers`), or its generation is over."""
+    """The trial ends here: it missed its bar (:mod:`orchestrator.search.schedulers`), or its
+    generation is over.
+    """
 
 
 def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -91,18 +96,31 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         resume_from = _fetch_start(record, trial, attempt, Path(folder))
         try:
             # A worker may have died when its last checkpoint was in the store.
-            _check_not_enough(trial, read_history(resume_from) if resume_from else (), record.objective)
-            fit(trial.train, resume_from=resume_from, on_epoch_end=end_epoch, should_stop=should_stop)
+            _check_not_enough(
+                trial, read_history(resume_from) if resume_from else (), record.objective
+            )
+            fit(
+                trial.train,
+                resume_from=resume_from,
+                on_epoch_end=end_epoch,
+                should_stop=should_stop,
+            )
         except _EnoughError as enough:
             log.add("stop", reason=str(enough))
         except TrainingInterruptedError as stop:
-            _publish(record, trial.number, attempt, stop.progress.history, stop.save, stop.progress.step)
+            _publish(
+                record, trial.number, attempt, stop.progress.history, stop.save, stop.progress.step
+            )
             gather_from_workers([None])  # the first worker to fail would end the one that publishes
             raise PreemptedError(str(stop)) from None
 
 
-def _check_not_enough(trial: TrialRecord, history: Sequence[EpochMetrics], objective: Objective) -> None:
-    """Raises _EnoughError if the trial ends after the last of these epochs, before its schedule does."""
+def _check_not_enough(
+    trial: TrialRecord, history: Sequence[EpochMetrics], objective: Objective
+) -> None:
+    """Raises _EnoughError if the trial ends after the last of these epochs, before its schedule
+    does.
+    """
     if not history:
         return
     if falls_short(history, trial.bar, objective):
@@ -112,7 +130,9 @@ def _check_not_enough(trial: TrialRecord, history: Sequence[EpochMetrics], objec
 
 
 def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
-    """The attempt that all workers of this training belong to; None: the trial has finished meanwhile."""
+    """The attempt that all workers of this training belong to; None: the trial has finished
+    meanwhile.
+    """
     rank, _ = rank_and_world_size()
     return gather_from_workers([record.begin_attempt(number)] if rank == 0 else [])[0]
 
@@ -134,7 +154,9 @@ def _publish(
 
 
 def _wait_for_space() -> None:
-    """A full disk ends no trial: it goes on when there is room for its checkpoint, or at the time limit."""
+    """A full disk ends no trial: it goes on when there is room for its checkpoint, or at the time
+    limit.
+    """
     folder = tempfile.gettempdir()
     while (free := shutil.disk_usage(folder).free) < MIN_FREE_BYTES:
         _logger.warning("%s: %d bytes free, waiting for %d", folder, free, MIN_FREE_BYTES)
@@ -158,8 +180,12 @@ def _arm(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
-def _fetch_start(record: StudyRecord, trial: TrialRecord, attempt: Attempt, folder: Path) -> Path | None:
-    """Downloads what the attempt goes on from: the trial's newest checkpoint, else its parent's; None: nothing."""
+def _fetch_start(
+    record: StudyRecord, trial: TrialRecord, attempt: Attempt, folder: Path
+) -> Path | None:
+    """Downloads what the attempt goes on from: the trial's newest checkpoint, else its parent's;
+    None: nothing.
+    """
     key = attempt.goes_on_from
     inherited = key is None and trial.parent is not None
     if trial.parent is not None and inherited:

@@ -1,9 +1,11 @@
-"""Population-based training of the optimiser's settings (Jaderberg et al. 2017), generation by generation.
+"""Population-based training of the optimiser's settings (Jaderberg et al. 2017), generation by
+generation.
 
-Trial ``g * population + m`` is member ``m`` of generation ``g`` and trains ``interval`` epochs. It goes on from the
-end of a trial of the generation before: that of the same member or, where this was among the worst quarter, one of
-the best quarter's with its parameters perturbed. A generation is proposed when all of the one before has ended, so
-that decisions depend on the record alone; Tune's PBT compares with whatever happens to have been reported.
+Trial ``g * population + m`` is member ``m`` of generation ``g`` and trains ``interval`` epochs. It
+goes on from the end of a trial of the generation before: that of the same member or, where this was
+among the worst quarter, one of the best quarter's with its parameters perturbed. A generation is
+proposed when all of the one before has ended, so that decisions depend on the record alone; Tune's
+PBT compares with whatever happens to have been reported.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ def stop_epoch(config: StudyConfig, number: int) -> int:
 
 
 def descend(
-    config: StudyConfig, number: int, params: Sequence[dict[str, Scalar]], values: Sequence[float | None]
+    config: StudyConfig,
+    number: int,
+    params: Sequence[dict[str, Scalar]],
+    values: Sequence[float | None],
 ) -> tuple[int | None, dict[str, Scalar]]:
     """The parent and the parameters of a trial of a later generation.
 
@@ -34,7 +39,8 @@ def descend(
         values: its objective, by member; None: failed.
 
     Returns:
-        the parent's number, None if every trial of the generation before has failed; and the parameters.
+        the parent's number, None if every trial of the generation before has failed; and the
+        parameters.
     """
     population, sign = len(params), 1 if config.search.objectives[0].mode == "max" else -1
     member = number % population
@@ -50,7 +56,9 @@ def descend(
     return first + parent, _perturb(params[parent], config, rng)
 
 
-def _perturb(params: dict[str, Scalar], config: StudyConfig, rng: random.Random) -> dict[str, Scalar]:
+def _perturb(
+    params: dict[str, Scalar], config: StudyConfig, rng: random.Random
+) -> dict[str, Scalar]:
     """Each parameter a fifth up or down, or drawn anew."""
     changed = {}
     for key, value in params.items():

@@ -1,9 +1,9 @@
 """Proposals: which point a study tries next, decided by Optuna from a fixed set of earlier trials.
 
-Ray's own ``OptunaSearch`` tells Optuna whatever finished first, stores early-stopped trials as complete,
-leaves NaN trials running for ever and proposes the same points again after a restart. Here point ``n``
-depends only on the seed and on the trials up to ``n - lag``, and a restarted study replays its proposals,
-so it goes on as if it had never stopped.
+Ray's own ``OptunaSearch`` tells Optuna whatever finished first, stores early-stopped trials as
+complete, leaves NaN trials running for ever and proposes the same points again after a restart.
+Here point ``n`` depends only on the seed and on the trials up to ``n - lag``, and a restarted study
+replays its proposals, so it goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ from orchestrator.search.search_space import Params, grid, suggest_params
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-_REMEMBERING = ("cmaes", "nsgaii", "qmc")  # samplers that note in Optuna's study what they have drawn
+# samplers that note in Optuna's study what they have drawn
+_REMEMBERING = (
+    "cmaes",
+    "nsgaii",
+    "qmc",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class Proposer:
 
     def __init__(self, config: StudyConfig) -> None:
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        self.study = optuna.create_study(directions=[directions[o.mode] for o in config.search.objectives])
+        self.study = optuna.create_study(
+            directions=[directions[o.mode] for o in config.search.objectives]
+        )
         self._config = config
         self._untold: deque[optuna.Trial] = deque()
         self._num_told = 0
@@ -68,15 +75,16 @@ class Proposer:
             self._num_told += 1
 
     def ask(self, known: Mapping[str, Scalar] | None = None) -> Params:
-        """The next point; ``known`` parameters are given (by the record, or as a point to try first)."""
+        """The next point; ``known`` parameters are given (by the record, or as a point to try
+        first).
+        """
         self.study.sampler = make_sampler(self._config, self.num_asked)
         if known is not None:
             self.study.enqueue_trial(dict(known))
         trial = self.study.ask()
         if self._config.search.sampler.name in _REMEMBERING:
-            _ = (
-                trial.relative_params
-            )  # drawn even where every parameter is given, so that a replay counts alike
+            # drawn even where every parameter is given, so that a replay counts alike
+            _ = trial.relative_params
         self._untold.append(trial)
         return suggest_params(trial, self._config.search_space)
 
@@ -92,22 +100,32 @@ class Proposer:
 
 
 def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
-    """The sampler for point ``number``: its random draws depend on the study's seed and the number alone."""
+    """The sampler for point ``number``: its random draws depend on the study's seed and the number
+    alone.
+    """
     seed = int(np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0])
     startup = config.search.sampler.num_startup_trials
     match config.search.sampler.name:
         case "tpe":
             return TPESampler(
-                n_startup_trials=startup, seed=seed, multivariate=True, group=True, constant_liar=True
+                n_startup_trials=startup,
+                seed=seed,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
             )
         case "gp":
             return GPSampler(n_startup_trials=startup, seed=seed)
         case "cmaes":
-            return CmaEsSampler(n_startup_trials=startup, seed=seed, warn_independent_sampling=False)
+            return CmaEsSampler(
+                n_startup_trials=startup, seed=seed, warn_independent_sampling=False
+            )
         case "nsgaii":
             return NSGAIISampler(population_size=max(2, startup), seed=seed)
         case "qmc":  # a sequence: the same seed for all points
-            return QMCSampler(scramble=True, seed=config.search.seed, warn_independent_sampling=False)
+            return QMCSampler(
+                scramble=True, seed=config.search.seed, warn_independent_sampling=False
+            )
         case "grid":
             return GridSampler(grid(config.search_space), seed=config.search.seed)
         case "random":

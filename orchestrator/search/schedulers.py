@@ -1,10 +1,10 @@
 """Stopping hopeless trials early, as a pure function of earlier trials.
 
-A trial gets its bar when it is proposed: the values it must have reached after certain epochs to go on,
-computed from the trials up to ``number - search.lag``. Unlike Tune's schedulers, which compare with
-whatever happens to have been reported, this gives the same decisions in every run of a seeded study and
-after every crash, and no trial's actor is killed from outside (the way on which Ray leaks workers): the
-trial ends itself.
+A trial gets its bar when it is proposed: the values it must have reached after certain epochs to go
+on, computed from the trials up to ``number - search.lag``. Unlike Tune's schedulers, which compare
+with whatever happens to have been reported, this gives the same decisions in every run of a seeded
+study and after every crash, and no trial's actor is killed from outside (the way on which Ray leaks
+workers): the trial ends itself.
 """
 
 from __future__ import annotations
@@ -16,26 +16,35 @@ from statistics import median
 from orchestrator.config import Objective, SchedulerConfig
 
 History = Sequence[dict[str, float]]
-Curve = tuple[float, ...]  # the first objective after epochs 1, 2, ...; NaN where it was not reported
+# the first objective after epochs 1, 2, ...; NaN where it was not reported
+Curve = tuple[float, ...]
 
 MIN_TRIALS_FOR_MEDIAN = 3
 
 
 def bar(
-    config: SchedulerConfig, objective: Objective, number: int, num_epochs: int, earlier: Sequence[Curve]
+    config: SchedulerConfig,
+    objective: Objective,
+    number: int,
+    num_epochs: int,
+    earlier: Sequence[Curve],
 ) -> dict[int, float]:
     """Epoch -> the objective that trial ``number`` must have reached by then to go on.
 
     ``asha``: at the rungs ``grace_period * reduction_factor ** k`` a trial must be among the best
-    1/reduction_factor of those that came as far (Li et al. 2020). ``hyperband``: the same, with trials
-    taking turns at a later first rung. ``median``: at every epoch not below the median of the others
-    (Golovin et al. 2017).
+    1/reduction_factor of those that came as far (Li et al. 2020). ``hyperband``: the same, with
+    trials taking turns at a later first rung. ``median``: at every epoch not below the median of
+    the others (Golovin et al. 2017).
     """
     values = {}
     for epoch in _judged_epochs(config, number, num_epochs):
-        reached = [best for one in earlier if (best := _best_until(one, epoch, objective)) is not None]
+        reached = [
+            best for one in earlier if (best := _best_until(one, epoch, objective)) is not None
+        ]
         value = (
-            _median(reached) if config.name == "median" else _cut(reached, objective, config.reduction_factor)
+            _median(reached)
+            if config.name == "median"
+            else _cut(reached, objective, config.reduction_factor)
         )
         if value is not None:
             values[epoch] = value
@@ -58,7 +67,9 @@ def curve(history: History, objective: Objective) -> Curve:
 
 def _best_until(curve: Curve, epoch: int, objective: Objective) -> float | None:
     """The best objective up to ``epoch``; None if the trial never came so far."""
-    values = [value for value in curve[:epoch] if not math.isnan(value)] if len(curve) >= epoch else []
+    values = (
+        [value for value in curve[:epoch] if not math.isnan(value)] if len(curve) >= epoch else []
+    )
     return (max if objective.mode == "max" else min)(values, default=None)
 
 

@@ -29,10 +29,12 @@ SearchSpace = Mapping[str, Distribution]
 
 
 def resolve(config: StudyConfig) -> StudyConfig:
-    """Checks the search space against the training config and replaces ``num_layers`` by its number.
+    """Checks the search space against the training config and replaces ``num_layers`` by its
+    number.
 
     Raises:
-        InputError: a key is no field of the training config, or a value in its range is not allowed there.
+        InputError: a key is no field of the training config, or a value in its range is not allowed
+            there.
     """
     space = {key: _resolve_layers(key, dist, config) for key, dist in config.search_space.items()}
     config = config.model_copy(update={"search_space": space})
@@ -68,14 +70,18 @@ def apply(train: TrainConfig, params: Mapping[str, Scalar]) -> TrainConfig:
         return TrainConfig.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{first['msg'].removeprefix('Value error, ')} (with {_text(params)})") from None
+        raise InputError(
+            f"{first['msg'].removeprefix('Value error, ')} (with {_text(params)})"
+        ) from None
 
 
 def suggest_params(trial: optuna.Trial, space: SearchSpace) -> Params:
     """One point: parameters whose ``when`` does not hold are left out."""
     params: Params = {}
     for key in _in_order(space):
-        if all(other in params and params[other] == value for other, value in space[key].when.items()):
+        if all(
+            other in params and params[other] == value for other, value in space[key].when.items()
+        ):
             params[key] = _suggest_one(trial, key, space[key])
     return params
 
@@ -107,7 +113,9 @@ def _suggest_one(trial: optuna.Trial, key: str, distribution: Distribution) -> S
 
 def _in_order(space: SearchSpace) -> list[str]:
     """Keys with those they depend on before them, otherwise as the file has them."""
-    ordered = list(TopologicalSorter({key: list(dist.when) for key, dist in space.items()}).static_order())
+    ordered = list(
+        TopologicalSorter({key: list(dist.when) for key, dist in space.items()}).static_order()
+    )
     return sorted(ordered, key=lambda key: (_depth(key, space), list(space).index(key)))
 
 
@@ -119,7 +127,9 @@ def _resolve_layers(key: str, distribution: Distribution, config: StudyConfig) -
     if not isinstance(distribution, IntDistribution) or distribution.high != "num_layers":
         return distribution
     if any(other.startswith("backbone.") for other in config.search_space):
-        raise InputError(f"search_space.{key}.high: 'num_layers' needs one backbone, but the space varies it")
+        raise InputError(
+            f"search_space.{key}.high: 'num_layers' needs one backbone, but the space varies it"
+        )
     from vitaclip.model.backbone import num_layers  # takes seconds: it brings torch
 
     return distribution.model_copy(update={"high": num_layers(config.train.backbone)})
@@ -128,14 +138,17 @@ def _resolve_layers(key: str, distribution: Distribution, config: StudyConfig) -
 def _check_key(key: str) -> None:
     names = list(field_names())
     if key not in names:
-        raise InputError(f"search_space.{key}: the training config has no such field{suggest(key, names)}")
+        raise InputError(
+            f"search_space.{key}: the training config has no such field{suggest(key, names)}"
+        )
 
 
 def _check_range(key: str, distribution: Distribution) -> None:
     if isinstance(distribution, CategoricalDistribution):
         if len(set(map(repr, distribution.choices))) < len(distribution.choices):
             raise InputError(
-                f"search_space.{key}: found {list(distribution.choices)}, each choice may stand once"
+                f"search_space.{key}: found {list(distribution.choices)}, each choice may stand "
+                "once"
             )
         return
     low, high = distribution.low, float(distribution.high)
@@ -151,7 +164,9 @@ def _check_value(place: str, key: str, value: Scalar, train: TrainConfig) -> Non
     try:
         apply(train, {key: value})
     except InputError as error:
-        raise InputError(f"{place}: found {json.dumps(value)}, which {key} does not take: {error}") from None
+        raise InputError(
+            f"{place}: found {json.dumps(value)}, which {key} does not take: {error}"
+        ) from None
 
 
 def _check_conditions(space: SearchSpace) -> None:
@@ -159,7 +174,8 @@ def _check_conditions(space: SearchSpace) -> None:
         for other, value in distribution.when.items():
             if other not in space:
                 raise InputError(
-                    f"search_space.{key}.when: '{other}' is not in the search space{suggest(other, space)}"
+                    f"search_space.{key}.when: '{other}' is not in the search "
+                    f"space{suggest(other, space)}"
                 )
             if not _contains(space[other], value):
                 raise InputError(
@@ -178,12 +194,14 @@ def _check_objectives(config: StudyConfig) -> None:
     for index, objective in enumerate(search.objectives):
         if objective.metric not in reported:
             raise InputError(
-                f"search.objectives.{index}.metric: found '{objective.metric}'{suggest(objective.metric, reported)}, "
+                f"search.objectives.{index}.metric: found "
+                f"'{objective.metric}'{suggest(objective.metric, reported)}, "
                 f"allowed are the metrics of training: {', '.join(reported)}"
             )
     if len(search.objectives) > 1 and search.sampler.name in _ONE_OBJECTIVE:
         raise InputError(
-            f"search.sampler.name: found '{search.sampler.name}', which takes one objective; allowed with "
+            f"search.sampler.name: found '{search.sampler.name}', which takes one objective; "
+            "allowed with "
             f"{len(search.objectives)} are tpe, gp, nsgaii, qmc, random and grid"
         )
 
@@ -204,11 +222,14 @@ def _check_batch_sizes(config: StudyConfig) -> None:
     if distribution is None:
         return
     if _num_values(distribution) > MAX_TRIALS:
-        raise InputError(f"search_space.batch_size: has {_num_values(distribution)} values, give it a step")
+        raise InputError(
+            f"search_space.batch_size: has {_num_values(distribution)} values, give it a step"
+        )
     for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
         if odd := [size for size in _grid_values(distribution) if int(str(size)) % workers]:
             raise InputError(
-                f"search_space.batch_size: found {odd[0]}, allowed are multiples of every number of workers that "
+                f"search_space.batch_size: found {odd[0]}, allowed are multiples of every number "
+                "of workers that "
                 f"resources.num_workers allows, such as {workers}"
             )
 
@@ -218,7 +239,9 @@ def _check_grid(config: StudyConfig) -> None:
         if isinstance(distribution, FloatDistribution) and distribution.step is None:
             raise InputError(f"search_space.{key}: a grid needs a step, or categorical choices")
         if distribution.when:
-            raise InputError(f"search_space.{key}.when: a grid knows no conditions; take another sampler")
+            raise InputError(
+                f"search_space.{key}.when: a grid knows no conditions; take another sampler"
+            )
     num_points = most_trials(config) // config.search.num_repeats
     if num_points > MAX_TRIALS:
         raise InputError(
@@ -227,17 +250,21 @@ def _check_grid(config: StudyConfig) -> None:
     for index, point in enumerate(config.search.first_points):
         if lacking := [key for key in config.search_space if key not in point]:
             raise InputError(
-                f"search.first_points.{index}: lacks {', '.join(lacking)}; a grid's points have every parameter"
+                f"search.first_points.{index}: lacks {', '.join(lacking)}; a grid's points have "
+                "every parameter"
             )
     if config.search.num_trials > most_trials(config):
         raise InputError(
-            f"search.num_trials: found {config.search.num_trials}, the grid has {most_trials(config):g} points "
+            f"search.num_trials: found {config.search.num_trials}, the grid has "
+            f"{most_trials(config):g} points "
             f"({config.search.num_repeats} repeats included)"
         )
 
 
 def most_trials(config: StudyConfig) -> float:
-    """How many trials the search can have: a grid's points with their repeats; with pbt, see ``max_trials``."""
+    """How many trials the search can have: a grid's points with their repeats; with pbt, see
+    ``max_trials``.
+    """
     if config.search.sampler.name != "grid":
         return config.max_trials
     return math.prod(map(_num_values, config.search_space.values())) * config.search.num_repeats
@@ -264,7 +291,9 @@ def _num_values(distribution: Distribution) -> int:
 
 
 def check_point(place: str, point: Mapping[str, Scalar], config: StudyConfig) -> None:
-    """Raises InputError unless every value of ``point`` lies in the search space, and training takes them together."""
+    """Raises InputError unless every value of ``point`` lies in the search space, and training
+    takes them together.
+    """
     check_values(place, point, config)
     apply(config.train, point)
 
@@ -277,12 +306,16 @@ def check_values(place: str, point: Mapping[str, Scalar], config: StudyConfig) -
                 f"{place}: '{key}' is not in the search space{suggest(key, config.search_space)}"
             )
         if not _contains(config.search_space[key], value):
-            raise InputError(f"{place}.{key}: found {json.dumps(value)}, which lies outside the search space")
+            raise InputError(
+                f"{place}.{key}: found {json.dumps(value)}, which lies outside the search space"
+            )
 
 
 def _contains(distribution: Distribution, value: Scalar) -> bool:
     if isinstance(distribution, CategoricalDistribution):
-        return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
+        return any(
+            value == choice and type(value) is type(choice) for choice in distribution.choices
+        )
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     whole = not isinstance(distribution, IntDistribution) or isinstance(value, int)

@@ -1,8 +1,8 @@
 """A study as a state machine over its record: which trial is next, how one ended, when all is done.
 
-Nothing here knows Ray, so every order of events and every crash can be tried in a test. What a trial is and
-how it ended is decided from the record alone; a new ``Study`` over the same record goes on where the last
-one died.
+Nothing here knows Ray, so every order of events and every crash can be tried in a test. What a
+trial is and how it ended is decided from the record alone; a new ``Study`` over the same record
+goes on where the last one died.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ _CONTROL_INTERVAL_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial's training ended: as much as later trials depend on. The rest is in the record only."""
+    """How a trial's training ended: as much as later trials depend on. The rest is in the record
+    only.
+    """
 
     state: State
     reason: str | None
-    values: tuple[float, ...] | None  # the objectives at the best epoch; None: not all were reported
+    # the objectives at the best epoch; None: not all were reported
+    values: tuple[float, ...] | None
     curve: Curve
     train_s: float
 
@@ -55,7 +58,10 @@ class Study:
         self._recall()
         self._proposer = Proposer(config)
         self._points: list[PointOutcome] = []  # what the proposer is told, in order
-        self._control, self._control_until = record.control(), time.monotonic() + _CONTROL_INTERVAL_S
+        self._control, self._control_until = (
+            record.control(),
+            time.monotonic() + _CONTROL_INTERVAL_S,
+        )
 
     @property
     def unscored(self) -> list[int]:
@@ -80,15 +86,18 @@ class Study:
 
     @property
     def has_ended(self) -> bool:
-        """Whether a start now would find nothing to do: every trial has its result, and no further one is wanted."""
+        """Whether a start now would find nothing to do: every trial has its result, and no further
+        one is wanted.
+        """
         enough = len(self._params) >= self.num_trials or self.stop_reason is not None
         return enough and not self._unfinished
 
     def next_trial(self) -> TrialRecord | Wait | None:
-        """The trial to run next: an interrupted one, or a new one, which is then on record; None: no more.
+        """The trial to run next: an interrupted one, or a new one, which is then on record; None:
+        no more.
 
-        ``"wait"``: the next proposal depends on a trial that is still running, or none is left but a running one may
-        yet break off.
+        ``"wait"``: the next proposal depends on a trial that is still running, or none is left but
+        a running one may yet break off.
         """
         if self._to_resume:
             return self._unfinished[self._to_resume.popleft()]
@@ -115,7 +124,8 @@ class Study:
         """Takes note that a trial's training stopped; ``error`` if it failed for good."""
         if number not in self.finished:
             if error:
-                # The worker that was given up may still be at work: what it publishes from now on does not count.
+                # The worker that was given up may still be at work: what it publishes from now on
+                # does not count.
                 self.record.begin_attempt(number)
             trial, history = self._unfinished[number], self.record.history(number)
             outcome = None if error else outcome_of(trial, history, self.config)
@@ -144,7 +154,9 @@ class Study:
             self.outcomes[result.number] = _recalled(result, self.config)
         for trial in trials:
             check_values(
-                f"study {self.record.name!r}, trials/{trial.number:04d}/trial.json", trial.params, self.config
+                f"study {self.record.name!r}, trials/{trial.number:04d}/trial.json",
+                trial.params,
+                self.config,
             )
             self._params[trial.number] = trial.params
             if trial.number not in self.finished:
@@ -155,8 +167,10 @@ class Study:
         lost = set(range(max(proposed | finished, default=-1) + 1)) - proposed
         if lost:
             raise InputError(
-                f"study {self.record.name!r} in {self.record.store.uri}: trials/{min(lost):04d}/trial.json is missing "
-                "although later trials are there; restore it from a copy, delete all later trials, or start the study "
+                f"study {self.record.name!r} in {self.record.store.uri}: "
+                f"trials/{min(lost):04d}/trial.json is missing "
+                "although later trials are there; restore it from a copy, delete all later trials, "
+                "or start the study "
                 "under another name (--set name=...)"
             )
 
@@ -173,7 +187,9 @@ class Study:
         return self.config.search.scheduler.name == "pbt"
 
     def _settled(self, number: int) -> list[Outcome] | None:
-        """How the trials that trial ``number`` may depend on ended; None while one of them is running."""
+        """How the trials that trial ``number`` may depend on ended; None while one of them is
+        running.
+        """
         search = self.config.search
         generation_start = number - number % search.scheduler.population
         wanted = range(generation_start if self._breeds else max(0, number - search.lag + 1))
@@ -220,11 +236,15 @@ class Study:
         return None, self._params[number - repeat] if repeat else self._ask(point)
 
     def _ask(self, point: int) -> Params:
-        """Point number ``point``, after replaying the proposals before it that this process has not made."""
+        """Point number ``point``, after replaying the proposals before it that this process has not
+        made.
+        """
         search = self.config.search
         settled = self._settled(point * search.num_repeats)
         assert settled is not None, "asked for a trial before those it depends on had ended"
-        self._points += point_outcomes(settled[len(self._points) * search.num_repeats :], self.config)
+        self._points += point_outcomes(
+            settled[len(self._points) * search.num_repeats :], self.config
+        )
         while (asked := self._proposer.num_asked) < point:
             self._proposer.tell(self._points[: self._num_points_before(asked)])
             self._proposer.ask(self._params[asked * search.num_repeats])
@@ -244,14 +264,21 @@ class Study:
         wanted = self._control.points
         for wish in wanted:
             check_values(f"study {self.record.name!r}, control/: points", wish, self.config)
-        return next((one for one in wanted if not any(one.items() <= items for items in tried)), None)
+        return next(
+            (one for one in wanted if not any(one.items() <= items for items in tried)), None
+        )
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
         search = self.config.search
         first = (settled or [])[: search.max_first_failures]
-        if len(first) == search.max_first_failures and all(outcome.state == "failed" for outcome in first):
+        if len(first) == search.max_first_failures and all(
+            outcome.state == "failed" for outcome in first
+        ):
             return f"the first {len(first)} trials failed; the first one: {first[0].reason}"
-        if search.patience is not None and _num_since_best(settled or [], self.config) >= search.patience:
+        if (
+            search.patience is not None
+            and _num_since_best(settled or [], self.config) >= search.patience
+        ):
             return f"no improvement in {search.patience} trials"
         return self._spent_budget()
 
@@ -305,7 +332,9 @@ def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Out
     if last >= trial.last_epoch:
         return _outcome("complete", history, None, config)
     if falls_short(history, trial.bar, config.search.objectives[0]):
-        return _outcome("pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config)
+        return _outcome(
+            "pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config
+        )
     return None
 
 
@@ -314,7 +343,8 @@ def _recalled(result: TrialResult, config: StudyConfig) -> Outcome:
         return _outcome(result.state, result.history, result.reason, config)
     except (InputError, KeyError) as error:
         raise InputError(
-            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history ({error}); "
+            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history "
+            f"({error}); "
             "delete it: the next start of the sweep writes it again"
         ) from None
 
@@ -341,7 +371,9 @@ def point_outcomes(outcomes: Sequence[Outcome], config: StudyConfig) -> list[Poi
 
 
 def _point_outcome(repeats: Sequence[Outcome]) -> PointOutcome:
-    complete = [outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values]
+    complete = [
+        outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values
+    ]
     if complete:
         return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
     pruned = [outcome.curve for outcome in repeats if outcome.state == "pruned"]

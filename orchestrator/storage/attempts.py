@@ -1,14 +1,16 @@
 """Attempts at a trial, and which of their checkpoints count.
 
-A worker that was given up (its node was cut off, its machine suspended) may come back and go on writing. So every
-attempt takes the next number, exclusively and before it starts, and notes which checkpoint it goes on from. It
-publishes only into folders of its own. A reader starts at the newest attempt and follows these notes backwards, so
-what an older attempt publishes after it was superseded is never read::
+A worker that was given up (its node was cut off, its machine suspended) may come back and go on
+writing. So every attempt takes the next number, exclusively and before it starts, and notes which
+checkpoint it goes on from. It publishes only into folders of its own. A reader starts at the newest
+attempt and follows these notes backwards, so what an older attempt publishes after it was
+superseded is never read::
 
     trials/0003/attempts/0002.json                          the number is taken
-    trials/0003/attempts/0002.jsonl                         its log (:mod:`orchestrator.storage.trial_log`)
-    trials/0003/checkpoints/attempt-0002/epoch-0004/        a checkpoint of an epoch's end
-    trials/0003/checkpoints/attempt-0002/epoch-0004-step-000007/  one from within an epoch
+    trials/0003/attempts/0002.jsonl                         its log
+    (:mod:`orchestrator.storage.trial_log`) trials/0003/checkpoints/attempt-0002/epoch-0004/
+    a checkpoint of an epoch's end trials/0003/checkpoints/attempt-0002/epoch-0004-step-000007/  one
+    from within an epoch
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _LOG = re.compile(r".*/attempts/\d+\.jsonl")
 
 
 class SupersededError(VitaClipError):
-    """A newer attempt at this trial has begun, or the trial has finished: this one must write no more."""
+    """A newer attempt at this trial has begun, or the trial has finished: this one must write no
+    more.
+    """
 
 
 class Attempt(Config):
@@ -45,7 +49,9 @@ class Attempt(Config):
 
 
 class Checkpoint(NamedTuple):
-    """One checkpoint's place: the attempt that made it, epochs done, optimizer steps done in the next one."""
+    """One checkpoint's place: the attempt that made it, epochs done, optimizer steps done in the
+    next one.
+    """
 
     attempt: int
     epoch: int
@@ -69,7 +75,8 @@ def _parse(key: str, text: str) -> Attempt:
         return Attempt.model_validate_json(text)
     except ValidationError as error:
         raise StoreError(
-            f"{key} is no attempt's record: {describe(error)}; restore it from a copy, or start the study "
+            f"{key} is no attempt's record: {describe(error)}; restore it from a copy, or start "
+            "the study "
             "under another name"
         ) from None
 
@@ -90,13 +97,17 @@ class TrialFolder:
     @cached_property
     def newest_attempt(self) -> int:
         """The number of the last attempt that began; 0: none has."""
-        return max((int(match[1]) for match in map(_ATTEMPT.fullmatch, self._keys) if match), default=0)
+        return max(
+            (int(match[1]) for match in map(_ATTEMPT.fullmatch, self._keys) if match), default=0
+        )
 
     @cached_property
     def attempts(self) -> list[Attempt]:
         """All attempts, oldest first."""
         keys = sorted(filter(_ATTEMPT.fullmatch, self._keys))
-        return [_parse(key, text) for key, text in zip(keys, self._store.read_texts(keys), strict=True)]
+        return [
+            _parse(key, text) for key, text in zip(keys, self._store.read_texts(keys), strict=True)
+        ]
 
     @property
     def log_keys(self) -> list[str]:
@@ -105,7 +116,9 @@ class TrialFolder:
 
     @cached_property
     def all_checkpoints(self) -> set[Checkpoint]:
-        """Every checkpoint of which anything is stored: half uploaded ones and those that do not count, too."""
+        """Every checkpoint of which anything is stored: half uploaded ones and those that do not
+        count, too.
+        """
         return {found for found in map(Checkpoint.of, self._keys) if found}
 
     @cached_property

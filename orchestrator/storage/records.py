@@ -1,4 +1,6 @@
-"""The files of a study's record, as typed values; :mod:`orchestrator.storage.study_record` reads and writes them."""
+"""The files of a study's record, as typed values; :mod:`orchestrator.storage.study_record` reads
+and writes them.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class TrialRecord(Config):
     number: int
     params: dict[str, Scalar]
     train: TrainConfig
-    bar: dict[int, float] = Field({}, description="epoch -> objective to have reached by then, or stop")
+    bar: dict[int, float] = Field(
+        {}, description="epoch -> objective to have reached by then, or stop"
+    )
     parent: int | None = Field(None, description="pbt: the trial whose end this one goes on from")
     stop_epoch: int | None = Field(None, description="pbt: the last epoch, instead of train.epochs")
     proposed_at: AwareDatetime
@@ -90,7 +94,9 @@ class TrialResult(Config):
     best_epoch: int | None = None
     checkpoint: str | None = None
     benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")
-    protocols: tuple[BenchmarkConfig, ...] = Field((), description="those that benchmarks was computed by")
+    protocols: tuple[BenchmarkConfig, ...] = Field(
+        (), description="those that benchmarks was computed by"
+    )
     proposed_at: AwareDatetime
     finished_at: AwareDatetime
     durations: dict[str, float] = Field({}, description="seconds, e.g. train_s, benchmarks_s")
@@ -98,21 +104,27 @@ class TrialResult(Config):
 
 
 class SplitScore(Config):
-    """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked`` belong to them."""
+    """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked``
+    belong to them.
+    """
 
     split: str
     data: DataIdentity
     top1: float
     top5: float
     num_broken: int = Field(description="clips that could not be read; they are left out")
-    num_missing: int = Field(0, description="clips that are annotated but have no file; they are left out")
+    num_missing: int = Field(
+        0, description="clips that are annotated but have no file; they are left out"
+    )
     classes: tuple[str, ...]
     clips: tuple[int, ...]
     files: tuple[int, ...] = Field(
         description="numbers of the clips' files, equal in every split that holds them"
     )
     labels: tuple[int, ...]
-    ranked: tuple[tuple[int, ...], ...] = Field(description="the five most probable classes, best first")
+    ranked: tuple[tuple[int, ...], ...] = Field(
+        description="the five most probable classes, best first"
+    )
 
     @property
     def correct(self) -> dict[int, bool]:
@@ -132,7 +144,9 @@ class SplitScore(Config):
 
 
 class Baseline(Config):
-    """The frozen CLIP that a trial is compared with: its backbone without prompts, on clips drawn as for the trial."""
+    """The frozen CLIP that a trial is compared with: its backbone without prompts, on clips drawn
+    as for the trial.
+    """
 
     backbone: BackboneConfig
     num_frames: PositiveInt
@@ -144,13 +158,20 @@ class Baseline(Config):
         """That of a trial."""
         data = train.data
         stride = data.stride if data.sampling == "dense" else None
-        return cls(backbone=train.backbone, num_frames=data.num_frames, sampling=data.sampling, stride=stride)
+        return cls(
+            backbone=train.backbone,
+            num_frames=data.num_frames,
+            sampling=data.sampling,
+            stride=stride,
+        )
 
     @property
     def name(self) -> str:
         """What tables call it."""
         stride = "" if self.stride is None else f", stride {self.stride}"
-        return f"frozen CLIP, {self.backbone.name}, {self.num_frames} frames {self.sampling}{stride}"
+        return (
+            f"frozen CLIP, {self.backbone.name}, {self.num_frames} frames {self.sampling}{stride}"
+        )
 
     @property
     def key(self) -> str:
@@ -160,7 +181,9 @@ class Baseline(Config):
 
 
 class BenchmarkScore(Config):
-    """``scores/<benchmark>.json``: a checkpoint's, or the frozen CLIP's, score on all splits of one benchmark."""
+    """``scores/<benchmark>.json``: a checkpoint's, or the frozen CLIP's, score on all splits of one
+    benchmark.
+    """
 
     benchmark: BenchmarkConfig
     checkpoint: str | None = Field(description="None: a baseline's")
@@ -172,13 +195,17 @@ class BenchmarkScore(Config):
 
 
 class ControlChange(Config):
-    """``control/000001.json``: one change of a study that may be running (:mod:`orchestrator.control`)."""
+    """``control/000001.json``: one change of a study that may be running
+    (:mod:`orchestrator.control`).
+    """
 
     paused: bool | None = Field(None, description="None: as before")
     num_trials: PositiveInt | None = Field(
         None, description="the number of trials from now on; None: as before"
     )
-    points: tuple[dict[str, Scalar], ...] = Field((), description="points to try as soon as possible")
+    points: tuple[dict[str, Scalar], ...] = Field(
+        (), description="points to try as soon as possible"
+    )
 
 
 @dataclass(frozen=True)
@@ -208,12 +235,15 @@ def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> 
 
 
 def best_epochs(history: Sequence[Mapping[str, float]], objective: Objective) -> list[int]:
-    """Epochs by their objective, best first; the earliest of equals first; those with NaN are left out.
+    """Epochs by their objective, best first; the earliest of equals first; those with NaN are left
+    out.
 
     Raises:
         InputError: no epoch reported the objective's metric.
     """
-    known = [metrics for metrics in history if not math.isnan(metrics.get(objective.metric, math.nan))]
+    known = [
+        metrics for metrics in history if not math.isnan(metrics.get(objective.metric, math.nan))
+    ]
     if not known:
         found = ", ".join(sorted(history[-1])) if history else "no epoch"
         raise InputError(

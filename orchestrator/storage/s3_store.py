@@ -24,12 +24,20 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as S3ConnectionError
 
-from orchestrator.storage.store import KeyExistsError, MissingKeyError, Store, StoreError, checked_key
+from orchestrator.storage.store import (
+    KeyExistsError,
+    MissingKeyError,
+    Store,
+    StoreError,
+    checked_key,
+)
 from vitaclip.errors import InputError
 from vitaclip.s3_endpoint import s3_endpoint
 
 _PATIENCE_S = 300.0  # how long an operation is tried again before its failure is raised
-_PROBE_PATIENCE_S = 3.0  # the same at a sweep's start, where a server that is away is reported in seconds
+_PROBE_PATIENCE_S = (
+    3.0  # the same at a sweep's start, where a server that is away is reported in seconds
+)
 _LONGEST_PAUSE_S = 10.0
 _ADDRESSING_STYLES = ("auto", "virtual", "path")
 _NUM_READERS = 16  # requests under way at once when many texts are read
@@ -37,10 +45,11 @@ _Result = TypeVar("_Result")
 
 
 class S3Store(Store):
-    """A prefix in a bucket. An object appears when its whole body has arrived and its checksum was right.
+    """A prefix in a bucket. An object appears when its whole body has arrived and its checksum was
+    right.
 
-    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's, ``S3_ADDRESSING_STYLE`` where bucket names stand in its
-    addresses; credentials and region are AWS's own settings.
+    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's, ``S3_ADDRESSING_STYLE`` where bucket
+    names stand in its addresses; credentials and region are AWS's own settings.
     """
 
     def __init__(self, bucket: str, prefix: str, *, patience_s: float = _PATIENCE_S) -> None:
@@ -73,10 +82,11 @@ class S3Store(Store):
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}".lstrip("/")}
 
     def _call(self, key: str, operation: Callable[[], _Result]) -> _Result:
-        """Runs one S3 operation, again and again while the server fails; the error names the object.
+        """Runs one S3 operation, again and again while the server fails; the error names the
+        object.
 
-        botocore's own retries draw on a quota, which a server that fails often empties for good: after some
-        hundred requests of which 30% fail, it gives up at a first failure.
+        botocore's own retries draw on a quota, which a server that fails often empties for good:
+        after some hundred requests of which 30% fail, it gives up at a first failure.
         """
         deadline, pause_s = 0.0, 0.1
         while True:
@@ -114,7 +124,9 @@ class S3Store(Store):
         return self._call(key, lambda: bytes(self._client.get_object(**source)["Body"].read()))
 
     def read_texts(self, keys: Sequence[str]) -> Iterator[str]:
-        """Many texts, in the order of their keys: several requests at once, for each takes its time."""
+        """Many texts, in the order of their keys: several requests at once, for each takes its
+        time.
+        """
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             yield from pool.map(self.read_text, keys)
 
@@ -122,13 +134,17 @@ class S3Store(Store):
         extra = {"ChecksumAlgorithm": "SHA256"}
         target = self._object(key)
         self._call(
-            key, lambda: self._client.upload_file(str(path), **target, ExtraArgs=extra, Config=self._transfer)
+            key,
+            lambda: self._client.upload_file(
+                str(path), **target, ExtraArgs=extra, Config=self._transfer
+            ),
         )
 
     def _download_file(self, key: str, path: Path) -> None:
         source = self._object(key)
         self._call(
-            key, lambda: self._client.download_file(**source, Filename=str(path), Config=self._transfer)
+            key,
+            lambda: self._client.download_file(**source, Filename=str(path), Config=self._transfer),
         )
 
     def _delete_keys(self, keys: list[str]) -> None:
@@ -161,7 +177,13 @@ class S3Store(Store):
 
 # Of AWS's documented errors, those that say "later" with a status that otherwise means "never".
 _TEMPORARY_CODES = {
-    *("ConditionalRequestConflict", "IncompleteBody", "OperationAborted", "RequestTimeout", "SlowDown"),
+    *(
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "OperationAborted",
+        "RequestTimeout",
+        "SlowDown",
+    ),
     *("Throttling", "ThrottlingException", "TooManyRequestsException"),
 }
 _PASSING = (
@@ -174,7 +196,8 @@ _PASSING = (
 _S3_ADVICE = {
     "NotImplemented": "; the server must know conditional writes ('If-None-Match' on PUT)",
     "NoSuchBucket": "; create the bucket, or name another in VITACLIP_STORE",
-    "403": "; check the credentials (AWS_ACCESS_KEY_ID and its secret, or AWS_PROFILE) and their rights",
+    "403": "; check the credentials (AWS_ACCESS_KEY_ID and its secret, or AWS_PROFILE) and their "
+    "rights",
     "AccessDenied": "; check the credentials' rights on this bucket",
     "InvalidAccessKeyId": "; check AWS_ACCESS_KEY_ID, or AWS_PROFILE, and S3_ENDPOINT_URL",
     "SignatureDoesNotMatch": "; check AWS_SECRET_ACCESS_KEY",
@@ -182,15 +205,21 @@ _S3_ADVICE = {
 
 
 def _addressing_style() -> str:
-    """``virtual``: bucket.server, ``path``: server/bucket, ``auto``: what fits. Raises InputError for anything else."""
+    """``virtual``: bucket.server, ``path``: server/bucket, ``auto``: what fits. Raises InputError
+    for anything else.
+    """
     found = os.environ.get("S3_ADDRESSING_STYLE", "").strip() or "auto"
     if found.lower() not in _ADDRESSING_STYLES:
-        raise InputError(f"S3_ADDRESSING_STYLE: found {found!r}, allowed: {', '.join(_ADDRESSING_STYLES)}")
+        raise InputError(
+            f"S3_ADDRESSING_STYLE: found {found!r}, allowed: {', '.join(_ADDRESSING_STYLES)}"
+        )
     return found.lower()
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later: connections, bodies that break off, an overloaded server."""
+    """Whether the same request may succeed later: connections, bodies that break off, an overloaded
+    server.
+    """
     cause = _cause(error)
     if isinstance(cause, ClientError):
         status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

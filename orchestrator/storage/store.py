@@ -1,7 +1,9 @@
-"""Where records and checkpoints live: a local folder, or S3-compatible storage (:mod:`orchestrator.storage.s3_store`).
+"""Where records and checkpoints live: a local folder, or S3-compatible storage
+(:mod:`orchestrator.storage.s3_store`).
 
-Keys are relative, with forward slashes. Every single write is atomic. A folder (a checkpoint) is published by
-writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the manifest it does not exist.
+Keys are relative, with forward slashes. Every single write is atomic. A folder (a checkpoint) is
+published by writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the
+manifest it does not exist.
 """
 
 from __future__ import annotations
@@ -70,13 +72,16 @@ class Store(ABC):
         """All keys below the folder ``prefix`` (``""``: all), sorted."""
 
     def write_json(self, key: str, value: object, *, indent: int | None = 1) -> None:
-        """Writes or replaces one JSON value, atomically. NaN and infinity are refused (ValueError)."""
+        """Writes or replaces one JSON value, atomically. NaN and infinity are refused
+        (ValueError).
+        """
         self._put(checked_key(key), to_json(value, indent))
 
     def create_json(self, key: str, value: object) -> None:
         """Writes a value that is written once.
 
-        Writing the identical value again is accepted, since a retried request may have succeeded unseen.
+        Writing the identical value again is accepted, since a retried request may have succeeded
+        unseen.
 
         Raises:
             KeyExistsError: another value stands there already; it is left as it is.
@@ -112,7 +117,9 @@ class Store(ABC):
         return map(self.read_text, keys)
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
-        """Publishes the files of ``folder`` under ``prefix``; an earlier folder there is withdrawn first."""
+        """Publishes the files of ``folder`` under ``prefix``; an earlier folder there is withdrawn
+        first.
+        """
         self.delete(prefix)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         entries = [_manifest_entry(path, path.relative_to(folder).as_posix()) for path in files]
@@ -141,7 +148,8 @@ class Store(ABC):
             for one in files
         ):
             raise StoreError(
-                f"{self.uri}: {key} is no manifest; delete this checkpoint to go back to an earlier one"
+                f"{self.uri}: {key} is no manifest; delete this checkpoint to go back to an "
+                "earlier one"
             )
         return files
 
@@ -163,7 +171,9 @@ class Store(ABC):
         self._download_file(checked_key(key), path)
 
     def delete(self, prefix: str) -> None:
-        """Deletes the key ``prefix`` and all below, manifests first: no folder looks whole while it goes."""
+        """Deletes the key ``prefix`` and all below, manifests first: no folder looks whole while it
+        goes.
+        """
         keys = self.list(checked_key(prefix)) + ([prefix] if self.exists(prefix) else [])
         manifests = [key for key in keys if PurePosixPath(key).name == MANIFEST]
         self._delete_keys(manifests)
@@ -180,17 +190,20 @@ class Store(ABC):
             self.delete(key)
         except (OSError, StoreError) as error:
             raise InputError(
-                f"store {self.uri}: cannot be written and read: {error}; set VITACLIP_STORE to a folder or "
+                f"store {self.uri}: cannot be written and read: {error}; set VITACLIP_STORE to a "
+                "folder or "
                 "s3://bucket/prefix that can"
             ) from None
         if not listed:
             raise InputError(
-                f"store {self.uri}: does not show what was just written to it; use a folder or a server whose reads "
+                f"store {self.uri}: does not show what was just written to it; use a folder or a "
+                "server whose reads "
                 "see every write before them"
             )
         if not kept:
             raise InputError(
-                f"store {self.uri}: overwrites what must be written once: the server ignores 'If-None-Match' on "
+                f"store {self.uri}: overwrites what must be written once: the server ignores "
+                "'If-None-Match' on "
                 "PUT; use a server, or a version of it, that knows conditional writes"
             )
 
@@ -223,8 +236,10 @@ class LocalStore(Store):
             return False
         except OSError as error:
             raise StoreError(
-                f"{self.uri}: {key} cannot be created ({error.strerror or error}); records that are written once "
-                "need a file system with hard links and free space: ext4, XFS, NFS and Lustre have links, FAT has none"
+                f"{self.uri}: {key} cannot be created ({error.strerror or error}); records that "
+                "are written once "
+                "need a file system with hard links and free space: ext4, XFS, NFS and Lustre have "
+                "links, FAT has none"
             ) from None
         finally:
             staged.unlink(missing_ok=True)
@@ -263,7 +278,9 @@ class LocalStore(Store):
         paths = (  # os.walk passes over folders that are deleted meanwhile
             Path(parent, name) for parent, _, names in os.walk(folder) for name in names
         )
-        keys = (p.relative_to(self.root).as_posix() for p in paths if not p.name.startswith(".staged-"))
+        keys = (
+            p.relative_to(self.root).as_posix() for p in paths if not p.name.startswith(".staged-")
+        )
         return sorted(keys)
 
     @contextlib.contextmanager
@@ -286,11 +303,14 @@ class LocalStore(Store):
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise MissingKeyError(f"{self.uri}: there is no {key}") from None
         except OSError as error:
-            raise StoreError(f"{self.uri}: {key} cannot be read: {error.strerror or error}") from None
+            raise StoreError(
+                f"{self.uri}: {key} cannot be read: {error.strerror or error}"
+            ) from None
 
 
 def open_store(uri: str) -> Store:
-    """A store at a local path, a ``file://`` URI or ``s3://bucket/prefix``. Nothing is contacted yet.
+    """A store at a local path, a ``file://`` URI or ``s3://bucket/prefix``. Nothing is contacted
+    yet.
 
     Raises:
         InputError: the URI has another scheme, names no bucket, or holds credentials or options.
@@ -301,17 +321,22 @@ def open_store(uri: str) -> Store:
     # An address is handed to workers, recorded and shown.
     if parts.scheme and (parts.username is not None or parts.query):
         raise InputError(
-            f"store {parts.scheme}://...: found a user or options in the address, allowed is s3://bucket/prefix; "
+            f"store {parts.scheme}://...: found a user or options in the address, allowed is "
+            "s3://bucket/prefix; "
             "credentials come from AWS's own variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
         )
     if parts.scheme == "s3":
         if not parts.netloc:
-            raise InputError(f"store {uri!r}: found no bucket, allowed is s3://bucket or s3://bucket/prefix")
+            raise InputError(
+                f"store {uri!r}: found no bucket, allowed is s3://bucket or s3://bucket/prefix"
+            )
         return S3Store(parts.netloc, parts.path)
     if parts.scheme == "file":
         return LocalStore(Path(unquote(parts.path)))
     if parts.scheme or not uri:
-        raise InputError(f"store {uri!r}: allowed are a folder, file:///folder and s3://bucket/prefix")
+        raise InputError(
+            f"store {uri!r}: allowed are a folder, file:///folder and s3://bucket/prefix"
+        )
     return LocalStore(Path(uri))
 
 

@@ -5,11 +5,13 @@
     <study>/study.json                          what the study is and what it ran on
     <study>/control/000001.json                 one change of a study that may be running
     <study>/trials/0003/trial.json              written before the trial starts
-    <study>/trials/0003/attempts/               who worked on it (see :mod:`orchestrator.storage.attempts`), and logs
-    <study>/trials/0003/checkpoints/            published whole (see :mod:`orchestrator.storage.store`)
+    <study>/trials/0003/attempts/               who worked on it (see
+    :mod:`orchestrator.storage.attempts`), and logs <study>/trials/0003/checkpoints/
+    published whole (see :mod:`orchestrator.storage.store`)
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
-    <study>/baselines/<way>/scores/<benchmark>.json  the same on the frozen CLIP, for each way of drawing clips
+    <study>/baselines/<way>/scores/<benchmark>.json  the same on the frozen CLIP, for each way of
+    drawing clips
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ Unreadable = list[str]  # where readers that go on nevertheless note what they l
 _Record = TypeVar("_Record", bound=Config)
 _Numbered = TypeVar("_Numbered", TrialRecord, TrialResult)
 
-# What may change between two starts of one study: how long and on what it runs, not what it measures.
+# What may change between two starts of one study: how long and on what it runs, not what it
+# measures.
 MAY_CHANGE = (
     "question",
     "hypothesis",
@@ -80,15 +83,20 @@ class StudyRecord:
         return self.store.exists(f"{self.name}/study.json")
 
     def create_or_check(
-        self, config: StudyConfig, provenance: Mapping[str, Scalar], inputs: StudyInputs | None = None
+        self,
+        config: StudyConfig,
+        provenance: Mapping[str, Scalar],
+        inputs: StudyInputs | None = None,
     ) -> None:
-        """Writes ``study.json``, or checks that the study there asks the same question of the same data.
+        """Writes ``study.json``, or checks that the study there asks the same question of the same
+        data.
 
-        Number of trials, benchmarks, resources and prose may differ from the last start; they are updated, and data of
-        benchmarks that are new is added.
+        Number of trials, benchmarks, resources and prose may differ from the last start; they are
+        updated, and data of benchmarks that are new is added.
 
         Raises:
-            InputError: the study exists with another config, other data or another backbone; names every difference.
+            InputError: the study exists with another config, other data or another backbone; names
+                every difference.
         """
         inputs = inputs or StudyInputs()
         if not self.exists():
@@ -105,7 +113,8 @@ class StudyRecord:
             self._check_same(_identity(info.config), _identity(config))
             self._check_inputs(info.inputs, inputs)
             if config.search.num_trials != info.config.search.num_trials and self._control_keys():
-                self.add_change(ControlChange(num_trials=config.search.num_trials))  # the latest word
+                # the latest word
+                self.add_change(ControlChange(num_trials=config.search.num_trials))
             info = info.model_copy(update={"config": config, "inputs": info.inputs.joined(inputs)})
         self._write("study.json", info)
         self.__dict__.pop("info", None)
@@ -130,7 +139,9 @@ class StudyRecord:
             )
 
     def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        differing = [
+            key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
+        ]
         if differing:
             lines = [
                 f"  {key}: {json.dumps(before.get(key))}, found {json.dumps(now.get(key))}"
@@ -143,7 +154,9 @@ class StudyRecord:
             )
 
     def control(self) -> Control:
-        """How many trials there are to be, whether the study is paused, and the points to try soon."""
+        """How many trials there are to be, whether the study is paused, and the points to try
+        soon.
+        """
         keys = self._control_keys()
         texts = zip(keys, self.store.read_texts(keys), strict=True)
         return Control.of(self.info.config, (self._parse(*pair, ControlChange) for pair in texts))
@@ -162,7 +175,9 @@ class StudyRecord:
             return
 
     def _control_keys(self) -> list[str]:
-        return sorted(key for key in self.store.list(f"{self.name}/control") if key.endswith(".json"))
+        return sorted(
+            key for key in self.store.list(f"{self.name}/control") if key.endswith(".json")
+        )
 
     def write_trial(self, trial: TrialRecord) -> None:
         """Records a proposal, before it starts. Raises KeyExistsError if the number is taken."""
@@ -185,7 +200,9 @@ class StudyRecord:
             ) from None
 
     def trials(self, unreadable: Unreadable | None = None) -> list[TrialRecord]:
-        """Every trial ever proposed, by number. Files that cannot be read raise StoreError, or are noted."""
+        """Every trial ever proposed, by number. Files that cannot be read raise StoreError, or are
+        noted.
+        """
         return self._read_all("trial.json", TrialRecord, unreadable)
 
     def result(self, number: int) -> TrialResult | None:
@@ -194,13 +211,16 @@ class StudyRecord:
         return self._read(key, TrialResult) if self.store.exists(f"{self.name}/{key}") else None
 
     def results(self, unreadable: Unreadable | None = None) -> list[TrialResult]:
-        """Every finished trial, by number. Files that cannot be read raise StoreError, or are noted."""
+        """Every finished trial, by number. Files that cannot be read raise StoreError, or are
+        noted.
+        """
         return self._read_all("result.json", TrialResult, unreadable)
 
     def with_later_scores(
         self, results: Iterable[TrialResult], unreadable: Unreadable | None = None
     ) -> list[TrialResult]:
-        """The results; where one lacks a benchmark that the study has now, with the scores made since it ended.
+        """The results; where one lacks a benchmark that the study has now, with the scores made
+        since it ended.
 
         A benchmark that was scored by another protocol than the study's is lacking, and left out.
         """
@@ -213,7 +233,10 @@ class StudyRecord:
         ]
 
     def _with_scores(
-        self, result: TrialResult, wanted: Mapping[str, BenchmarkConfig], unreadable: Unreadable | None
+        self,
+        result: TrialResult,
+        wanted: Mapping[str, BenchmarkConfig],
+        unreadable: Unreadable | None,
     ) -> TrialResult:
         scores = [
             score
@@ -225,7 +248,9 @@ class StudyRecord:
         return result.model_copy(update={"benchmarks": benchmarks, "protocols": protocols})
 
     def begin_attempt(self, number: int) -> Attempt | None:
-        """Takes the next attempt at a trial; older ones may write no more. None: the trial has finished."""
+        """Takes the next attempt at a trial; older ones may write no more. None: the trial has
+        finished.
+        """
         while True:
             folder = self._folder(number)
             if folder.is_finished:
@@ -260,17 +285,22 @@ class StudyRecord:
             attempt: the number of the attempt that made the checkpoint.
             folder: where its files lie.
             history: metrics of the epochs done.
-            step: optimizer steps done in the epoch under way; 0: the checkpoint is of an epoch's end.
+            step: optimizer steps done in the epoch under way; 0: the checkpoint is of an epoch's
+                end.
 
         Raises:
-            SupersededError: a newer attempt has begun, or the trial has finished; no checkpoint of theirs is touched.
+            SupersededError: a newer attempt has begun, or the trial has finished; no checkpoint of
+                theirs is touched.
         """
         self._checked_folder(number, attempt)
         epoch = int(history[-1]["epoch"]) if history else 0
         key = self._checkpoint_key(number, attempt, epoch, step)
         self.store.upload_folder(folder, key)
         self._prune(
-            self._checked_folder(number, attempt), attempt, Checkpoint(attempt, epoch, step, key), history
+            self._checked_folder(number, attempt),
+            attempt,
+            Checkpoint(attempt, epoch, step, key),
+            history,
         )
         return key
 
@@ -283,12 +313,17 @@ class StudyRecord:
                 else f"attempt {folder.newest_attempt} has begun"
             )
             raise SupersededError(
-                f"study {self.name!r}, trial {number}: {why}; attempt {attempt} was given up and writes no more"
+                f"study {self.name!r}, trial {number}: {why}; attempt {attempt} was given up and "
+                "writes no more"
             )
         return folder
 
     def _prune(
-        self, folder: TrialFolder, attempt: int, newest: Checkpoint, history: Sequence[Mapping[str, float]]
+        self,
+        folder: TrialFolder,
+        attempt: int,
+        newest: Checkpoint,
+        history: Sequence[Mapping[str, float]],
     ) -> None:
         """Deletes what no reader needs of this attempt and of those before it."""
         num_best = self.info.config.resources.num_best_checkpoints
@@ -331,20 +366,24 @@ class StudyRecord:
                 # else it was pruned a moment ago, because a newer one is there
                 if newest == gone:
                     raise StoreError(
-                        f"{self.store.uri}: {gone} has no {INFO_FILE}; delete this checkpoint to go back to an "
+                        f"{self.store.uri}: {gone} has no {INFO_FILE}; delete this checkpoint to "
+                        "go back to an "
                         "earlier one"
                     ) from None
         return Progress()
 
     def checkpoint_info(self, key: str) -> CheckpointInfo:
-        """What the checkpoint under ``key`` says of itself, without downloading its tensors. Raises CheckpointError."""
+        """What the checkpoint under ``key`` says of itself, without downloading its tensors. Raises
+        CheckpointError.
+        """
         with tempfile.TemporaryDirectory() as folder:
             self.store.read_file(f"{key}/{INFO_FILE}", Path(folder) / INFO_FILE)
             try:
                 return read_info(Path(folder))
             except CheckpointError as error:
                 raise CheckpointError(
-                    f"{str(error).replace(folder, f'{self.store.uri}: {key}')}; delete this checkpoint to go back to "
+                    f"{str(error).replace(folder, f'{self.store.uri}: {key}')}; delete this "
+                    "checkpoint to go back to "
                     "an earlier one"
                 ) from None
 
@@ -353,7 +392,9 @@ class StudyRecord:
         return self._folder(number).attempts
 
     def log(self, number: int) -> str:
-        """A trial's log over all its attempts, one JSON object a line; empty if it was never started."""
+        """A trial's log over all its attempts, one JSON object a line; empty if it was never
+        started.
+        """
         return "".join(self.store.read_texts(self._folder(number).log_keys))
 
     def write_log(self, number: int, attempt: int, lines: str) -> None:
@@ -377,8 +418,12 @@ class StudyRecord:
         """Stores a benchmark's score."""
         self._write(_score_key(contender, score.benchmark), score, indent=None)
 
-    def scores(self, contender: Contender, unreadable: Unreadable | None = None) -> list[BenchmarkScore]:
-        """All stored scores of one trial or baseline. Files that cannot be read raise StoreError, or are noted."""
+    def scores(
+        self, contender: Contender, unreadable: Unreadable | None = None
+    ) -> list[BenchmarkScore]:
+        """All stored scores of one trial or baseline. Files that cannot be read raise StoreError,
+        or are noted.
+        """
         keys = self.store.list(f"{self.name}/{_score_folder(contender)}")
         return list(self._read_each(keys, BenchmarkScore, unreadable))
 
@@ -391,9 +436,13 @@ class StudyRecord:
 
     def _checkpoint_key(self, number: int, attempt: int, epoch: int, step: int) -> str:
         part = f"-step-{step:06d}" if step else ""
-        return f"{self._trial_key(number)}/checkpoints/attempt-{attempt:04d}/epoch-{epoch:04d}{part}"
+        return (
+            f"{self._trial_key(number)}/checkpoints/attempt-{attempt:04d}/epoch-{epoch:04d}{part}"
+        )
 
-    def _read_all(self, name: str, kind: type[_Numbered], unreadable: Unreadable | None) -> list[_Numbered]:
+    def _read_all(
+        self, name: str, kind: type[_Numbered], unreadable: Unreadable | None
+    ) -> list[_Numbered]:
         """The file ``name`` of every trial that has it, by number."""
         pattern = re.compile(rf"{re.escape(self.name)}/trials/(\d+)/{re.escape(name)}")
         keys = list(filter(pattern.fullmatch, self.store.list(f"{self.name}/trials")))
@@ -425,7 +474,8 @@ class StudyRecord:
         except (ValidationError, RecursionError) as error:
             reason = describe(error) if isinstance(error, ValidationError) else "is nested too deep"
             raise StoreError(
-                f"{self.store.uri}: {key} is no {kind.__name__} of this version: {reason}; {_way_out(key)}"
+                f"{self.store.uri}: {key} is no {kind.__name__} of this version: {reason}; "
+                f"{_way_out(key)}"
             ) from None
         number = re.search(r"/trials/(\d+)/(?:trial|result)\.json$", key)
         if number and getattr(record, "number", None) != int(number[1]):

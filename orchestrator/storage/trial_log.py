@@ -1,9 +1,9 @@
 """One structured log per trial, over all its attempts: one JSON object a line.
 
-Each line has ``time`` and ``event``: an attempt's start and end, each epoch's metrics, and whatever this project's
-packages warn of meanwhile. Each attempt has a file of its own, ``trials/0003/attempts/0002.jsonl``. The trial's first
-worker writes it, whole and after every epoch: an object store cannot append. The other workers' warnings
-are in Ray's logs only.
+Each line has ``time`` and ``event``: an attempt's start and end, each epoch's metrics, and whatever
+this project's packages warn of meanwhile. Each attempt has a file of its own,
+``trials/0003/attempts/0002.jsonl``. The trial's first worker writes it, whole and after every
+epoch: an object store cannot append. The other workers' warnings are in Ray's logs only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class TrialLog(logging.Handler):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for package in _PACKAGES:
             logging.getLogger(package).removeHandler(self)

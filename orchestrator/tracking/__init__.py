@@ -14,4 +14,6 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Mirror says once what is wrong
+logging.getLogger("urllib3.connectionpool").setLevel(
+    logging.ERROR
+)  # Mirror says once what is wrong

@@ -20,7 +20,8 @@ def per_class_csv(split: SplitScore) -> str:
     rows.writerow(["class", "num_clips", "top1"])
     accuracy = split.per_class_top1
     rows.writerows(
-        [name, int(total), accuracy.get(name, "")] for name, total in zip(split.classes, totals, strict=True)
+        [name, int(total), accuracy.get(name, "")]
+        for name, total in zip(split.classes, totals, strict=True)
     )
     return text.getvalue()
 

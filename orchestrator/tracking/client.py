@@ -31,16 +31,19 @@ from vitaclip.errors import InputError
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 _LONGEST_NAME = 250
 _ADVICE = (
-    "start the server, correct MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, ..._TOKEN, "
+    "start the server, correct MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, "
+    "..._TOKEN, "
     "..._SERVER_CERT_PATH), or unset it to use the local mlflow.db"
 )
 
 
 def check_tracking(tracking_uri: str) -> None:
-    """Makes the local database, if MLflow is one and it is not there; asks MLflow one question otherwise.
+    """Makes the local database, if MLflow is one and it is not there; asks MLflow one question
+    otherwise.
 
     Raises:
-        InputError: MLflow cannot be reached, refuses the credentials, or has not answered within seconds.
+        InputError: MLflow cannot be reached, refuses the credentials, or has not answered within
+            seconds.
     """
     service = f"MLflow at {without_password(tracking_uri)}"
     ensure_database(tracking_uri)
@@ -51,7 +54,9 @@ def check_tracking(tracking_uri: str) -> None:
 
 
 def _ask(tracking_uri: str) -> None:
-    """MLflow itself tries again and again, for minutes: what a single attempt can find out is found out before."""
+    """MLflow itself tries again and again, for minutes: what a single attempt can find out is found
+    out before.
+    """
     parts = urlsplit(tracking_uri)
     if parts.scheme in ("http", "https"):
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -62,11 +67,14 @@ def _ask(tracking_uri: str) -> None:
 
 
 def reason(error: Exception, uri: str) -> str:
-    """What lies at the bottom of an error, in one line, without the password that the address in it may hold."""
+    """What lies at the bottom of an error, in one line, without the password that the address in it
+    may hold.
+    """
     root: BaseException = error
     while root.__context__ is not None:
         root = root.__context__
-    cause = root if isinstance(root, OSError) else error  # "Connection refused", not urllib3's account of it
+    # "Connection refused", not urllib3's account of it
+    cause = root if isinstance(root, OSError) else error
     text = without_password(str(cause), uri) or type(cause).__name__
     return textwrap.shorten(text, 200)
 
@@ -77,7 +85,9 @@ def metric_rows(metrics: Mapping[str, float], step: int, timestamp_ms: int) -> l
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """MLflow keeps text: strings as they are, all else as JSON spells it; under names that it takes."""
+    """MLflow keeps text: strings as they are, all else as JSON spells it; under names that it
+    takes.
+    """
     return {
         allowed_name(key): value if isinstance(value, str) else json.dumps(value)
         for key, value in values.items()
@@ -87,9 +97,8 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 def allowed_name(name: str) -> str:
     """The name, with ``_`` for what MLflow takes in no name; different names stay different."""
     kept = _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
-    if posixpath.normpath(kept) != kept or kept.startswith(
-        (".", "/")
-    ):  # MLflow takes them for paths, and unique ones
+    # MLflow takes them for paths, and unique ones
+    if posixpath.normpath(kept) != kept or kept.startswith((".", "/")):
         kept = kept.replace("/", "_").strip(".") or "_"
     return kept if kept == name else f"{kept[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 

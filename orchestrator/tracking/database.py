@@ -1,7 +1,8 @@
 """MLflow's local database, which appears under its name when it is whole.
 
-MLflow makes its tables in some forty steps. A process that is killed between two of them leaves a file in which every
-later one fails, for ever. So a new database is made beside and renamed, under a lock, and a half-made one is made anew.
+MLflow makes its tables in some forty steps. A process that is killed between two of them leaves a
+file in which every later one fails, for ever. So a new database is made beside and renamed, under a
+lock, and a half-made one is made anew.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _STILL_S = 5.0  # a file that nobody has written to for so long is not being mad
 
 
 def ensure_database(tracking_uri: str) -> None:
-    """Makes the SQLite file that ``tracking_uri`` names, if it names one and there is no whole one yet.
+    """Makes the SQLite file that ``tracking_uri`` names, if it names one and there is no whole one
+    yet.
 
     Raises:
         InputError: the file cannot be made, or is no database.
@@ -40,7 +42,8 @@ def ensure_database(tracking_uri: str) -> None:
                 _make(path)
     except (OSError, sqlite3.DatabaseError) as error:
         raise InputError(
-            f"MLFLOW_TRACKING_URI: the database {path} cannot be used: {error}; name another file, or move this one"
+            f"MLFLOW_TRACKING_URI: the database {path} cannot be used: {error}; name another file, "
+            "or move this one"
         ) from None
 
 
@@ -62,7 +65,9 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _is_half_made(path: Path) -> bool:
-    """Whether somebody began to make MLflow's tables, and died: they are not the last version's, and hold nothing."""
+    """Whether somebody began to make MLflow's tables, and died: they are not the last version's,
+    and hold nothing.
+    """
     while (holds_nothing := _holds_nothing(path)) and time.time() - path.stat().st_mtime < _STILL_S:
         time.sleep(0.1)  # another program, such as `mlflow ui`, may be making it right now
     return holds_nothing
@@ -70,23 +75,35 @@ def _is_half_made(path: Path) -> bool:
 
 def _holds_nothing(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         version = (
-            database.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
+            database.execute("SELECT version_num FROM alembic_version")
+            if "alembic_version" in tables
+            else []
         )
         newest = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
         if [row[0] for row in version] == [newest]:
             return False
         ours = tables <= {"alembic_version"} or bool(tables & {"experiments", "runs"})
         held = [name for name in ("runs", "registered_models") if name in tables]
-        return ours and not any(database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchall() for name in held)
+        return ours and not any(
+            database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchall() for name in held
+        )
 
 
 def _make(path: Path) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        for suffix in ("-journal", "-wal", "-shm"):  # SQLite would take a dead process's for the new file's
+        # SQLite would take a dead process's for the new file's
+        for suffix in (
+            "-journal",
+            "-wal",
+            "-shm",
+        ):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         partial.replace(path)
     finally:

@@ -1,4 +1,6 @@
-"""The link between a running sweep and MLflow: it may break at any moment, and the sweep does not notice."""
+"""The link between a running sweep and MLflow: it may break at any moment, and the sweep does not
+notice.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ _logger = logging.getLogger(__name__)
 class Mirror:
     """Keeps MLflow up with a running study, from one background thread.
 
-    No call here waits for MLflow. While it fails, nothing is kept but the record, in which each epoch and
-    result was written before it was announced here; once MLflow answers again, it is brought up to that.
+    No call here waits for MLflow. While it fails, nothing is kept but the record, in which each
+    epoch and result was written before it was announced here; once MLflow answers again, it is
+    brought up to that.
     """
 
     def __init__(self, tracking_uri: str, record: StudyRecord) -> None:
@@ -53,9 +56,11 @@ class Mirror:
         self._announce(lambda tracker: tracker.log_finished(trial_number))
 
     def close(self, timeout_s: float) -> bool:
-        """Delivers what waits and ends the runs; False if MLflow did not take it all within ``timeout_s``.
+        """Delivers what waits and ends the runs; False if MLflow did not take it all within
+        ``timeout_s``.
 
-        What is missing then is delivered by the study's next start, or by ``python -m orchestrator.sync``.
+        What is missing then is delivered by the study's next start, or by ``python -m
+        orchestrator.sync``.
         """
         self._closing.set()
         self._announce(lambda _: None)  # wakes the thread
@@ -64,7 +69,8 @@ class Mirror:
         return self._delivered
 
     def _announce(self, event: Callable[[Tracker], None]) -> None:
-        with contextlib.suppress(queue.Full):  # the thread is failing, and will start again from the record
+        # the thread is failing, and will start again from the record
+        with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(event)
 
     def _run(self) -> None:
@@ -90,11 +96,15 @@ class Mirror:
 
     def _back_off(self, error: Exception) -> None:
         if not self._delay_s and not self._abandoned.is_set():
-            message = "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
+            message = (
+                "MLflow at %s fails: %s. Training goes on; MLflow is brought up once it answers."
+            )
             _logger.warning(message, without_password(self._uri), reason(error, self._uri))
         self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LAST_DELAY_S)
 
     def _recovered(self) -> None:
         if self._delay_s:
-            _logger.warning("MLflow at %s answers again and has everything.", without_password(self._uri))
+            _logger.warning(
+                "MLflow at %s answers again and has everything.", without_password(self._uri)
+            )
         self._delay_s = 0.0

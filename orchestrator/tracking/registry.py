@@ -20,7 +20,8 @@ MODEL_TAG = "vitaclip.model_id"
 
 
 def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult, run: Run) -> None:
-    """Logs the best trial's checkpoint as an MLflow model and registers it under the study's name, once.
+    """Logs the best trial's checkpoint as an MLflow model and registers it under the study's name,
+    once.
 
     Each step looks first at what is there: MLflow may have taken one whose answer was lost.
 
@@ -43,16 +44,22 @@ def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult
     client.set_tag(run.info.run_id, MODEL_TAG, model.model_id)
 
 
-def _log_files(client: MlflowClient, record: StudyRecord, result: TrialResult, model: LoggedModel) -> None:
+def _log_files(
+    client: MlflowClient, record: StudyRecord, result: TrialResult, model: LoggedModel
+) -> None:
     run_id, key = str(model.source_run_id), str(result.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, model_folder = Path(folder) / "checkpoint", Path(folder) / "model"
         record.store.download_folder(key, checkpoint)
         drop_optimizer(checkpoint)
-        video_classifier.save(checkpoint, model_folder, Model(run_id=run_id, model_id=model.model_id))
+        video_classifier.save(
+            checkpoint, model_folder, Model(run_id=run_id, model_id=model.model_id)
+        )
         client.log_model_artifacts(model.model_id, str(model_folder))
     outputs = client.get_run(run_id).outputs
-    if not any(one.model_id == model.model_id for one in (outputs.model_outputs if outputs else [])):
+    if not any(
+        one.model_id == model.model_id for one in (outputs.model_outputs if outputs else [])
+    ):
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, result.best_epoch or 0)])
     client.finalize_logged_model(model.model_id, "READY")
 
@@ -64,7 +71,8 @@ def _register(client: MlflowClient, record: StudyRecord, model: LoggedModel, run
     versions = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
     if any(version.source == model.artifact_location for version in versions):
         return
-    # Not "models:/<id>": a database's client looks that up at the process's tracking URI, not at its own.
+    # Not "models:/<id>": a database's client looks that up at the process's tracking URI, not at
+    # its own.
     client.create_model_version(
         name, model.artifact_location, run_id, model_id=model.model_id, await_creation_for=0
     )

@@ -1,4 +1,6 @@
-"""The runs of one study in MLflow: one for the study, one for each trial. They are looked for before they are made."""
+"""The runs of one study in MLflow: one for the study, one for each trial. They are looked for
+before they are made.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from orchestrator.tracking.client import milliseconds, present, texts, user_name
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
 PARENT = "study"  # the parent run's value of TRIAL_TAG
 _PARENT_RUN_TAG = "mlflow.parentRunId"
-# MLflow's page shows an experiment by its kind; without one it takes this for a study of language models.
+# MLflow's page shows an experiment by its kind; without one it takes this for a study of language
+# models.
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 
@@ -78,7 +81,8 @@ class Runs:
             trial = run.data.tags[TRIAL_TAG]
             if run.info.lifecycle_stage == "deleted":
                 deleted.setdefault(trial, run.info.run_id)
-            elif trial in self._open_runs or trial in self._final:  # made twice: the first answer was lost
+            # made twice: the first answer was lost
+            elif trial in self._open_runs or trial in self._final:
                 self.client.delete_run(run.info.run_id)
             else:
                 self._keep(run)
@@ -90,7 +94,9 @@ class Runs:
         """The study's run, made if there is none."""
         info = self.record.info
         config = info.config
-        tags: dict[str, Scalar] = {f"vitaclip.{key}": value for key, value in info.provenance.items()} | {
+        tags: dict[str, Scalar] = {
+            f"vitaclip.{key}": value for key, value in info.provenance.items()
+        } | {
             "vitaclip.config_hash": info.config_hash,
             "mlflow.source.git.commit": info.provenance.get("git_commit"),
             "mlflow.note.content": f"{config.question}\n\n{config.hypothesis}",
@@ -116,7 +122,11 @@ class Runs:
 
     def open_trial(self, trial: TrialRecord) -> Run:
         """A trial's run, made if there is none."""
-        shared = {key: value for key, value in self.parent.data.tags.items() if key.startswith("vitaclip.")}
+        shared = {
+            key: value
+            for key, value in self.parent.data.tags.items()
+            if key.startswith("vitaclip.")
+        }
         tags: dict[str, Scalar] = {
             **shared,
             _PARENT_RUN_TAG: self.parent.info.run_id,
@@ -144,9 +154,13 @@ class Runs:
                 return
 
     def _open_experiment(self) -> str:
-        """The id of the study's experiment, which has the study's name unless someone renamed it."""
+        """The id of the study's experiment, which has the study's name unless someone renamed
+        it.
+        """
         name, tag = self.record.name, f"vitaclip.study.{self.record.info.id}"
-        renamed = self.client.search_experiments(ViewType.ALL, filter_string=f"tags.`{tag}` = 'true'")
+        renamed = self.client.search_experiments(
+            ViewType.ALL, filter_string=f"tags.`{tag}` = 'true'"
+        )
         experiment = renamed[0] if renamed else self.client.get_experiment_by_name(name)
         if experiment is None:
             # A local database has no server to say where artifacts go.

@@ -1,9 +1,10 @@
-"""MLflow as a view of a study's record: experiment = study, parent run = study, child runs = trials.
+"""MLflow as a view of a study's record: experiment = study, parent run = study, child runs =
+trials.
 
-Nothing here is a second truth. :meth:`Tracker.reconcile` looks at what MLflow has and adds what it lacks, so it may
-be repeated after any failure and each trial and epoch still appears exactly once. While a study runs,
-:mod:`orchestrator.tracking.mirror` does so from one background thread: a tracking server that is down delays MLflow's
-view and never the training.
+Nothing here is a second truth. :meth:`Tracker.reconcile` looks at what MLflow has and adds what it
+lacks, so it may be repeated after any failure and each trial and epoch still appears exactly once.
+While a study runs, :mod:`orchestrator.tracking.mirror` does so from one background thread: a
+tracking server that is down delays MLflow's view and never the training.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 
 class Tracker:
-    """Writes one study's record into MLflow. Looks before it writes: every method may be repeated."""
+    """Writes one study's record into MLflow. Looks before it writes: every method may be
+    repeated.
+    """
 
     def __init__(self, tracking_uri: str, record: StudyRecord) -> None:
         self.client = MlflowClient(tracking_uri)
@@ -59,10 +62,11 @@ class Tracker:
     def log_epochs(self, number: int, history: Sequence[Mapping[str, float]] | None = None) -> None:
         """Logs the epochs that MLflow lacks, by default those of the newest checkpoint.
 
-        The step of an epoch's metrics is the epoch, that of ``step/loss`` and ``step/lr`` the optimiser step.
+        The step of an epoch's metrics is the epoch, that of ``step/loss`` and ``step/lr`` the
+        optimiser step.
 
-        An epoch's time is the proposal's plus that of training so far. It is the same whenever it is logged,
-        so MLflow drops a row that is sent twice because its first answer was lost.
+        An epoch's time is the proposal's plus that of training so far. It is the same whenever it
+        is logged, so MLflow drops a row that is sent twice because its first answer was lost.
         """
         trial = self._trial(number)
         run = self._runs.open_trial(trial)
@@ -74,9 +78,12 @@ class Tracker:
             started_ms = ended_ms
             ended_ms += round(1000 * metrics.get("time/epoch_s", 0.0))
             if epoch > logged:
-                # One batch, for the metric "epoch" says what need not be sent again. MLflow takes up to 1,000 rows.
+                # One batch, for the metric "epoch" says what need not be sent again. MLflow takes
+                # up to 1,000 rows.
                 points = [point for point in progress.curve if point.epoch == epoch]
-                rows = _curve_rows(points, started_ms, ended_ms) + metric_rows(metrics, epoch, ended_ms)
+                rows = _curve_rows(points, started_ms, ended_ms) + metric_rows(
+                    metrics, epoch, ended_ms
+                )
                 self.client.log_batch(run.info.run_id, metrics=rows)
                 self._logged_epochs[number] = epoch
 
@@ -93,7 +100,8 @@ class Tracker:
         self._logged_epochs.pop(result.number, None)
 
     def stop(self) -> None:
-        """Gives every run that is still open its status: the study has ended as it was told, or was interrupted.
+        """Gives every run that is still open its status: the study has ended as it was told, or was
+        interrupted.
 
         A study none of whose trials got to an end has failed.
         """
@@ -104,18 +112,26 @@ class Tracker:
         self._log_parent_results(results)
         best = next((one for one in best_first(config, results) if one.state != "failed"), None)
         if ended and best:
-            register_best(self.client, self.record, best, self._runs.open_trial(self._trial(best.number)))
+            register_best(
+                self.client, self.record, best, self._runs.open_trial(self._trial(best.number))
+            )
         status = ("FINISHED" if best else "FAILED") if ended else "KILLED"
         self._end(self._runs.parent, status)
 
     def log_scores(self, numbers: Sequence[int]) -> None:
-        """Adds scores that were computed after their trials had finished to the runs that MLflow has."""
+        """Adds scores that were computed after their trials had finished to the runs that MLflow
+        has.
+        """
         self._runs.find()
         for number in numbers:
             run = self._runs.get(str(number))
             if run is None:
                 continue
-            new = [s for s in self.record.scores(number) if not s.metrics.items() <= run.data.metrics.items()]
+            new = [
+                s
+                for s in self.record.scores(number)
+                if not s.metrics.items() <= run.data.metrics.items()
+            ]
             result = self.record.result(number)
             # As in log_result, for MLflow shows the value of the highest step.
             step = (result and result.best_epoch) or 0
@@ -134,7 +150,9 @@ class Tracker:
 
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
-        """Logs this machine's load, memory, disk, network and GPUs to the parent run, every 10 s."""
+        """Logs this machine's load, memory, disk, network and GPUs to the parent run, every 10
+        s.
+        """
         run_id, uri = self._runs.parent.info.run_id, self.client.tracking_uri
         monitor: Any = SystemMetricsMonitor(run_id, tracking_uri=uri, resume_logging=True)  # type: ignore[no-untyped-call]
         monitor.start()
@@ -161,7 +179,9 @@ class Tracker:
         self._tag(run, {STATE_TAG: result.state})  # last: from now on the run is left alone
         self._runs.reread(run)
 
-    def _log_metrics(self, run: Run, metrics: Mapping[str, float], step: int, timestamp_ms: int) -> None:
+    def _log_metrics(
+        self, run: Run, metrics: Mapping[str, float], step: int, timestamp_ms: int
+    ) -> None:
         if metrics:
             self.client.log_batch(run.info.run_id, metrics=metric_rows(metrics, step, timestamp_ms))
 
@@ -169,15 +189,23 @@ class Tracker:
         for score in scores:
             for split in score.splits:
                 folder = f"benchmarks/{score.benchmark.name}/{split.split}"
-                self.client.log_text(run.info.run_id, per_class_csv(split), f"{folder}/per_class.csv")
-                self.client.log_figure(run.info.run_id, confusion_figure(split), f"{folder}/confusion.png")
+                self.client.log_text(
+                    run.info.run_id, per_class_csv(split), f"{folder}/per_class.csv"
+                )
+                self.client.log_figure(
+                    run.info.run_id, confusion_figure(split), f"{folder}/confusion.png"
+                )
 
     def _log_parent_results(self, results: Sequence[TrialResult]) -> None:
-        """The study's progress: the best objective after each finished trial, in the order of finishing."""
+        """The study's progress: the best objective after each finished trial, in the order of
+        finishing.
+        """
         run, config = self._runs.parent, self.record.info.config
         logged = int(run.data.metrics.get("num_finished", 0))
         best: list[TrialResult] = []
-        for step, result in enumerate(sorted(results, key=lambda result: result.finished_at), start=1):
+        for step, result in enumerate(
+            sorted(results, key=lambda result: result.finished_at), start=1
+        ):
             metrics: dict[str, float] = {"num_finished": step}
             best = best_first(config, [*best, result])[:1]
             if best[0].values:
@@ -195,14 +223,21 @@ class Tracker:
                 self._log_metrics(run, clip, 0, milliseconds(score.scored_at))
 
     def _final_tags(self, result: TrialResult) -> dict[str, Scalar]:
-        tags: dict[str, Scalar] = {"vitaclip.reason": result.reason, "vitaclip.checkpoint": result.checkpoint}
+        tags: dict[str, Scalar] = {
+            "vitaclip.reason": result.reason,
+            "vitaclip.checkpoint": result.checkpoint,
+        }
         if attempts := self.record.attempts(result.number):
             tags["vitaclip.code"] = ", ".join(result.code)
             tags["mlflow.source.git.commit"] = attempts[-1].code.git_commit
         if result.history and "micro_batch_size" in result.history[-1]:
-            tags["vitaclip.out_of_memory"] = f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
+            tags["vitaclip.out_of_memory"] = (
+                f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
+            )
         if result.checkpoint:
-            tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(result.checkpoint).backbone_sha256
+            tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(
+                result.checkpoint
+            ).backbone_sha256
         return tags
 
     def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:
@@ -210,7 +245,9 @@ class Tracker:
         self.client.log_batch(run.info.run_id, tags=rows)
 
     def _end(self, run: Run, status: str, at: datetime | None = None) -> None:
-        self.client.set_terminated(run.info.run_id, status, end_time=milliseconds(at) if at else None)
+        self.client.set_terminated(
+            run.info.run_id, status, end_time=milliseconds(at) if at else None
+        )
 
 
 def _curve_rows(points: Sequence[CurvePoint], started_ms: int, ended_ms: int) -> list[Metric]:
@@ -224,4 +261,8 @@ def _curve_rows(points: Sequence[CurvePoint], started_ms: int, ended_ms: int) ->
 
 def _final_metrics(result: TrialResult) -> dict[str, float]:
     best = {f"best/{key}": value for key, value in result.metrics.items()}
-    return {**best, **result.benchmarks, **{f"time/{key}": value for key, value in result.durations.items()}}
+    return {
+        **best,
+        **result.benchmarks,
+        **{f"time/{key}": value for key, value in result.durations.items()},
+    }

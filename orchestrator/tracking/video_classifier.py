@@ -1,8 +1,9 @@
-"""A trained checkpoint as an MLflow model: videos in, labels out. MLflow keeps this file as the model's code.
+"""A trained checkpoint as an MLflow model: videos in, labels out. MLflow keeps this file as the
+model's code.
 
-``mlflow.pyfunc.load_model(uri).predict([{"video": "clip.mp4"}])`` gives one row per video with its five most
-probable ``labels`` and their ``probabilities``, or an ``error`` if the video cannot be read. With
-``params={"classes": "a,b,c"}`` it chooses among those.
+``mlflow.pyfunc.load_model(uri).predict([{"video": "clip.mp4"}])`` gives one row per video with its
+five most probable ``labels`` and their ``probabilities``, or an ``error`` if the video cannot be
+read. With ``params={"classes": "a,b,c"}`` it chooses among those.
 """
 
 from __future__ import annotations
@@ -42,10 +43,14 @@ class VideoClassifier(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per path in the column ``video``; that of a video that cannot be read has an ``error``."""
+        """One row per path in the column ``video``; that of a video that cannot be read has an
+        ``error``.
+        """
         text = (params or {}).get("classes", "")
         videos = [Path(path) for path in model_input["video"]]
-        predictions = predict(self._checkpoint, videos, parse_class_names(text, "classes") if text else None)
+        predictions = predict(
+            self._checkpoint, videos, parse_class_names(text, "classes") if text else None
+        )
         return pd.DataFrame(
             {
                 "labels": [list(prediction.classes) for prediction in predictions],

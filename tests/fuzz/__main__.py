@@ -1,9 +1,10 @@
-"""Damaged files against everything that reads them: ``make fuzz``, or ``python -m tests.fuzz [TARGET ...]``.
+"""Damaged files against everything that reads them: ``make fuzz``, or ``python -m tests.fuzz
+[TARGET ...]``.
 
-Each case runs in a process of its own. Each reader must read it or refuse it with one of the project's own errors,
-within 10 s of its own computing (a minute by the clock, for a busy machine) and 1 GB. A case is decided by the seed and
-its number: ``--case`` runs one again, in this process. The files of those that fail are saved. Ends with code 1 if one
-failed.
+Each case runs in a process of its own. Each reader must read it or refuse it with one of the
+project's own errors, within 10 s of its own computing (a minute by the clock, for a busy machine)
+and 1 GB. A case is decided by the seed and its number: ``--case`` runs one again, in this process.
+The files of those that fail are saved. Ends with code 1 if one failed.
 """
 
 from __future__ import annotations
@@ -51,19 +52,31 @@ class Figures:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all"
+    )
     parser.add_argument("--minutes", type=float, default=0.5, help="for each target (default 0.5)")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a new one")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="default: a new one"
+    )
     parser.add_argument("--case", type=int, help="run only this case, in this process")
-    parser.add_argument("--save", type=Path, default=Path("fuzz_failures"), help="where failing files go")
+    parser.add_argument(
+        "--save", type=Path, default=Path("fuzz_failures"), help="where failing files go"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.targets) - TARGETS.keys():
         parser.error(f"found {', '.join(unknown)}, allowed are {', '.join(TARGETS)}")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"}  # no network, and no terminal's own width
+    # no network, and no terminal's own width
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "120",
+    }
     chosen = [TARGETS[name] for name in options.targets or TARGETS]
     if options.case is not None:
         return replay(chosen, options.seed, options.case)
-    figures = {one.name: fuzz(one, options.seed, options.minutes * 60, options.save) for one in chosen}
+    figures = {
+        one.name: fuzz(one, options.seed, options.minutes * 60, options.save) for one in chosen
+    }
     Console().print(_table(figures))
     return 1 if any(one.num_failed for one in figures.values()) else 0
 
@@ -83,7 +96,10 @@ def fuzz(target: Target, seed: int, seconds: float, save: Path) -> Figures:
             if end != "passed":
                 kept = save / f"{target.name}-{seed}-{number}"
                 shutil.copytree(folder, kept, dirs_exist_ok=True)
-                print(f"{target.name}, --seed {seed} --case {number}: {end}; its files: {kept}", flush=True)
+                print(
+                    f"{target.name}, --seed {seed} --case {number}: {end}; its files: {kept}",
+                    flush=True,
+                )
             shutil.rmtree(folder)
             number += 1
     return figures
@@ -107,7 +123,12 @@ def make_case(target: Target, sound: Path, folder: Path, seed: int, number: int)
 
 
 def run_case(
-    target: Target, sound: Path, folder: Path, seed: int, number: int, arm: Callable[[], None] = lambda: None
+    target: Target,
+    sound: Path,
+    folder: Path,
+    seed: int,
+    number: int,
+    arm: Callable[[], None] = lambda: None,
 ) -> None:
     """Makes a case and reads it. Raises what a reader should not.
 
@@ -123,7 +144,9 @@ def run_case(
             str(error).encode("utf-8", "replace")
 
 
-def _run_apart(target: Target, sound: Path, folder: Path, seed: int, number: int, figures: Figures) -> str:
+def _run_apart(
+    target: Target, sound: Path, folder: Path, seed: int, number: int, figures: Figures
+) -> str:
     """One case in a process of its own; how it ended."""
     child = os.fork()
     if not child:
@@ -178,7 +201,9 @@ def _table(figures: dict[str, Figures]) -> Table:
     table = Table("target", "seed", "cases", "failed", "most computing, s", "most memory, MB")
     for name, one in figures.items():
         numbers = (one.seed, one.ends.total(), one.num_failed)
-        table.add_row(name, *map(str, numbers), f"{one.worst_s:.2f}", f"{one.worst_bytes / 1e6:.0f}")
+        table.add_row(
+            name, *map(str, numbers), f"{one.worst_s:.2f}", f"{one.worst_bytes / 1e6:.0f}"
+        )
     return table
 
 

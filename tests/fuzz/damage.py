@@ -1,4 +1,6 @@
-"""Ways to damage a file: within its structure, within its text, within its bytes. All draw from one generator."""
+"""Ways to damage a file: within its structure, within its text, within its bytes. All draw from one
+generator.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,25 @@ from pathlib import Path
 from typing import Any
 
 HOSTILE: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 7, 0.5, 2**31, 2**32, 2**63, -(2**63), 10**30, 1e-320, 1e308, -0.0),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        7,
+        0.5,
+        2**31,
+        2**32,
+        2**63,
+        -(2**63),
+        10**30,
+        1e-320,
+        1e308,
+        -0.0,
+    ),
     *(
         float("nan"),
         float("inf"),
@@ -134,7 +154,9 @@ def damage_value(value: Any, rng: random.Random) -> Any:
     return value
 
 
-def _damage_place(container: Any, key: Any, places: list[tuple[Any, Any]], rng: random.Random) -> None:
+def _damage_place(
+    container: Any, key: Any, places: list[tuple[Any, Any]], rng: random.Random
+) -> None:
     kind = rng.randrange(7)
     other, other_key = rng.choice(places)
     if kind == 0:
@@ -142,7 +164,9 @@ def _damage_place(container: Any, key: Any, places: list[tuple[Any, Any]], rng: 
     elif kind == 1:
         container[key] = copy.deepcopy(other[other_key])
     elif kind == 2 and isinstance(container, dict):
-        container[rng.choice([str(other_key), "x", "", "_" * 1000, f"{key}.x"])] = container.pop(key)
+        container[rng.choice([str(other_key), "x", "", "_" * 1000, f"{key}.x"])] = container.pop(
+            key
+        )
     elif kind == 3 and isinstance(container, list):
         container.extend(copy.deepcopy(container) * rng.choice((1, 1, 50)))
     elif kind == 4:
@@ -175,7 +199,9 @@ def damage_text(text: str, rng: random.Random) -> str:
         start = rng.randrange(len(text) + 1)
         stop = min(len(text), start + rng.choice((0, 0, 1, 3, 20, 200)))
         kind = rng.randrange(4)
-        middle = rng.choice(_WORDS) * rng.choice((1, 1, 1, 40, 900)) if kind else text[start:stop] * 2
+        middle = (
+            rng.choice(_WORDS) * rng.choice((1, 1, 1, 40, 900)) if kind else text[start:stop] * 2
+        )
         text = text[:start] + middle + text[stop:]
         if kind == 3:
             lines = text.split("\n")
@@ -216,6 +242,8 @@ def damage_text_file(path: Path, rng: random.Random) -> None:
     """Damages a text file: mostly within its text."""
     if rng.random() < 0.7:
         text = damage_text(path.read_text(encoding="utf-8"), rng)
-        path.write_bytes(text.encode("utf-8", "surrogateescape" if "\ud800" not in text else "surrogatepass"))
+        path.write_bytes(
+            text.encode("utf-8", "surrogateescape" if "\ud800" not in text else "surrogatepass")
+        )
     else:
         path.write_bytes(damage_bytes(path.read_bytes(), rng))

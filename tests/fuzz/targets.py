@@ -1,4 +1,6 @@
-"""What is fuzzed: sound files, how one case damages them, and the readers that must then read or refuse them."""
+"""What is fuzzed: sound files, how one case damages them, and the readers that must then read or
+refuse them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ from orchestrator.storage.records import Baseline, ControlChange
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.yaml_file import load_study
-from tests.fuzz.damage import damage_bytes, damage_json_file, damage_text, damage_text_file, damage_value
+from tests.fuzz.damage import (
+    damage_bytes,
+    damage_json_file,
+    damage_text,
+    damage_text_file,
+    damage_value,
+)
 from tests.study_fixtures import (
     finish,
     new_record,
@@ -36,7 +44,14 @@ from tests.study_fixtures import (
     train_epochs,
     write_score,
 )
-from vitaclip.checkpoint import INFO_FILE, Progress, load_model, read_history, read_info, save_checkpoint
+from vitaclip.checkpoint import (
+    INFO_FILE,
+    Progress,
+    load_model,
+    read_history,
+    read_info,
+    save_checkpoint,
+)
 from vitaclip.class_names import parse_class_names
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import FORMATS, available_splits, load_dataset, root_variable
@@ -75,7 +90,9 @@ class Yaml(Target):
             shutil.copy(path, folder / path.name)
 
     def damage(self, folder: Path, rng: random.Random) -> None:
-        experiment = rng.choice(sorted(p for p in folder.glob("*.yaml") if p.name != "paper_scale.yaml"))
+        experiment = rng.choice(
+            sorted(p for p in folder.glob("*.yaml") if p.name != "paper_scale.yaml")
+        )
         study, overlay = (
             experiment.rename(folder / "study"),
             (folder / "paper_scale.yaml").rename(folder / "overlay"),
@@ -97,7 +114,10 @@ class Yaml(Target):
 
     def read(self, folder: Path) -> list[Callable[[], object]]:
         settings = json.loads((folder / "settings.json").read_text())
-        return [partial(self._read, folder, overlays, settings) for overlays in ([], [folder / "overlay"])]
+        return [
+            partial(self._read, folder, overlays, settings)
+            for overlays in ([], [folder / "overlay"])
+        ]
 
     def _read(self, folder: Path, overlays: list[Path], settings: list[str]) -> None:
         config = resolve(load_study(folder / "study", overlays, settings))
@@ -112,7 +132,9 @@ class Checkpoint(Target):
     def prepare(self, folder: Path) -> None:
         backbone = {"name": "quickstart-tiny", "pretrained": "quickstart"}
         data = {"num_frames": 2}
-        config = TrainConfig.model_validate({"backbone": backbone, "data": data, "text": {"num_context": 2}})
+        config = TrainConfig.model_validate(
+            {"backbone": backbone, "data": data, "text": {"num_context": 2}}
+        )
         history = ({"epoch": 1, "val/top1": 0.5},)
         model = build_model(config, ("left", "right"))
         save_checkpoint(folder / "sound", model, config, Progress(epoch=1, history=history))
@@ -126,14 +148,23 @@ class Checkpoint(Target):
             path.write_bytes(data)
 
     def read(self, folder: Path) -> list[Callable[[], object]]:
-        return [partial(reader, folder / "sound") for reader in (read_info, read_history, load_model)]
+        return [
+            partial(reader, folder / "sound") for reader in (read_info, read_history, load_model)
+        ]
 
 
 class Lists(Target):
     """Class files, list files, and the published data sets' own annotations."""
 
     name = "lists"
-    _NAMES = ("ApplyEyeMakeup", "brush_hair", "Folding [something]", '"carve, slowly"', "3 points", "éclair")
+    _NAMES = (
+        "ApplyEyeMakeup",
+        "brush_hair",
+        "Folding [something]",
+        '"carve, slowly"',
+        "3 points",
+        "éclair",
+    )
 
     def prepare(self, folder: Path) -> None:
         clips = [f"videos/clip {n}.mp4,{name}" for n, name in enumerate(self._NAMES)]
@@ -141,12 +172,17 @@ class Lists(Target):
             "list/classes.txt": "\n".join(self._NAMES),
             "list/train.csv": "\n".join(clips),
             "list/val.txt": "\n".join(f"a/b{n}.avi {n % 6}" for n in range(40)),
-            "csv/classes.csv": "id,name\n" + "\n".join(f"{n},{name}" for n, name in enumerate(self._NAMES)),
+            "csv/classes.csv": "id,name\n"
+            + "\n".join(f"{n},{name}" for n, name in enumerate(self._NAMES)),
             "csv/train.txt": "\n".join(f"clip{n}.webm {n % 6}" for n in range(40)),
             "kinetics400/train.csv": "label,youtube_id,time_start,time_end,split\n"
             + "\n".join(f'"{n}, x",abc{n},{n},{n + 10},train' for n in range(9)),
-            "ssv2/train.json": json.dumps([{"id": str(n), "template": "Folding [x]"} for n in range(9)]),
-            "ucf101/ucfTrainTestlist/trainlist01.txt": "\n".join(f"Wave/v_{n}.avi {n}" for n in range(9)),
+            "ssv2/train.json": json.dumps(
+                [{"id": str(n), "template": "Folding [x]"} for n in range(9)]
+            ),
+            "ucf101/ucfTrainTestlist/trainlist01.txt": "\n".join(
+                f"Wave/v_{n}.avi {n}" for n in range(9)
+            ),
             "hmdb51/testTrainMulti_7030_splits/wave_test_split1.txt": "\n".join(
                 f"v_{n}.avi {n % 3}" for n in range(9)
             ),
@@ -158,7 +194,9 @@ class Lists(Target):
         (folder / "ssv2/3.webm").touch()
 
     def damage(self, folder: Path, rng: random.Random) -> None:
-        path = rng.choice(sorted(p for p in folder.rglob("*.*") if p.suffix in (".txt", ".csv", ".json")))
+        path = rng.choice(
+            sorted(p for p in folder.rglob("*.*") if p.suffix in (".txt", ".csv", ".json"))
+        )
         (damage_json_file if path.suffix == ".json" else damage_text_file)(path, rng)
 
     def read(self, folder: Path) -> list[Callable[[], object]]:
@@ -221,7 +259,9 @@ class Records(Target):
             (compare.main, ("depth/0", "depth/1")),
             (compare.main, ("depth/0", "depth/1", "--json")),
         ]
-        readers: list[Callable[[], object]] = [partial(main, list(words)) for main, words in commands]
+        readers: list[Callable[[], object]] = [
+            partial(main, list(words)) for main, words in commands
+        ]
         readers += [partial(self._go_on, record), partial(self._download, record)]
         if json.loads((folder / "with_page.json").read_text()):
             readers.append(lambda: page(read_study(record)))

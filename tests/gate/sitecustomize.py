@@ -1,9 +1,10 @@
-"""Makes the processes of a sweep under test wait at a file, so that a test can strike at a moment that is certain.
+"""Makes the processes of a sweep under test wait at a file, so that a test can strike at a moment
+that is certain.
 
-Python runs this module when it starts, if its folder is on the path; :class:`tests.sweeps.Gate` puts it there. The
-variable VITACLIP_TEST_GATE names a file that holds a regular expression. Whoever opens a path in which the expression
-is found leaves the file ``<gate>.reached-<checksum of the expression>``, which holds its process id, and waits until
-the gate is gone.
+Python runs this module when it starts, if its folder is on the path; :class:`tests.sweeps.Gate`
+puts it there. The variable VITACLIP_TEST_GATE names a file that holds a regular expression. Whoever
+opens a path in which the expression is found leaves the file ``<gate>.reached-<checksum of the
+expression>``, which holds its process id, and waits until the gate is gone.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""Mutations of what the README promises; ``python -m tests.mutations`` shows that the tests catch each of them."""
+"""Mutations of what the README promises; ``python -m tests.mutations`` shows that the tests catch
+each of them.
+"""

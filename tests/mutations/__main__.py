@@ -1,7 +1,9 @@
-"""Breaks each promise of the README once, in a copy of this repository, and shows that a test fails.
+"""Breaks each promise of the README once, in a copy of this repository, and shows that a test
+fails.
 
-``make mutations``, or ``python -m tests.mutations [WORD ...]`` for those whose promise or file holds a word. Tests of a
-mutation must pass without it, and fail, not merely be impossible to run, with it. Ends with code 1 if one survives.
+``make mutations``, or ``python -m tests.mutations [WORD ...]`` for those whose promise or file
+holds a word. Tests of a mutation must pass without it, and fail, not merely be impossible to run,
+with it. Ends with code 1 if one survives.
 """
 
 from __future__ import annotations
@@ -78,9 +80,12 @@ def _pytest(tree: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str
     """Runs tests of the copy, up to the first failure."""
     options = ["-x", "-q", f"--timeout={_TIMEOUT_S}", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *(f"tests/{test}" for test in tests)]
-    # A mutation may leave a file's size and second of change as they were: compiled files would hide it.
+    # A mutation may leave a file's size and second of change as they were: compiled files would
+    # hide it.
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=tree, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run(
+        command, cwd=tree, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def _table(mutations: Sequence[Mutation], verdicts: Sequence[str]) -> Table:

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break a promise: in ``file``, ``old`` becomes ``new``, and one of ``tests`` must fail."""
+    """One way to break a promise: in ``file``, ``old`` becomes ``new``, and one of ``tests`` must
+    fail.
+    """
 
     promise: str
     file: str  # below the repository's root
@@ -27,7 +29,9 @@ class Mutation:
     def applied_to(self, text: str) -> str:
         """The mutated text. Raises ValueError unless ``old`` stands in it exactly once."""
         if text.count(self.old) != 1:
-            raise ValueError(f"{self.file}: found {text.count(self.old)} times, needed once: {self.old!r}")
+            raise ValueError(
+                f"{self.file}: found {text.count(self.old)} times, needed once: {self.old!r}"
+            )
         return text.replace(self.old, self.new)
 
 

@@ -1,1 +1,3 @@
-"""Videos in, uint8 batches out: manifests, decoding, sampling, augmentation, frame cache, loader."""
+"""Videos in, uint8 batches out: manifests, decoding, sampling, augmentation, frame cache,
+loader.
+"""

@@ -1,4 +1,6 @@
-"""Looks at every file of a data set: does it exist and open, and do all its frames decode, as training draws them?"""
+"""Looks at every file of a data set: does it exist and open, and do all its frames decode, as
+training draws them?
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from vitaclip.data.decode import open_pyav, read_frames
 from vitaclip.data.sampling import Sampling, random_indices
 from vitaclip.errors import DataError
 
-CHECK = 2  # in every report; raise it when files that an older check called good should be looked at again
+# in every report; raise it when files that an older check called good should be looked at again
+CHECK = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def check_files(
 ) -> list[FileReport]:
     """Checks files and writes each result to ``ledger``, one JSON line per file, as it is known.
 
-    A file whose size and time of change stand in the ledger already, by the same check, is not looked at again.
+    A file whose size and time of change stand in the ledger already, by the same check, is not
+    looked at again.
     """
     known = {report.path: report for report in read_ledger(ledger)}
     reports = []
@@ -70,7 +74,9 @@ def check_files(
 
 
 def read_ledger(ledger: Path) -> Iterator[FileReport]:
-    """The reports in a ledger; later ones of a path are newer. Lines that a killed run left are skipped."""
+    """The reports in a ledger; later ones of a path are newer. Lines that a killed run left are
+    skipped.
+    """
     if not ledger.is_file():
         return
     with ledger.open(encoding="utf-8") as lines:
@@ -83,7 +89,11 @@ def read_ledger(ledger: Path) -> Iterator[FileReport]:
 
 def _check_unless_known(path: str, known: FileReport | None) -> FileReport:
     size_bytes, mtime_ns = _identity(path)
-    if known is not None and (known.size_bytes, known.mtime_ns, known.check) == (size_bytes, mtime_ns, CHECK):
+    if known is not None and (known.size_bytes, known.mtime_ns, known.check) == (
+        size_bytes,
+        mtime_ns,
+        CHECK,
+    ):
         return known
     return check_file(path)
 
@@ -101,12 +111,19 @@ def check_file(path: str) -> FileReport:
     except DataError as error:
         return replace(report, error=str(error))
     return replace(
-        report, num_frames=info.num_frames, fps=info.fps, height=height, width=width, codec=info.codec
+        report,
+        num_frames=info.num_frames,
+        fps=info.fps,
+        height=height,
+        width=width,
+        codec=info.codec,
     )
 
 
 def _draws(num_frames: int) -> Iterator[list[int]]:
-    """Frames that training may ask for: drawn ones are reached from key frames, and not by decoding everything."""
+    """Frames that training may ask for: drawn ones are reached from key frames, and not by decoding
+    everything.
+    """
     data, rng = DataConfig(), np.random.default_rng(0)
     for sampling in get_args(Sampling):
         yield random_indices(num_frames, data.num_frames, sampling, data.stride, rng)

@@ -27,13 +27,15 @@ from vitaclip.terminal import Terminal, shown
 MAX_LISTED = 20  # broken files that a report names
 _console = Terminal(stderr=True)
 
-Subparsers = argparse._SubParsersAction  # argparse offers no public name for what add_subparsers returns
+# argparse offers no public name for what add_subparsers returns
+Subparsers = argparse._SubParsersAction
 
 
 def add_commands(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Adds ``data`` with its commands. Each sets ``run``, a function of the parsed arguments.
 
-    The functions raise InputError for input that cannot be used, and DataError if a video is broken.
+    The functions raise InputError for input that cannot be used, and DataError if a video is
+    broken.
     """
     parser = subparsers.add_parser("data", help="check, prepare and show data sets")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -53,14 +55,20 @@ def _add_check(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     defaults = PrepareParameters()
-    parser = commands.add_parser("prepare", help="re-encode a data set once, so that training reads it fast")
+    parser = commands.add_parser(
+        "prepare", help="re-encode a data set once, so that training reads it fast"
+    )
     _add_dataset(parser)
     parser.add_argument("--out", required=True, help="a folder, here or s3://bucket/prefix")
     parser.add_argument(
         "--short-side", type=int, default=defaults.short_side, help="pixels (default: %(default)s)"
     )
-    parser.add_argument("--crf", type=int, default=defaults.crf, help="x264's quality (default: %(default)s)")
-    parser.add_argument("--group-size", type=int, default=defaults.group_size, help="frames per key frame")
+    parser.add_argument(
+        "--crf", type=int, default=defaults.crf, help="x264's quality (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--group-size", type=int, default=defaults.group_size, help="frames per key frame"
+    )
     parser.set_defaults(run=_prepare)
 
 
@@ -69,13 +77,17 @@ def _add_show(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("show", help="a picture of a clip's frames as the model sees them")
     parser.add_argument("dataset")
     parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument("--clip", type=int, required=True, help="the clip's position in the split, from 0")
+    parser.add_argument(
+        "--clip", type=int, required=True, help="the clip's position in the split, from 0"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the picture, such as strip.png")
     parser.add_argument("--num-frames", type=int, default=data.num_frames)
     parser.add_argument("--sampling", choices=("dense", "uniform"), default=data.sampling)
     parser.add_argument("--stride", type=int, default=data.stride)
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument("--draws", type=int, default=2, help="augmented training draws below the test view")
+    parser.add_argument(
+        "--draws", type=int, default=2, help="augmented training draws below the test view"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_show)
 
@@ -85,7 +97,9 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", action="append", help="default: every split that is there; may be repeated"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="default: all cores"
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -118,10 +132,14 @@ def _print_check(splits: dict[str, Manifest], reports: Sequence[FileReport]) -> 
         "sizes",
         "codecs",
     ):
-        table.add_column(column, justify="left" if column in ("split", "sizes", "codecs") else "right")
+        table.add_column(
+            column, justify="left" if column in ("split", "sizes", "codecs") else "right"
+        )
     for split, manifest in splits.items():
         found = [by_path[clip.path] for clip in manifest.clips]
-        table.add_row(split, str(len(manifest.classes)), *_check_cells(found, len(manifest.missing)))
+        table.add_row(
+            split, str(len(manifest.classes)), *_check_cells(found, len(manifest.missing))
+        )
     Terminal().print(table)
 
 
@@ -151,7 +169,8 @@ def _most_common(values: Iterator[str]) -> str:
 def _prepare(args: argparse.Namespace) -> None:
     if args.short_side < 16 or args.group_size < 1 or not 0 <= args.crf <= 51:
         raise InputError(
-            f"prepare: found --short-side {args.short_side}, --group-size {args.group_size}, --crf {args.crf}; "
+            f"prepare: found --short-side {args.short_side}, --group-size {args.group_size}, --crf "
+            f"{args.crf}; "
             "allowed: at least 16, at least 1, and 0..51"
         )
     splits = _load_source(args.dataset, args.split)
@@ -159,12 +178,17 @@ def _prepare(args: argparse.Namespace) -> None:
     num_videos = len({clip.path for manifest in splits.values() for clip in manifest.clips})
     with _progress("preparing", num_videos) as advance:
         results = prepare(
-            splits, open_folder(args.out), parameters, num_threads=args.threads, on_done=lambda _: advance()
+            splits,
+            open_folder(args.out),
+            parameters,
+            num_threads=args.threads,
+            on_done=lambda _: advance(),
         )
     num_new = sum(result.is_new and result.error is None for result in results)
     broken = [result.error for result in results if result.error is not None]
     print(
-        f"{num_new} videos prepared, {len(results) - num_new - len(broken)} were ready, {len(broken)} broken"
+        f"{num_new} videos prepared, {len(results) - num_new - len(broken)} were ready, "
+        f"{len(broken)} broken"
     )
     print(shown(f"train on them with {root_variable(args.dataset)}={args.out}"))
     if broken:
@@ -176,7 +200,9 @@ def _prepare(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     manifest = load_dataset(args.dataset, args.split)
     if not 0 <= args.clip < len(manifest.clips):
-        raise InputError(f"--clip: found {args.clip}, allowed 0..{len(manifest.clips) - 1} ({args.split})")
+        raise InputError(
+            f"--clip: found {args.clip}, allowed 0..{len(manifest.clips) - 1} ({args.split})"
+        )
     clip = manifest.clips[args.clip]
     one = replace(manifest, clips=(clip,))
     data = DataConfig(
@@ -217,13 +243,19 @@ def _write_picture(strips_THWC: dict[str, np.ndarray], title: str, path: Path) -
 
 def _load_splits(dataset: str, splits: Sequence[str] | None) -> dict[str, Manifest]:
     root = dataset_root(dataset)
-    return {split: load_dataset(dataset, split) for split in splits or available_splits(dataset, root)}
+    return {
+        split: load_dataset(dataset, split) for split in splits or available_splits(dataset, root)
+    }
 
 
 def _load_source(dataset: str, splits: Sequence[str] | None) -> dict[str, Manifest]:
     """What is to be prepared: here, or in an object store."""
     uri = os.environ.get(root_variable(dataset), "")
-    return read_remote(dataset, splits, uri) if uri.startswith("s3://") else _load_splits(dataset, splits)
+    return (
+        read_remote(dataset, splits, uri)
+        if uri.startswith("s3://")
+        else _load_splits(dataset, splits)
+    )
 
 
 def _listed(reasons: Sequence[str]) -> str:
@@ -233,7 +265,12 @@ def _listed(reasons: Sequence[str]) -> str:
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_console) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)

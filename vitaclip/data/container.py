@@ -1,7 +1,8 @@
 """Opening video files safely, and finding the stream in them that is the video.
 
-FFmpeg opens far more than videos on disks: addresses of every protocol, playlists that name other files,
-devices. Here a path names a regular local file that holds one of ``FORMATS``; nothing else is opened.
+FFmpeg opens far more than videos on disks: addresses of every protocol, playlists that name other
+files, devices. Here a path names a regular local file that holds one of ``FORMATS``; nothing else
+is opened.
 """
 
 from __future__ import annotations
@@ -18,13 +19,30 @@ from av.stream import Disposition
 
 from vitaclip.errors import DataError
 
-# FFmpeg's names of the containers and bare streams that videos come in; none of them names other files
+# FFmpeg's names of the containers and bare streams that videos come in; none of them names other
+# files
 FORMATS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "dv", "rm", "ivf", "nut"),
+    *(
+        "mov",
+        "matroska",
+        "avi",
+        "mpegts",
+        "mpeg",
+        "flv",
+        "asf",
+        "ogg",
+        "mxf",
+        "dv",
+        "rm",
+        "ivf",
+        "nut",
+    ),
     *("h264", "hevc", "m4v", "mpegvideo", "obu"),
 )
 NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-PICTURE_CODECS = frozenset({"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpeg2000", "jpegls"})
+PICTURE_CODECS = frozenset(
+    {"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpeg2000", "jpegls"}
+)
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(,[^:]*)?:")
 
 
@@ -32,7 +50,8 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(,[^:]*)?:")
 def open_container(path: str, max_pixels: int) -> Iterator[Any]:
     """FFmpeg's view of a local video file. Raises DataError for anything else, before it is opened.
 
-    Pictures of far more than ``max_pixels`` are not decoded, so that none takes the memory before it is measured.
+    Pictures of far more than ``max_pixels`` are not decoded, so that none takes the memory before
+    it is measured.
     """
     require_local_file(path)
     options = {
@@ -61,7 +80,8 @@ def require_local_file(path: str) -> None:
         protocol = _PROTOCOL.match(path)
         if protocol is not None:
             raise DataError(
-                f"{path}: names the protocol {protocol[1]!r}; only local files are decoded: download it first"
+                f"{path}: names the protocol {protocol[1]!r}; only local files are decoded: "
+                "download it first"
             ) from error
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be opened: {reason}") from error
@@ -75,11 +95,14 @@ def decoder_options(max_pixels: int) -> dict[str, str]:
 
 
 def require_allowed_size(path: str, height: int, width: int, max_pixels: int) -> None:
-    """Raises DataError for frames of more than ``max_pixels``, and for those of no size that FFmpeg could find."""
+    """Raises DataError for frames of more than ``max_pixels``, and for those of no size that FFmpeg
+    could find.
+    """
     if not 0 < height * width <= max_pixels:
         size = f"{width} x {height} = {width * height}" if height * width else "no or far too many"
         raise DataError(
-            f"{path}: cannot be decoded: its frames have {size} pixels, allowed 1..{max_pixels}; set "
+            f"{path}: cannot be decoded: its frames have {size} pixels, allowed 1..{max_pixels}; "
+            "set "
             "VITACLIP_MAX_FRAME_PIXELS to more if you trust the file"
         )
 
@@ -94,16 +117,22 @@ def possible_videos(container: Any) -> list[Any]:
 
 
 def choose_video(path: str, streams: Sequence[Any], num_packets: Mapping[int, int]) -> Any:
-    """The stream that is the video: of those with about the most pictures, the one with the largest.
+    """The stream that is the video: of those with about the most pictures, the one with the
+    largest.
 
     Args:
         path: names the file in errors.
         streams: what ``possible_videos`` found.
         num_packets: how many packets each has, by its index.
 
-    Raises DataError if there is none. A single picture beside the sound is a cover, whatever its flags say.
+    Raises DataError if there is none. A single picture beside the sound is a cover, whatever its
+    flags say.
     """
-    found = {stream.index: stream for stream in streams if not _is_picture(stream, num_packets[stream.index])}
+    found = {
+        stream.index: stream
+        for stream in streams
+        if not _is_picture(stream, num_packets[stream.index])
+    }
     most = max((num_packets[index] for index in found), default=0)
     if not most:
         raise DataError(f"{path}: holds no video (cover art and thumbnails are none)")
@@ -117,4 +146,8 @@ def _is_picture(stream: Any, num_packets: int) -> bool:
 
 def _prominence(stream: Any) -> tuple[int, bool, int]:
     context = stream.codec_context
-    return context.width * context.height, bool(stream.disposition & Disposition.default), -stream.index
+    return (
+        context.width * context.height,
+        bool(stream.disposition & Disposition.default),
+        -stream.index,
+    )

@@ -56,48 +56,62 @@ FORMATS: Mapping[str, _Format] = {
 def load_dataset(name: str, split: str) -> Manifest:
     """Returns the clips of one split of a dataset.
 
-    The dataset's folder comes from the environment variable ``VITACLIP_DATA_<NAME>``; "quickstart" is
-    rendered to ``data/quickstart`` at first use. The five published data sets are read from their own
-    annotation files; every data set may also be given as list files, ``<split>.csv`` or ``<split>.txt``.
-    Raises InputError for an unset variable, a missing folder or split, and for a line of an annotation file
-    that cannot be read.
+    The dataset's folder comes from the environment variable ``VITACLIP_DATA_<NAME>``; "quickstart"
+    is rendered to ``data/quickstart`` at first use. The five published data sets are read from
+    their own annotation files; every data set may also be given as list files, ``<split>.csv`` or
+    ``<split>.txt``. Raises InputError for an unset variable, a missing folder or split, and for a
+    line of an annotation file that cannot be read.
     """
     root = dataset_root(name)
     return read_dataset(name, split, root, lambda: VideoFiles(video_paths(root)))
 
 
 def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
-    """``load_dataset`` of annotations in ``root``; ``files`` finds the videos, where a format needs that."""
+    """``load_dataset`` of annotations in ``root``; ``files`` finds the videos, where a format needs
+    that.
+    """
     if name in FORMATS and split in FORMATS[name].splits:
         rows = FORMATS[name].read(root, "val" if split in _ZERO_SHOT else split)
         if rows is not None:
             manifest = _manifest(name, split, rows, files())
-            return manifest if split not in _ZERO_SHOT else keep_classes(manifest, zero_shot_classes(split))
+            return (
+                manifest
+                if split not in _ZERO_SHOT
+                else keep_classes(manifest, zero_shot_classes(split))
+            )
     return _read_list_dataset(name, split, root, files)
 
 
 def available_splits(name: str, root: Path) -> tuple[str, ...]:
-    """The splits that a dataset's folder has annotations for; of those that overlap, the published ones.
+    """The splits that a dataset's folder has annotations for; of those that overlap, the published
+    ones.
 
     Raises InputError if there is none.
     """
     if name in FORMATS:
         numbered = [
-            split for split in FORMATS[name].splits if split[-1].isdigit() and split not in _ZERO_SHOT
+            split
+            for split in FORMATS[name].splits
+            if split[-1].isdigit() and split not in _ZERO_SHOT
         ]
-        candidates = numbered or [split for split in FORMATS[name].splits if split not in _ZERO_SHOT]
+        candidates = numbered or [
+            split for split in FORMATS[name].splits if split not in _ZERO_SHOT
+        ]
         if official := tuple(split for split in candidates if _is_labelled(name, split, root)):
             return official
     splits = tuple(_list_files(root))
     if not splits:
         raise InputError(
-            f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will do"
+            f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will "
+            "do"
         )
     return splits
 
 
 def _is_labelled(name: str, split: str, root: Path) -> bool:
-    """Whether a published split is there, with its labels; a warning tells if only these are missing."""
+    """Whether a published split is there, with its labels; a warning tells if only these are
+    missing.
+    """
     try:
         return FORMATS[name].read(root, split) is not None
     except UnlabelledError as error:
@@ -106,7 +120,9 @@ def _is_labelled(name: str, split: str, root: Path) -> bool:
 
 
 def _list_files(root: Path) -> list[str]:
-    """The splits given as list files. Class lists are none, nor are the files of published data sets."""
+    """The splits given as list files. Class lists are none, nor are the files of published data
+    sets.
+    """
     lists = (path for path in root.iterdir() if path.suffix in (".csv", ".txt"))
     return sorted({path.stem for path in lists if not path.stem.endswith("classes")})
 
@@ -120,7 +136,9 @@ def dataset_root(name: str) -> Path:
     if not found:
         raise InputError(f"dataset {name!r}: {variable} is not set; set it to the dataset's folder")
     if found.startswith("s3://"):
-        raise InputError(f"dataset {name!r}: {variable} is {found}; only 'data prepare' reads from S3")
+        raise InputError(
+            f"dataset {name!r}: {variable} is {found}; only 'data prepare' reads from S3"
+        )
     if not Path(found).is_dir():
         raise InputError(f"dataset {name!r}: {variable} is {found}, which is not a folder")
     return Path(found)
@@ -132,16 +150,19 @@ def root_variable(name: str) -> str:
 
 
 def _quickstart_root(root: Path) -> Path:
+    # here: it needs an encoder, which other datasets do not
     from vitaclip.quickstart.world import (
         ensure_world,
-    )  # here: it needs an encoder, which other datasets do not
+    )
 
     ensure_world(root)
     return root
 
 
 def _manifest(name: str, split: str, rows: Sequence[Row], files: VideoFiles) -> Manifest:
-    """Finds each row's label and file. Videos without a file are listed, and a warning counts them."""
+    """Finds each row's label and file. Videos without a file are listed, and a warning counts
+    them.
+    """
     raw_classes = read_class_list(CLASS_LISTS / f"{name}.txt")
     labels = class_labels(raw_classes)
     clips, missing = [], []
@@ -152,9 +173,13 @@ def _manifest(name: str, split: str, rows: Sequence[Row], files: VideoFiles) -> 
         else:
             clips.append(Clip(path, label))
     if not clips:
-        raise InputError(f"dataset {name!r}, split {split!r}: none of the {len(rows)} listed videos is there")
+        raise InputError(
+            f"dataset {name!r}, split {split!r}: none of the {len(rows)} listed videos is there"
+        )
     if missing:
-        _logger.warning("%s %s: %d of %d listed videos are missing", name, split, len(missing), len(rows))
+        _logger.warning(
+            "%s %s: %d of %d listed videos are missing", name, split, len(missing), len(rows)
+        )
     classes = tuple(map(clean_class_name, raw_classes))
     return Manifest(name, classes, tuple(clips), raw_classes, tuple(missing))
 
@@ -164,35 +189,52 @@ def _label(row: Row, labels: Mapping[str, int], name: str) -> int:
     if label is None:
         hint = suggest(clean_class_name(row.raw_class), labels)
         raise InputError(
-            f"{row.place}: found class {row.raw_class!r}, allowed: {len(labels)} classes of {name}{hint}"
+            f"{row.place}: found class {row.raw_class!r}, allowed: {len(labels)} classes of "
+            f"{name}{hint}"
         )
     return label
 
 
 def keep_classes(manifest: Manifest, raw_classes: Sequence[str]) -> Manifest:
-    """Only the clips of some classes, relabelled in the order given. Raises InputError if none is left."""
+    """Only the clips of some classes, relabelled in the order given. Raises InputError if none is
+    left.
+    """
     new_labels = {manifest.raw_classes.index(raw): label for label, raw in enumerate(raw_classes)}
-    clips = tuple(replace(c, label=new_labels[c.label]) for c in manifest.clips if c.label in new_labels)
+    clips = tuple(
+        replace(c, label=new_labels[c.label]) for c in manifest.clips if c.label in new_labels
+    )
     if not clips:
-        raise InputError(f"dataset {manifest.name!r}: no clip of the {len(raw_classes)} chosen classes")
+        raise InputError(
+            f"dataset {manifest.name!r}: no clip of the {len(raw_classes)} chosen classes"
+        )
     classes = tuple(map(clean_class_name, raw_classes))
     return replace(manifest, classes=classes, clips=clips, raw_classes=tuple(raw_classes))
 
 
 def unseen_kinetics600_classes() -> tuple[str, ...]:
     """The 220 classes of Kinetics-600 that Kinetics-400 has under no name."""
-    known = set(read_class_list(CLASS_LISTS / "kinetics400.txt")) | set(renamed_kinetics_classes().values())
-    return tuple(name for name in read_class_list(CLASS_LISTS / "kinetics600.txt") if name not in known)
+    known = set(read_class_list(CLASS_LISTS / "kinetics400.txt")) | set(
+        renamed_kinetics_classes().values()
+    )
+    return tuple(
+        name for name in read_class_list(CLASS_LISTS / "kinetics600.txt") if name not in known
+    )
 
 
 def renamed_kinetics_classes() -> dict[str, str]:
     """Kinetics-400's names of classes that Kinetics-600 calls something else, and the new names."""
-    lines = [line for _, line in numbered_lines(CLASS_LISTS / "kinetics600_renamed.txt") if line[0] != "#"]
+    lines = [
+        line
+        for _, line in numbered_lines(CLASS_LISTS / "kinetics600_renamed.txt")
+        if line[0] != "#"
+    ]
     return dict(line.split(",", 1) for line in lines)
 
 
 def zero_shot_classes(split: str) -> tuple[str, ...]:
-    """The classes of ``zero_shot`` (all 220 unseen ones) or of ``zero_shot_<n>`` (a seeded draw of 160)."""
+    """The classes of ``zero_shot`` (all 220 unseen ones) or of ``zero_shot_<n>`` (a seeded draw of
+    160).
+    """
     unseen = unseen_kinetics600_classes()
     _, _, number = split.removeprefix("zero_shot").partition("_")
     if not number:
@@ -201,8 +243,11 @@ def zero_shot_classes(split: str) -> tuple[str, ...]:
     return tuple(unseen[i] for i in sorted(drawn))
 
 
-def _read_list_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
-    """Reads ``<split>.csv`` or ``.txt`` with the class names of ``<split>_classes`` or ``classes`` beside it.
+def _read_list_dataset(
+    name: str, split: str, root: Path, files: Callable[[], VideoFiles]
+) -> Manifest:
+    """Reads ``<split>.csv`` or ``.txt`` with the class names of ``<split>_classes`` or ``classes``
+    beside it.
 
     A published data set needs no file of class names.
     """
@@ -211,7 +256,8 @@ def _read_list_dataset(name: str, split: str, root: Path, files: Callable[[], Vi
     if split not in found:
         raise InputError(
             f"dataset {name!r}: found no annotations of split {split!r} in {root}, splits: "
-            f"{', '.join(splits) or 'none'}{suggest(split, splits)}; a list file <split>.csv or .txt will do"
+            f"{', '.join(splits) or 'none'}{suggest(split, splits)}; a list file <split>.csv or "
+            ".txt will do"
         )
     published = CLASS_LISTS / f"{name}.txt" if name in FORMATS else None
     names = _text_or_csv(root / f"{split}_classes") or _text_or_csv(root / "classes") or published
@@ -222,15 +268,25 @@ def _read_list_dataset(name: str, split: str, root: Path, files: Callable[[], Vi
 
 
 def _text_or_csv(stem: Path) -> Path | None:
-    """The file ``<stem>.txt`` or ``<stem>.csv``; None: there is neither. Raises InputError if there are both."""
-    paths = [path for suffix in (".txt", ".csv") if (path := stem.with_name(stem.name + suffix)).is_file()]
+    """The file ``<stem>.txt`` or ``<stem>.csv``; None: there is neither. Raises InputError if there
+    are both.
+    """
+    paths = [
+        path
+        for suffix in (".txt", ".csv")
+        if (path := stem.with_name(stem.name + suffix)).is_file()
+    ]
     if len(paths) == 2:
         raise InputError(f"{paths[0]}: found {paths[1].name} too; keep the one that is right")
     return paths[0] if paths else None
 
 
-def _find_moved(clips: Sequence[Clip], files: Callable[[], VideoFiles], place: str) -> tuple[Clip, ...]:
-    """The clips of a list; one that is not where it is listed is looked for by its name, and a warning tells."""
+def _find_moved(
+    clips: Sequence[Clip], files: Callable[[], VideoFiles], place: str
+) -> tuple[Clip, ...]:
+    """The clips of a list; one that is not where it is listed is looked for by its name, and a
+    warning tells.
+    """
     folders = _Listings()
     absent = {clip.path for clip in clips if not folders.hold(clip.path)}
     if not absent:
@@ -238,15 +294,21 @@ def _find_moved(clips: Sequence[Clip], files: Callable[[], VideoFiles], place: s
     found = files()
     absent = {path for path in absent if path not in found.named(path)}
     taken = {clip.path for clip in clips} - absent
-    moved = {path: new for path in sorted(absent) if (new := found.find_moved(path, taken)) is not None}
+    moved = {
+        path: new for path in sorted(absent) if (new := found.find_moved(path, taken)) is not None
+    }
     if moved:
         old, new = next(iter(moved.items()))
-        _logger.warning("%s: %d listed videos lie elsewhere, such as %s: %s", place, len(moved), old, new)
+        _logger.warning(
+            "%s: %d listed videos lie elsewhere, such as %s: %s", place, len(moved), old, new
+        )
     return tuple(replace(clip, path=moved.get(clip.path, clip.path)) for clip in clips)
 
 
 class _Listings:
-    """Which files are there, by one look at each folder: a million single questions would take a network minutes."""
+    """Which files are there, by one look at each folder: a million single questions would take a
+    network minutes.
+    """
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}

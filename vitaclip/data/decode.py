@@ -1,7 +1,8 @@
 """Frames out of video files, by their place in the order of display.
 
-Two engines, PyAV and decord, give the same frames. Only the frames asked for are converted and kept, one file is
-open at a time, and nothing stays open. Shapes: N frames, H height, W width, 3 colors (RGB), uint8.
+Two engines, PyAV and decord, give the same frames. Only the frames asked for are converted and
+kept, one file is open at a time, and nothing stays open. Shapes: N frames, H height, W width, 3
+colors (RGB), uint8.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ Decoder = Literal["auto", "decord", "pyav"]
 
 CHUNK = 8  # frames that are scaled together
 CHUNK_PIXELS = 1 << 24  # of the frames that are scaled together: fewer of large ones
-MAX_KEPT_BYTES = (
-    64 << 20
-)  # packets and pictures of larger files are read again instead of being held in memory
+# packets and pictures of larger files are read again instead of being held in memory
+MAX_KEPT_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
 def open_video(path: str | Path, decoder: Decoder = "auto") -> Iterator[Video]:
-    """Opens a video. Whatever fails while it is open is raised as a DataError naming path and reason."""
+    """Opens a video. Whatever fails while it is open is raised as a DataError naming path and
+    reason.
+    """
     with open_pyav(path) as video:
         yield by_decord(str(path), video) if decoder == "decord" else video
 
@@ -45,7 +47,9 @@ def open_pyav(path: str | Path) -> Iterator[PyAVVideo]:
     try:
         max_pixels = data_settings().max_frame_pixels
         with open_container(str(path), max_pixels) as container:
-            yield PyAVVideo(str(path), container, max_kept_bytes=MAX_KEPT_BYTES, max_pixels=max_pixels)
+            yield PyAVVideo(
+                str(path), container, max_kept_bytes=MAX_KEPT_BYTES, max_pixels=max_pixels
+            )
     except DataError:
         raise
     except Exception as error:  # both engines raise many unrelated types on damaged files
@@ -55,7 +59,11 @@ def open_pyav(path: str | Path) -> Iterator[PyAVVideo]:
 
 
 def decode_frames(
-    path: str | Path, indices: Sequence[int], *, short_side: int | None = None, decoder: Decoder = "auto"
+    path: str | Path,
+    indices: Sequence[int],
+    *,
+    short_side: int | None = None,
+    decoder: Decoder = "auto",
 ) -> Frames:
     """Decodes the frames at ``indices`` (any order, repeats allowed) into uint8 [N, H, W, 3].
 
@@ -69,7 +77,9 @@ def read_frames(video: Video, indices: Sequence[int], short_side: int | None = N
     """``decode_frames`` of an open video. Holds ``CHUNK`` unscaled frames at a time."""
     unique, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
     if unique[0] < 0 or unique[-1] >= video.info.num_frames:
-        raise IndexError(f"frames {unique[0]}..{unique[-1]} of a video of {video.info.num_frames} frames")
+        raise IndexError(
+            f"frames {unique[0]}..{unique[-1]} of a video of {video.info.num_frames} frames"
+        )
     try:
         frames = _read(video, unique.tolist(), short_side)
     except FramesRecountedError:

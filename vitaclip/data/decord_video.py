@@ -1,10 +1,10 @@
 """Videos read by decord, where its frames are known to be PyAV's.
 
-decord 0.6.0 is read in order from a new reader: after a seek or a skip it returns other frames than asked for in
-open groups of pictures (x265's default) and in DivX files. Even so it loses the first group of pictures of files
-that do not begin at time zero, counts frames that an edit list hides or that were lost, and knows neither mirrored
-nor interlaced frames nor pixels that are not square. Such files are left to PyAV, and all where a packet may hold no
-picture.
+decord 0.6.0 is read in order from a new reader: after a seek or a skip it returns other frames than
+asked for in open groups of pictures (x265's default) and in DivX files. Even so it loses the first
+group of pictures of files that do not begin at time zero, counts frames that an edit list hides or
+that were lost, and knows neither mirrored nor interlaced frames nor pixels that are not square.
+Such files are left to PyAV, and all where a packet may hold no picture.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ CODECS = ("h264", "hevc", "vp9", "mjpeg")
 
 
 def by_decord(path: str, video: PyAVVideo) -> Video:
-    """The video, read by decord if that gives the same frames. Raises DataError where decord is not installed."""
+    """The video, read by decord if that gives the same frames. Raises DataError where decord is not
+    installed.
+    """
     try:
         import decord  # here: it has no wheel for some platforms, where PyAV serves
     except ImportError as error:
-        raise DataError("decoder 'decord' is not installed here; use decoder: auto or pyav") from error
+        raise DataError(
+            "decoder 'decord' is not installed here; use decoder: auto or pyav"
+        ) from error
     if not (_is_plain(video) and _has_plain_pictures(video)):
         return video
     decord.logging.set_level(decord.logging.QUIET)
@@ -41,7 +45,9 @@ def by_decord(path: str, video: PyAVVideo) -> Video:
 
 
 def _is_plain(video: PyAVVideo) -> bool:
-    """Whether times begin at zero and have no gaps, nothing is hidden, and there is but one video stream."""
+    """Whether times begin at zero and have no gaps, nothing is hidden, and there is but one video
+    stream.
+    """
     container, timeline = video.stream.container, video.timeline
     if timeline is None or timeline.packets[0].time != 0 or video.times is None:
         return False

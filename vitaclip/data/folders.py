@@ -1,4 +1,6 @@
-"""Folders here or in an object store, for ``data prepare``: what is written appears whole or not at all."""
+"""Folders here or in an object store, for ``data prepare``: what is written appears whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def open_folder(uri: str) -> Folder:
 
 
 class LocalFolder:
-    """A folder on a local disk. Unfinished files lie in ``.partial``, which every run empties at its start."""
+    """A folder on a local disk. Unfinished files lie in ``.partial``, which every run empties at
+    its start.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root, self._partial = root, root / ".partial"
@@ -96,7 +100,8 @@ class LocalFolder:
 class S3Folder:
     """A prefix in a bucket. Objects appear whole, so nothing unfinished is ever visible.
 
-    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's; credentials are found as AWS's tools find them.
+    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's; credentials are found as AWS's tools
+    find them.
     """
 
     def __init__(self, uri: str) -> None:
@@ -104,7 +109,9 @@ class S3Folder:
 
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket:
-            raise InputError(f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix")
+            raise InputError(
+                f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix"
+            )
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._root = f"{bucket}/{prefix}".rstrip("/")
         self._files = fs.S3FileSystem(endpoint_override=s3_endpoint())
@@ -161,7 +168,9 @@ def read_remote(dataset: str, splits: Sequence[str] | None, uri: str) -> dict[st
                 (local / name).write_bytes(folder.read(name) or b"")
         wanted = splits or available_splits(dataset, local)
         manifests = {split: read_dataset(dataset, split, local, lambda: videos) for split in wanted}
-    return {split: _moved(manifest, annotations, folder.uri) for split, manifest in manifests.items()}
+    return {
+        split: _moved(manifest, annotations, folder.uri) for split, manifest in manifests.items()
+    }
 
 
 def _moved(manifest: Manifest, root: str, new_root: str) -> Manifest:
@@ -170,7 +179,9 @@ def _moved(manifest: Manifest, root: str, new_root: str) -> Manifest:
 
 
 def file_stat(path: str) -> list[int] | None:
-    """Size and time of change (ns) of a file here or in an object store; None if it is not there."""
+    """Size and time of change (ns) of a file here or in an object store; None if it is not
+    there.
+    """
     if path.startswith("s3://"):
         parent, _, name = path.rpartition("/")
         return _bucket(parent).stat(name)
@@ -188,7 +199,9 @@ def _bucket(uri: str) -> S3Folder:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[Path]:
-    """The file itself, or a temporary copy of one in an object store. Raises DataError if it is not there."""
+    """The file itself, or a temporary copy of one in an object store. Raises DataError if it is not
+    there.
+    """
     if not path.startswith("s3://"):
         yield Path(path)
         return

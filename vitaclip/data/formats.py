@@ -1,4 +1,6 @@
-"""The data sets' own annotation files, as they are published, turned into rows of (video file, class name)."""
+"""The data sets' own annotation files, as they are published, turned into rows of (video file,
+class name).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ OFFICIAL_SPLITS = 3  # of UCF101 and HMDB51
 
 @dataclass(frozen=True)
 class Row:
-    """One annotated video: where the annotation stands, the video's name or ``class/name``, its raw class."""
+    """One annotated video: where the annotation stands, the video's name or ``class/name``, its raw
+    class.
+    """
 
     place: str
     video: str
@@ -32,10 +36,11 @@ class UnlabelledError(InputError):
 
 
 def read_kinetics(root: Path, split: str) -> list[Row] | None:
-    """``train.csv``, ``val.csv`` (or ``validate.csv``), ``test.csv``, in the folder or in ``annotations/``.
+    """``train.csv``, ``val.csv`` (or ``validate.csv``), ``test.csv``, in the folder or in
+    ``annotations/``.
 
-    Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is. Raises
-    UnlabelledError where the labels are left out.
+    Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is.
+    Raises UnlabelledError where the labels are left out.
     """
     names = ("val.csv", "validate.csv") if split == "val" else (f"{split}.csv",)
     path = _find(root, *names, *(f"annotations/{name}" for name in names))
@@ -58,31 +63,43 @@ def _kinetics_row(row: dict[str, str], place: str) -> Row:
         return Row(place, f"{row['youtube_id']}_{start:06d}_{end:06d}", row["label"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         expected = "label,youtube_id,time_start,time_end,split"
-        raise InputError(f"{place}: cannot be read ({error!r}); allowed columns: {expected}") from error
+        raise InputError(
+            f"{place}: cannot be read ({error!r}); allowed columns: {expected}"
+        ) from error
 
 
 def read_ucf101(root: Path, split: str) -> list[Row] | None:
-    """``ucfTrainTestlist/trainlist01.txt`` and its like; a line is ``Class/video.avi`` with or without a label."""
+    """``ucfTrainTestlist/trainlist01.txt`` and its like; a line is ``Class/video.avi`` with or
+    without a label.
+    """
     subset, number = _numbered_split(split)
     name = f"{subset}list0{number}.txt"
     path = _find(root, f"ucfTrainTestlist/{name}", name)
     return (
-        None if path is None else [_ucf101_row(line, f"{path}, line {n}") for n, line in numbered_lines(path)]
+        None
+        if path is None
+        else [_ucf101_row(line, f"{path}, line {n}") for n, line in numbered_lines(path)]
     )
 
 
 def _ucf101_row(line: str, place: str) -> Row:
     video = line.split()[0]
     if "/" not in video:
-        raise InputError(f"{place}: found {line!r}, allowed 'Class/video.avi' or 'Class/video.avi label'")
+        raise InputError(
+            f"{place}: found {line!r}, allowed 'Class/video.avi' or 'Class/video.avi label'"
+        )
     return Row(place, video, video.split("/")[0])
 
 
 def read_hmdb51(root: Path, split: str) -> list[Row] | None:
-    """``testTrainMulti_7030_splits/<class>_test_split1.txt``: ``video.avi 0|1|2`` (unused, train, test)."""
+    """``testTrainMulti_7030_splits/<class>_test_split1.txt``: ``video.avi 0|1|2`` (unused, train,
+    test).
+    """
     subset, number = _numbered_split(split)
     ending = f"_test_split{number}.txt"
-    folder = _find_folder(root, "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
+    folder = _find_folder(
+        root, "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits"
+    )
     if folder is None:
         return None
     rows = []
@@ -91,17 +108,25 @@ def read_hmdb51(root: Path, split: str) -> list[Row] | None:
         for line_number, line in numbered_lines(path):
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):
-                raise InputError(f"{path}, line {line_number}: found {line!r}, allowed 'video.avi 0', 1 or 2")
+                raise InputError(
+                    f"{path}, line {line_number}: found {line!r}, allowed 'video.avi 0', 1 or 2"
+                )
             if use == {"train": "1", "test": "2"}[subset]:
-                rows.append(Row(f"{path}, line {line_number}", f"{raw_class}/{video.strip()}", raw_class))
+                rows.append(
+                    Row(f"{path}, line {line_number}", f"{raw_class}/{video.strip()}", raw_class)
+                )
     return rows
 
 
 def read_ssv2(root: Path, split: str) -> list[Row] | None:
-    """``train.json`` and ``validation.json`` (or ``something-something-v2-*.json``): id and template of each."""
+    """``train.json`` and ``validation.json`` (or ``something-something-v2-*.json``): id and
+    template of each.
+    """
     name = f"{ {'val': 'validation'}.get(split, split) }.json"
     names = (name, f"something-something-v2-{name}")
-    path = _find(root, *names, *(f"labels/{n}" for n in names), *(f"annotations/{n}" for n in names))
+    path = _find(
+        root, *names, *(f"labels/{n}" for n in names), *(f"annotations/{n}" for n in names)
+    )
     if path is None:
         return None
     try:
@@ -112,7 +137,8 @@ def read_ssv2(root: Path, split: str) -> list[Row] | None:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error!r}); allowed: a JSON list of items with 'id' and 'template'"
+            f"{path}: cannot be read ({error!r}); allowed: a JSON list of items with 'id' and "
+            "'template'"
         ) from error
 
 
@@ -129,13 +155,18 @@ class VideoFiles:
             self._paths.setdefault(_stem(path), []).append(path)
 
     def find(self, video: str) -> str | None:
-        """The file of ``name`` or ``class/name``: of several with one name, the one in its class's folder."""
+        """The file of ``name`` or ``class/name``: of several with one name, the one in its class's
+        folder.
+        """
         return min(
-            self.named(video), key=lambda path: (not _is_in_same_folder(path, video), path), default=None
+            self.named(video),
+            key=lambda path: (not _is_in_same_folder(path, video), path),
+            default=None,
         )
 
     def find_moved(self, path: str, taken: Set[str]) -> str | None:
-        """The one file that can only be ``path`` in another folder or container, as others of its name are not.
+        """The one file that can only be ``path`` in another folder or container, as others of its
+        name are not.
 
         Args:
             path: where the file is listed.
@@ -169,7 +200,8 @@ def is_video(name: str) -> bool:
 def video_paths(root: Path) -> Iterator[str]:
     """The absolute path of every video file below a folder.
 
-    Links are followed, after everything else. Each real folder is entered once, so links that loop come to an end.
+    Links are followed, after everything else. Each real folder is entered once, so links that loop
+    come to an end.
     """
     entered: set[tuple[int, int]] = set()
     starts = [str(root.absolute())]
@@ -188,7 +220,9 @@ def video_paths(root: Path) -> Iterator[str]:
 
 
 def _numbered_split(split: str) -> tuple[str, str]:
-    """``train_2`` -> train, 2; ``train`` -> train, 1; the published sets have no ``val``: it is ``test``."""
+    """``train_2`` -> train, 2; ``train`` -> train, 1; the published sets have no ``val``: it is
+    ``test``.
+    """
     subset, _, number = split.partition("_")
     return {"val": "test"}.get(subset, subset), number or "1"
 
@@ -212,5 +246,7 @@ def _first_line(path: Path) -> str:
 
 
 def class_labels(raw_classes: Sequence[str]) -> dict[str, int]:
-    """Maps a class name to its label; spellings that clean up alike (``Brush_Hair``, ``brush hair``) are one."""
+    """Maps a class name to its label; spellings that clean up alike (``Brush_Hair``, ``brush
+    hair``) are one.
+    """
     return {clean_class_name(raw): label for label, raw in enumerate(raw_classes)}

@@ -1,13 +1,15 @@
-"""Decoded frames, kept on local disk and shared by all processes of a machine: decode once for all trials.
+"""Decoded frames, kept on local disk and shared by all processes of a machine: decode once for all
+trials.
 
-One file per entry, mapped into memory when read. A video that is small once scaled is kept whole, so every
-later draw from it hits; of a larger one each set of drawn frames is an entry (trials with the same seed draw
-the same frames, and test views never change). Sharing is always right: frames are stored before anything
-random touches them, under a key of the file's identity (path, size, time of change), short side, decoder and
-indices.
+One file per entry, mapped into memory when read. A video that is small once scaled is kept whole,
+so every later draw from it hits; of a larger one each set of drawn frames is an entry (trials with
+the same seed draw the same frames, and test views never change). Sharing is always right: frames
+are stored before anything random touches them, under a key of the file's identity (path, size, time
+of change), short side, decoder and indices.
 
-Files appear by atomic rename and carry a checksum per frame, so killed writers and crashed machines leave no
-wrong frame; what they left half-written is evicted like any entry. The least recently used entries go first.
+Files appear by atomic rename and carry a checksum per frame, so killed writers and crashed machines
+leave no wrong frame; what they left half-written is evicted like any entry. The least recently used
+entries go first.
 """
 
 from __future__ import annotations
@@ -57,19 +59,24 @@ class FrameCache:
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
         self._root, self._limit_bytes = root, limit_bytes
-        self._unchecked_bytes = limit_bytes  # so that the first write looks at what earlier runs left
+        self._unchecked_bytes = (
+            limit_bytes  # so that the first write looks at what earlier runs left
+        )
 
     def read(self, path: str, sampler: Sampler, short_side: int, decoder: Decoder) -> ReadFrames:
         """Returns the frames that ``sampler`` draws from the video, scaled down to ``short_side``.
 
-        Raises DataError for a missing or broken video. A cache that cannot be used costs speed, never frames.
+        Raises DataError for a missing or broken video. A cache that cannot be used costs speed,
+        never frames.
         """
         if not self._limit_bytes:
             return ReadFrames(_decode(path, sampler, short_side, decoder), hit=False)
         key = _video_key(path, short_side, decoder)
         video = self._load(key)
         if video is None:
-            return ReadFrames(self._decode_and_store(path, sampler, short_side, decoder, key), hit=False)
+            return ReadFrames(
+                self._decode_and_store(path, sampler, short_side, decoder, key), hit=False
+            )
         indices = sampler(video.num_video_frames)
         if video.holds_all:
             frames = video.take(indices)
@@ -78,7 +85,9 @@ class FrameCache:
             frames = None if clip is None else clip.take(range(len(indices)))
         if frames is not None:
             return ReadFrames(frames, hit=True)
-        return ReadFrames(self._decode_and_store(path, sampler, short_side, decoder, key), hit=False)
+        return ReadFrames(
+            self._decode_and_store(path, sampler, short_side, decoder, key), hit=False
+        )
 
     def _decode_and_store(
         self, path: str, sampler: Sampler, short_side: int, decoder: Decoder, key: str
@@ -92,7 +101,8 @@ class FrameCache:
                 self._store(key, length, whole)
                 return whole[indices]
             frames = read_frames(video, indices, short_side)
-        self._store(key, length, np.empty((0, height, width, 3), np.uint8))  # remembers the video's length
+        # remembers the video's length
+        self._store(key, length, np.empty((0, height, width, 3), np.uint8))
         self._store(_clip_key(key, indices), length, frames)
         return frames
 
@@ -110,10 +120,13 @@ class FrameCache:
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         header = _HEADER.pack(_MAGIC, num_video_frames, *frames.shape[:3])
-        with contextlib.suppress(OSError):  # a full disk, or an eviction that was quicker: not cached
+        # a full disk, or an eviction that was quicker: not cached
+        with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                temporary.write_bytes(b"".join((header, _checksums(frames).tobytes(), frames.tobytes())))
+                temporary.write_bytes(
+                    b"".join((header, _checksums(frames).tobytes(), frames.tobytes()))
+                )
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -133,7 +146,9 @@ def open_frame_cache() -> FrameCache:
 
 
 class _Entry:
-    """One mapped file: header, a checksum per frame, the frames. Raises ValueError for anything else."""
+    """One mapped file: header, a checksum per frame, the frames. Raises ValueError for anything
+    else.
+    """
 
     def __init__(self, mapped: mmap.mmap) -> None:
         if len(mapped) < _HEADER.size:
@@ -158,7 +173,9 @@ class _Entry:
 
 
 def _checksums(frames: Frames) -> npt.NDArray[np.uint64]:
-    """One number per frame that finds lost and zeroed blocks (after a machine's crash), at memory speed."""
+    """One number per frame that finds lost and zeroed blocks (after a machine's crash), at memory
+    speed.
+    """
     flat = frames.reshape(len(frames), math.prod(frames.shape[1:]))
     aligned = flat.shape[1] // 8 * 8
     words = np.ascontiguousarray(flat[:, :aligned]).view(np.uint64)
@@ -188,7 +205,8 @@ def _clip_key(video_key: str, indices: Sequence[int]) -> str:
 
 
 def evict(root: Path, limit_bytes: int) -> None:
-    """Deletes the least recently used files down to 90% of the limit, or until 1 GB of the disk is free.
+    """Deletes the least recently used files down to 90% of the limit, or until 1 GB of the disk is
+    free.
 
     One process at a time does it; the others go on without waiting.
     """

@@ -1,4 +1,6 @@
-"""From a decoded picture to the frame a viewer sees: square pixels, turned and mirrored as the file says."""
+"""From a decoded picture to the frame a viewer sees: square pixels, turned and mirrored as the file
+says.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from vitaclip.data.video import Frames
 
 
 def square_pixel_size(stream: Any) -> tuple[int, int]:
-    """Height and width, in pixels, of a stream's pictures once their pixels are square; the height stays."""
+    """Height and width, in pixels, of a stream's pictures once their pixels are square; the height
+    stays.
+    """
     context = stream.codec_context
     aspect = stream.sample_aspect_ratio or 1
     return context.height, max(1, round(context.width * aspect)) if context.width else 0
@@ -24,7 +28,9 @@ def to_rgb(picture: Any, height: int, width: int) -> Frames:
 
 
 def display_matrix(picture: Any) -> tuple[int, ...] | None:
-    """The 3x3 matrix, row by row, by which a picture is turned and mirrored for display; None: by nothing."""
+    """The 3x3 matrix, row by row, by which a picture is turned and mirrored for display; None: by
+    nothing.
+    """
     try:
         data = picture.side_data["DISPLAYMATRIX"]
     except KeyError:

@@ -1,4 +1,6 @@
-"""Whether two manifests are of the same data: short digests of classes, labels and files, wherever these lie."""
+"""Whether two manifests are of the same data: short digests of classes, labels and files, wherever
+these lie.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _NUM_READ, _NUM_BYTES = 1000, 4096
 class DataIdentity(Config):
     """What tells one split's data from other data.
 
-    Files are told by their sizes and, of up to a thousand of them, by their ends: reading all would take hours.
+    Files are told by their sizes and, of up to a thousand of them, by their ends: reading all would
+    take hours.
     """
 
     num_classes: int
@@ -36,10 +39,14 @@ class DataIdentity(Config):
     def differences(self, other: DataIdentity) -> list[str]:
         """In words, what is different in ``other``; empty: it is the same data."""
         if self.classes != other.classes:
-            return [f"its classes are others ({self.num_classes} were recorded, found {other.num_classes})"]
+            return [
+                f"its classes are others ({self.num_classes} were recorded, found "
+                f"{other.num_classes})"
+            ]
         if self.labels != other.labels:
             return [
-                f"its clips or labels are others ({self.num_clips} clips were recorded, found {other.num_clips})"
+                f"its clips or labels are others ({self.num_clips} clips were recorded, found "
+                f"{other.num_clips})"
             ]
         return [] if self.files == other.files else ["its files have other sizes or content"]
 
@@ -56,7 +63,9 @@ def identify(manifest: Manifest) -> DataIdentity:
         num_classes=len(manifest.classes),
         num_clips=len(names),
         classes=_digest(manifest.classes),
-        labels=_digest(f"{name}\0{clip.label}" for name, clip in zip(names, manifest.clips, strict=True)),
+        labels=_digest(
+            f"{name}\0{clip.label}" for name, clip in zip(names, manifest.clips, strict=True)
+        ),
         files=files,
     )
 
@@ -70,7 +79,9 @@ def _size(path: str) -> int:
 
 
 def _ends(path: str) -> str:
-    """A digest of a file's first and last bytes; empty, if it cannot be read or is none, such as a pipe."""
+    """A digest of a file's first and last bytes; empty, if it cannot be read or is none, such as a
+    pipe.
+    """
     if not Path(path).is_file():
         return ""
     try:

@@ -1,7 +1,8 @@
 """Batches of uint8 clips for training and evaluation.
 
-The order of clips and every random draw depend only on (seed, epoch, place in the epoch's global order): not
-on the number of workers or ranks, and not on where a run was resumed. Shapes: B clips, V views, T frames.
+The order of clips and every random draw depend only on (seed, epoch, place in the epoch's global
+order): not on the number of workers or ranks, and not on where a run was resumed. Shapes: B clips,
+V views, T frames.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ _logged: set[str] = set()  # broken files this process has logged: once each, ov
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of one step. ``indices`` are manifest positions, after broken clips were replaced."""
+    """One rank's share of one step. ``indices`` are manifest positions, after broken clips were
+    replaced.
+    """
 
     video: Tensor  # uint8, training [B, 3, T, H, W], evaluation [B, V, 3, T, H, W]
     labels: Tensor  # int64 [B]
     indices: Tensor  # int64 [B]
-    broken: Mapping[int, str] = field(
-        default_factory=dict
-    )  # positions of broken clips not met before, and why
+    # positions of broken clips not met before, and why
+    broken: Mapping[int, str] = field(default_factory=dict)
     num_cache_hits: int = 0  # files whose frames came out of the frame cache
     num_cache_misses: int = 0  # files that were decoded
 
@@ -62,7 +64,9 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Stacked:
-    """The samples of a batch, stacked where they were decoded: one tensor between processes, not hundreds."""
+    """The samples of a batch, stacked where they were decoded: one tensor between processes, not
+    hundreds.
+    """
 
     video: Tensor
     indices: list[int]
@@ -80,11 +84,12 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Yields this rank's batches of one epoch, from ``start_step`` on; the incomplete last batch is dropped.
+    """Yields this rank's batches of one epoch, from ``start_step`` on; the incomplete last batch is
+    dropped.
 
-    Broken clips are replaced by others of their class. Raises DataError once this rank alone has met more than
-    ``config.data.max_broken`` of the clips as broken (``check_broken`` is for those of all ranks), and InputError if
-    the batch size cannot be shared out or exceeds the data set.
+    Broken clips are replaced by others of their class. Raises DataError once this rank alone has
+    met more than ``config.data.max_broken`` of the clips as broken (``check_broken`` is for those
+    of all ranks), and InputError if the batch size cannot be shared out or exceeds the data set.
     """
     num_steps = steps_per_epoch(manifest, config)
     if config.batch_size % world_size:
@@ -94,7 +99,9 @@ def train_batches(
     order = _epoch_order(manifest, config, epoch)
     share = config.batch_size // world_size
     starts = (step * config.batch_size + rank * share for step in range(start_step, num_steps))
-    places = [[(place, int(order[place])) for place in range(start, start + share)] for start in starts]
+    places = [
+        [(place, int(order[place])) for place in range(start, start + share)] for start in starts
+    ]
     dataset = _TrainClips(manifest, config, image_size, epoch)
     yield from _load(dataset, places, manifest, config.data)
 
@@ -108,10 +115,12 @@ def eval_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Yields every ``world_size``-th clip, from ``rank`` on, in the manifest's order, each exactly once.
+    """Yields every ``world_size``-th clip, from ``rank`` on, in the manifest's order, each exactly
+    once.
 
-    A broken clip is left out of its batch and named there. Raises DataError once this rank alone has met more than
-    ``data.max_broken`` of the clips as broken (``check_broken`` is for those of all ranks).
+    A broken clip is left out of its batch and named there. Raises DataError once this rank alone
+    has met more than ``data.max_broken`` of the clips as broken (``check_broken`` is for those of
+    all ranks).
     """
     indices = _used_clips(manifest, data)[rank::world_size].tolist()
     places = [
@@ -127,13 +136,16 @@ def steps_per_epoch(manifest: Manifest, config: TrainConfig) -> int:
     num_clips = len(_used_clips(manifest, config.data))
     if num_clips < config.batch_size:
         raise InputError(
-            f"batch_size: found {config.batch_size}, allowed 1..{num_clips} (clips in {manifest.name})"
+            f"batch_size: found {config.batch_size}, allowed 1..{num_clips} (clips in "
+            f"{manifest.name})"
         )
     return num_clips // config.batch_size
 
 
 def _used_clips(manifest: Manifest, data: DataConfig) -> npt.NDArray[np.int64]:
-    """Manifest positions in use: all, or a seeded draw of ``data.limit`` that is the same for every run."""
+    """Manifest positions in use: all, or a seeded draw of ``data.limit`` that is the same for every
+    run.
+    """
     num_clips = len(manifest.clips)
     if data.limit is None or data.limit >= num_clips:
         return np.arange(num_clips)
@@ -141,13 +153,17 @@ def _used_clips(manifest: Manifest, data: DataConfig) -> npt.NDArray[np.int64]:
 
 
 def _epoch_order(manifest: Manifest, config: TrainConfig, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng((config.seed, epoch)).permutation(_used_clips(manifest, config.data))
+    return np.random.default_rng((config.seed, epoch)).permutation(
+        _used_clips(manifest, config.data)
+    )
 
 
 class _TrainClips(Dataset[_Sample]):
     """Indexed by (place in the epoch's order, manifest position). Replaces broken clips."""
 
-    def __init__(self, manifest: Manifest, config: TrainConfig, image_size: int, epoch: int) -> None:
+    def __init__(
+        self, manifest: Manifest, config: TrainConfig, image_size: int, epoch: int
+    ) -> None:
         self._manifest, self._data = manifest, config.data
         self._seed, self._epoch = config.seed, epoch
         self._transform = TrainTransform(config.data.augment, image_size)
@@ -165,8 +181,12 @@ class _TrainClips(Dataset[_Sample]):
             except DataError as error:
                 broken.append(_Broken(index, str(error)))
             else:
-                return _Sample(self._transform(read.frames, transform_seed), index, tuple(broken), read.hit)
-        raise DataError(f"every video of the class of {self._manifest.clips[first_index].path} is broken")
+                return _Sample(
+                    self._transform(read.frames, transform_seed), index, tuple(broken), read.hit
+                )
+        raise DataError(
+            f"every video of the class of {self._manifest.clips[first_index].path} is broken"
+        )
 
     def _read(self, path: str, seed: int) -> ReadFrames:
         data = self._data
@@ -188,8 +208,15 @@ class _TrainClips(Dataset[_Sample]):
 class _EvalClips(Dataset[_Sample]):
     """Indexed by (manifest position, manifest position)."""
 
-    def __init__(self, manifest: Manifest, data: DataConfig, views: EvalConfig, image_size: int) -> None:
-        self._manifest, self._data, self._views, self._image_size = manifest, data, views, image_size
+    def __init__(
+        self, manifest: Manifest, data: DataConfig, views: EvalConfig, image_size: int
+    ) -> None:
+        self._manifest, self._data, self._views, self._image_size = (
+            manifest,
+            data,
+            views,
+            image_size,
+        )
         self._cache = open_frame_cache()
 
     def __getitem__(self, item: tuple[int, int]) -> _Sample:
@@ -200,7 +227,10 @@ class _EvalClips(Dataset[_Sample]):
         except DataError as error:
             return _Sample(None, index, (_Broken(index, str(error)),), hit=False)
         windows = np.split(read.frames, self._views.num_temporal_views)
-        views = [eval_views(window, self._image_size, self._views.num_spatial_views) for window in windows]
+        views = [
+            eval_views(window, self._image_size, self._views.num_spatial_views)
+            for window in windows
+        ]
         return _Sample(torch.cat(views), index, (), read.hit)
 
     def _sampler(self, video_length: int) -> list[int]:
@@ -215,13 +245,16 @@ def _load(
     manifest: Manifest,
     data: DataConfig,
 ) -> Iterator[Batch]:
-    """Runs the dataset over batches of places, in this process or in ``data.num_workers`` others."""
+    """Runs the dataset over batches of places, in this process or in ``data.num_workers``
+    others.
+    """
     loader = DataLoader(
         dataset,
         batch_sampler=places,
         num_workers=data.num_workers,
         collate_fn=_stack,
-        generator=torch.Generator(),  # or iterating would draw from the global one, and disturb the model's
+        # or iterating would draw from the global one, and disturb the model's
+        generator=torch.Generator(),
     )
     known: dict[int, str] = {}
     for stacked in loader:
@@ -233,7 +266,9 @@ def _load(
             check_broken(known, manifest, data)
         yield Batch(
             video=stacked.video,
-            labels=torch.tensor([manifest.clips[i].label for i in stacked.indices], dtype=torch.int64),
+            labels=torch.tensor(
+                [manifest.clips[i].label for i in stacked.indices], dtype=torch.int64
+            ),
             indices=torch.tensor(stacked.indices, dtype=torch.int64),
             broken=broken,
             num_cache_hits=stacked.num_hits,
@@ -244,7 +279,9 @@ def _load(
 def _stack(samples: Sequence[_Sample]) -> _Stacked:
     decoded = [(sample.video, sample.index) for sample in samples if sample.video is not None]
     return _Stacked(
-        video=torch.stack([video for video, _ in decoded]) if decoded else torch.empty(0, dtype=torch.uint8),
+        video=torch.stack([video for video, _ in decoded])
+        if decoded
+        else torch.empty(0, dtype=torch.uint8),
         indices=[index for _, index in decoded],
         broken=[broken for sample in samples for broken in sample.broken],
         num_hits=sum(sample.hit for sample in samples),
@@ -252,7 +289,9 @@ def _stack(samples: Sequence[_Sample]) -> _Stacked:
 
 
 def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Gives the broken clips of a batch in which nothing could be decoded to a neighbour, if there is one."""
+    """Gives the broken clips of a batch in which nothing could be decoded to a neighbour, if there
+    is one.
+    """
     previous: Batch | None = None
     for batch in batches:
         if previous is None:
@@ -288,6 +327,7 @@ def check_broken(broken: Mapping[int, str], manifest: Manifest, data: DataConfig
     more = f"\n  ... and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
     raise DataError(
         f"{manifest.name}: {len(broken)} of {num_used} videos are broken, more than the "
-        f"{data.max_broken:.1%} of data.max_broken; repair or remove them ('python -m vitaclip data check' "
+        f"{data.max_broken:.1%} of data.max_broken; repair or remove them ('python -m vitaclip "
+        "data check' "
         f"lists all), or raise it:{listed}{more}"
     )

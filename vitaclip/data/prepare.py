@@ -1,9 +1,10 @@
-"""Prepare once, train fast: videos re-encoded so that a few frames anywhere in them cost little to decode.
+"""Prepare once, train fast: videos re-encoded so that a few frames anywhere in them cost little to
+decode.
 
-Each video becomes H.264 at a small short side with a key frame every ``GROUP_SIZE`` frames, always three B-frames in
-a row that nothing refers to, and neither CABAC nor deblocking (``docs/data.md`` has what was measured). Frames keep
-their number, order and times. Beside ``name.mp4`` stands ``name.mp4.json``, written last: what it was made from and
-how, or why it could not be made.
+Each video becomes H.264 at a small short side with a key frame every ``GROUP_SIZE`` frames, always
+three B-frames in a row that nothing refers to, and neither CABAC nor deblocking (``docs/data.md``
+has what was measured). Frames keep their number, order and times. Beside ``name.mp4`` stands
+``name.mp4.json``, written last: what it was made from and how, or why it could not be made.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ from vitaclip.data.pyav_video import PyAVVideo
 from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
 
-THUMBNAIL = 4  # cells a side: verification compares mean colours, which encoding and scaling leave alone
-MAX_DIFFERENCE = 12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
+THUMBNAIL = (
+    4  # cells a side: verification compares mean colours, which encoding and scaling leave alone
+)
+MAX_DIFFERENCE = (
+    12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
+)
 FORMAT = 3  # of the records; raise it when prepared videos of older versions should be made again
 
 
@@ -50,7 +55,10 @@ class PrepareParameters:
 
     def encoder_options(self) -> dict[str, str]:
         """Options of libx264. Threads: videos are encoded in parallel, not frames."""
-        group = f"keyint={self.group_size}:min-keyint={self.group_size}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none"
+        group = (
+            f"keyint={self.group_size}:min-keyint={self.group_size}:"
+            "scenecut=0:bframes=3:b-adapt=0:b-pyramid=none"
+        )
         options = {"crf": str(self.crf), "preset": self.preset, "tune": "fastdecode"}
         return {**options, "x264-params": f"{group}:threads=1", "movflags": "faststart"}
 
@@ -75,8 +83,9 @@ def prepare(
 ) -> list[Prepared]:
     """Prepares the videos of some splits into ``output``, which becomes a data set of list files.
 
-    Finished work of earlier runs is kept where source and parameters are the same. Broken videos are reported
-    and left out of the lists. Raises InputError if another process is preparing into the same local folder.
+    Finished work of earlier runs is kept where source and parameters are the same. Broken videos
+    are reported and left out of the lists. Raises InputError if another process is preparing into
+    the same local folder.
     """
     names = video_names(clip.path for manifest in splits.values() for clip in manifest.clips)
     results = []
@@ -93,7 +102,9 @@ def prepare(
 
 
 def video_names(paths: Iterable[str]) -> dict[str, str]:
-    """Maps each video's path to its prepared name: ``videos/`` and the path below the common folder."""
+    """Maps each video's path to its prepared name: ``videos/`` and the path below the common
+    folder.
+    """
     unique = sorted(set(paths))
     common = os.path.commonpath([os.path.dirname(path) for path in unique])  # noqa: PTH120 (S3 too)
     names = {path: f"videos/{PurePosixPath(path).relative_to(common)}" for path in unique}
@@ -103,7 +114,9 @@ def video_names(paths: Iterable[str]) -> dict[str, str]:
 def _in_threads(
     work: Callable[[str], Prepared], items: Iterable[str], num_threads: int
 ) -> Iterator[Prepared]:
-    """Encoding and decoding release Python's lock; threads, unlike processes, all end when this one is killed."""
+    """Encoding and decoding release Python's lock; threads, unlike processes, all end when this one
+    is killed.
+    """
     with ThreadPoolExecutor(num_threads) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
@@ -139,14 +152,18 @@ def _read_record(output: Folder, name: str) -> dict[str, Any]:
 
 
 def _is_current(record: Mapping[str, Any], path: str, output: Folder, name: str) -> bool:
-    """Whether an earlier run's result still stands: same source, and the prepared file is what was written."""
+    """Whether an earlier run's result still stands: same source, and the prepared file is what was
+    written.
+    """
     if not _is_same(record.get("source", {}), path):
         return False
     return record.get("error") is not None or output.size(name) == record.get("size_bytes")
 
 
 def _is_same(source: Mapping[str, Any], path: str) -> bool:
-    """Whether a source is what it was: by size and time of change or, where these differ, by its hash."""
+    """Whether a source is what it was: by size and time of change or, where these differ, by its
+    hash.
+    """
     stat = file_stat(path)
     if stat is None or source.get("stat") == stat:
         return stat is not None
@@ -162,7 +179,9 @@ def _sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
-def _encode_verified(path: str, output: Folder, name: str, parameters: PrepareParameters) -> dict[str, Any]:
+def _encode_verified(
+    path: str, output: Folder, name: str, parameters: PrepareParameters
+) -> dict[str, Any]:
     with output.partial(name) as partial:
         num_frames = encode(path, partial, parameters)
         _verify(path, partial, num_frames)
@@ -172,7 +191,9 @@ def _encode_verified(path: str, output: Folder, name: str, parameters: PreparePa
 
 
 def encode(path: str, output: Path, parameters: PrepareParameters) -> int:
-    """Encodes a video's frames with their times; sound is dropped. Returns how many. Raises DataError."""
+    """Encodes a video's frames with their times; sound is dropped. Returns how many. Raises
+    DataError.
+    """
     with open_pyav(path) as video, av.open(str(output), "w", format="mp4") as target:
         video.count_pictures()
         encoder = None
@@ -195,9 +216,8 @@ def _add_encoder(target: Any, video: PyAVVideo, picture: Any, parameters: Prepar
     rate = stream.average_rate or Fraction(25)
     encoder = target.add_stream("libx264", rate=rate, options=parameters.encoder_options())
     height, width = scaled_size(video.height, video.width, parameters.short_side)
-    encoder.height, encoder.width = (
-        max(2, side // 2 * 2) for side in (height, width)
-    )  # 4:2:0 needs even sides
+    # 4:2:0 needs even sides
+    encoder.height, encoder.width = (max(2, side // 2 * 2) for side in (height, width))
     encoder.pix_fmt = "yuv420p"
     context, decoded = encoder.codec_context, stream.codec_context
     # frames without times are equally far apart
@@ -211,7 +231,9 @@ def _add_encoder(target: Any, video: PyAVVideo, picture: Any, parameters: Prepar
 
 
 def _verify(path: str, prepared: Path, num_frames: int) -> None:
-    """Raises DataError unless the prepared file holds every frame, and its ends look like the source's."""
+    """Raises DataError unless the prepared file holds every frame, and its ends look like the
+    source's.
+    """
     found = video_info(prepared).num_frames
     if found != num_frames:
         raise DataError(f"{path}: the prepared file holds {found} of {num_frames} frames")
@@ -221,7 +243,9 @@ def _verify(path: str, prepared: Path, num_frames: int) -> None:
     ):
         difference = float((_thumbnail(frame) - _thumbnail(source)).abs().mean())
         if difference > MAX_DIFFERENCE:
-            raise DataError(f"{path}: prepared frame {index} differs by {difference:.0f} of 255 on average")
+            raise DataError(
+                f"{path}: prepared frame {index} differs by {difference:.0f} of 255 on average"
+            )
 
 
 def _thumbnail(frame_HW3: Frames) -> Tensor:

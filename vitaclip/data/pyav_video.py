@@ -1,9 +1,9 @@
 """Videos read by PyAV: only what is needed is decoded, and what decodes has the last word.
 
-The whole file is demuxed first, which is cheap. Where its times can be believed, only the groups of pictures that
-hold wanted frames are decoded; within a group, pictures that are neither wanted nor referred to are skipped. What
-comes out is compared with what the times promised. Where they lie, or say nothing, the file is decoded from its
-start, and pictures are counted as they come out.
+The whole file is demuxed first, which is cheap. Where its times can be believed, only the groups of
+pictures that hold wanted frames are decoded; within a group, pictures that are neither wanted nor
+referred to are skipped. What comes out is compared with what the times promised. Where they lie, or
+say nothing, the file is decoded from its start, and pictures are counted as they come out.
 """
 
 from __future__ import annotations
@@ -28,11 +28,19 @@ from vitaclip.data.truncation import require_whole
 from vitaclip.data.video import Frames, FramesRecountedError, VideoInfo
 from vitaclip.errors import DataError
 
-SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "vp9")  # decoders that can be told packet by packet what to skip
+# decoders that can be told packet by packet what to skip
+SKIPPING_CODECS = (
+    "h264",
+    "hevc",
+    "mpeg4",
+    "vp9",
+)
 
 
 class PyAVVideo:
-    """An open video. Holds its packets, and its pictures where all had to be decoded, up to a limit."""
+    """An open video. Holds its packets, and its pictures where all had to be decoded, up to a
+    limit.
+    """
 
     def __init__(self, path: str, container: Any, *, max_kept_bytes: int, max_pixels: int) -> None:
         self._path, self._max_kept_bytes, self._max_pixels = path, max_kept_bytes, max_pixels
@@ -50,13 +58,16 @@ class PyAVVideo:
 
     def _believed_timeline(self) -> Timeline | None:
         depth = self._context.reorder_depth
-        # AVI stores no times (those of reordered pictures are made up), and packets of VP8 may be invisible
+        # AVI stores no times (those of reordered pictures are made up), and packets of VP8 may be
+        # invisible
         if (self.stream.container.format.name == "avi" and depth) or self._context.name == "vp8":
             return None
         return timeline_of_times(self._packets, depth)
 
     def _read_packets(self, container: Any) -> tuple[Any, list[Packet], list[Any] | None]:
-        """The stream that is the video, its packets, and the packets' data unless it is too large."""
+        """The stream that is the video, its packets, and the packets' data unless it is too
+        large.
+        """
         streams = possible_videos(container)
         found: Mapping[int, list[Any]] = {stream.index: [] for stream in streams}
         packets: Mapping[int, list[Packet]] = {stream.index: [] for stream in streams}
@@ -76,7 +87,8 @@ class PyAVVideo:
         counts = {index: len(of_stream) for index, of_stream in packets.items()}
         video = choose_video(self._path, streams, counts)
         end_s = max(
-            float(end * stream.time_base) for end, stream in zip(ends, container.streams, strict=True)
+            float(end * stream.time_base)
+            for end, stream in zip(ends, container.streams, strict=True)
         )
         require_whole(self._path, video, counts[video.index], end_s)
         kept = found[video.index] if num_bytes <= self._max_kept_bytes else None
@@ -90,7 +102,9 @@ class PyAVVideo:
             width=self.width,
             fps=float(self.stream.average_rate or 0),
             codec=self._context.name,
-            key_frames=tuple(index for index, place in enumerate(places) if self._packets[place].is_key),
+            key_frames=tuple(
+                index for index, place in enumerate(places) if self._packets[place].is_key
+            ),
         )
 
     def _places(self) -> Sequence[int]:
@@ -109,7 +123,8 @@ class PyAVVideo:
         return known if is_told else None
 
     def count_pictures(self) -> None:
-        """Decodes the whole file, once, so that every frame is known to be what comes out at its turn.
+        """Decodes the whole file, once, so that every frame is known to be what comes out at its
+        turn.
 
         Raises DataError if nothing decodes, and PyAV's errors for damaged packets.
         """
@@ -135,7 +150,9 @@ class PyAVVideo:
             yield index, to_rgb(picture, self.height, self.width)
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(index, picture as decoded) for ascending, unique indices. Raises FramesRecountedError as ``frames`` does."""
+        """(index, picture as decoded) for ascending, unique indices. Raises FramesRecountedError as
+        ``frames`` does.
+        """
         if self.timeline is None or self._counted is not None:
             yield from self._as_counted(indices)
             return
@@ -172,8 +189,12 @@ class PyAVVideo:
             yield from self._context.decode(packet)
         yield from self._context.decode(None)
 
-    def _checked(self, timeline: Timeline, first: int, pictures: Iterator[Any]) -> Iterator[tuple[int, Any]]:
-        """Pictures of a span with their packets' places, if the key frame is one and the order is as promised."""
+    def _checked(
+        self, timeline: Timeline, first: int, pictures: Iterator[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Pictures of a span with their packets' places, if the key frame is one and the order is
+        as promised.
+        """
         start = timeline.ranks[first]
         newest = start - 1 if self._packets[first].is_shown else start
         for picture in pictures:
@@ -197,7 +218,9 @@ class PyAVVideo:
             yield index, picture
 
     def _decode_all(self) -> Iterator[Any]:
-        """Every picture of the file. Packets before the first picture may be without what they refer to."""
+        """Every picture of the file. Packets before the first picture may be without what they
+        refer to.
+        """
         self._context.flush_buffers()
         self._context.skip_frame = "DEFAULT"
         none_yet = True
@@ -213,7 +236,9 @@ class PyAVVideo:
         yield from self._context.decode(None)
 
     def _numbered_packets(self) -> Iterator[Any]:
-        """The packets, with their places instead of times: decoders hand these on to the pictures."""
+        """The packets, with their places instead of times: decoders hand these on to the
+        pictures.
+        """
         with contextlib.ExitStack() as files:
             packets = self._kept if self._kept is not None else self._read_again(files)
             for place, packet in enumerate(packets):
@@ -223,7 +248,11 @@ class PyAVVideo:
     def _read_again(self, files: contextlib.ExitStack) -> Iterator[Any]:
         """Opened anew: a seek to the start of a file does not always find it."""
         container = files.enter_context(open_container(self._path, self._max_pixels))
-        return (packet for packet in container.demux(container.streams[self.stream.index]) if packet.size)
+        return (
+            packet
+            for packet in container.demux(container.streams[self.stream.index])
+            if packet.size
+        )
 
 
 class _Counted(NamedTuple):

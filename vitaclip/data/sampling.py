@@ -1,7 +1,8 @@
 """Which frames of a video make a clip. Pure functions: the same arguments give the same indices.
 
-Dense: ``num_frames`` frames at a fixed stride. Uniform: one frame from each of ``num_frames`` equal segments
-(temporal segment networks, arXiv:1608.00859). A window longer than its video holds the last frame.
+Dense: ``num_frames`` frames at a fixed stride. Uniform: one frame from each of ``num_frames`` equal
+segments (temporal segment networks, arXiv:1608.00859). A window longer than its video holds the
+last frame.
 """
 
 from __future__ import annotations
@@ -28,17 +29,23 @@ def last_dense_start(video_length: int, num_frames: int, stride: int) -> int:
 
 
 def uniform_indices(video_length: int, num_frames: int, positions: list[float]) -> Indices:
-    """One frame per equal segment; ``positions[i]`` in [0, 1) says where in segment i (0.5: its centre)."""
+    """One frame per equal segment; ``positions[i]`` in [0, 1) says where in segment i (0.5: its
+    centre).
+    """
     _check(video_length, num_frames)
     segment = video_length / num_frames
     # min: (i + position) * segment can round up to video_length for a position just below 1
-    return [min(int((i + position) * segment), video_length - 1) for i, position in enumerate(positions)]
+    return [
+        min(int((i + position) * segment), video_length - 1) for i, position in enumerate(positions)
+    ]
 
 
 def random_indices(
     video_length: int, num_frames: int, sampling: Sampling, stride: int, rng: np.random.Generator
 ) -> Indices:
-    """A random training clip: a random start (dense), or a random frame of each segment (uniform)."""
+    """A random training clip: a random start (dense), or a random frame of each segment
+    (uniform).
+    """
     if sampling == "dense":
         start = int(rng.integers(last_dense_start(video_length, num_frames, stride) + 1))
         return dense_indices(video_length, num_frames, stride, start)
@@ -50,21 +57,32 @@ def view_indices(
 ) -> list[Indices]:
     """The temporal test views, in temporal order.
 
-    Dense: windows whose starts are spread evenly from the first possible to the last; a single view is the
-    centred window. Uniform: view v takes the point ``(v + 0.5) / num_views`` of each segment.
+    Dense: windows whose starts are spread evenly from the first possible to the last; a single view
+    is the centred window. Uniform: view v takes the point ``(v + 0.5) / num_views`` of each
+    segment.
     """
     if sampling == "uniform":
         points = [(view + 0.5) / num_views for view in range(num_views)]
         return [uniform_indices(video_length, num_frames, [point] * num_frames) for point in points]
     last = last_dense_start(video_length, num_frames, stride)
-    starts = [last // 2] if num_views == 1 else [round(last * v / (num_views - 1)) for v in range(num_views)]
+    starts = (
+        [last // 2]
+        if num_views == 1
+        else [round(last * v / (num_views - 1)) for v in range(num_views)]
+    )
     return [dense_indices(video_length, num_frames, stride, start) for start in starts]
 
 
-def crop_offsets(height: int, width: int, size: int, num_crops: Literal[1, 3]) -> list[tuple[int, int]]:
-    """(top, left) of square test crops: the centre, or both ends and the centre along the longer side."""
+def crop_offsets(
+    height: int, width: int, size: int, num_crops: Literal[1, 3]
+) -> list[tuple[int, int]]:
+    """(top, left) of square test crops: the centre, or both ends and the centre along the longer
+    side.
+    """
     if min(height, width) < size:
-        raise ValueError(f"frame of {height}x{width}: a crop of {size} needs a frame at least as large")
+        raise ValueError(
+            f"frame of {height}x{width}: a crop of {size} needs a frame at least as large"
+        )
     free_height, free_width = height - size, width - size
     centre = (free_height // 2, free_width // 2)
     if num_crops == 1:
@@ -76,4 +94,6 @@ def crop_offsets(height: int, width: int, size: int, num_crops: Literal[1, 3]) -
 
 def _check(video_length: int, num_frames: int) -> None:
     if video_length < 1 or num_frames < 1:
-        raise ValueError(f"video_length {video_length}, num_frames {num_frames}: both must be at least 1")
+        raise ValueError(
+            f"video_length {video_length}, num_frames {num_frames}: both must be at least 1"
+        )

@@ -1,4 +1,6 @@
-"""Where things live on this machine and what it allows, from environment variables: never part of an experiment."""
+"""Where things live on this machine and what it allows, from environment variables: never part of
+an experiment.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class DataSettings(BaseSettings):
-    """``VITACLIP_FRAME_CACHE``, a folder on local disk, and ``VITACLIP_FRAME_CACHE_GB`` (0: no cache).
+    """``VITACLIP_FRAME_CACHE``, a folder on local disk, and ``VITACLIP_FRAME_CACHE_GB`` (0: no
+    cache).
 
-    ``VITACLIP_MAX_FRAME_PIXELS`` bounds a video's frames, and so the memory that a hostile file can take.
+    ``VITACLIP_MAX_FRAME_PIXELS`` bounds a video's frames, and so the memory that a hostile file can
+    take.
     """
 
     model_config = SettingsConfigDict(env_prefix="VITACLIP_", frozen=True)
@@ -25,7 +29,9 @@ class DataSettings(BaseSettings):
 
 
 def data_settings() -> DataSettings:
-    """The settings as the environment has them now: cheap enough to ask for each file that is opened."""
+    """The settings as the environment has them now: cheap enough to ask for each file that is
+    opened.
+    """
     return _read_settings(tuple(map(os.environ.get, _VARIABLES)))
 
 

@@ -1,8 +1,9 @@
 """Which packet of a video holds which frame.
 
-A packet's *place* is its position in the file, which is the order of decoding. A frame's index is its position
-in the order of display. Times in a container tell how the one becomes the other, without decoding anything,
-but they may lie: files that were remuxed from AVI carry times in the order of decoding.
+A packet's *place* is its position in the file, which is the order of decoding. A frame's index is
+its position in the order of display. Times in a container tell how the one becomes the other,
+without decoding anything, but they may lie: files that were remuxed from AVI carry times in the
+order of decoding.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ MAX_STRAIGHT = 16
 
 
 class Packet(NamedTuple):
-    """What a container says about one packet. ``time`` is when its picture is shown, in any unit."""
+    """What a container says about one packet. ``time`` is when its picture is shown, in any
+    unit.
+    """
 
     time: int | None
     is_key: bool
@@ -60,21 +63,29 @@ class Timeline:
 
     @cached_property
     def _doubtful(self) -> list[bool]:
-        """By place: whether a packet says that the next one is shown next, where it might be shown before.
+        """By place: whether a packet says that the next one is shown next, where it might be shown
+        before.
 
-        That is so of packets that are the newest to be shown and, where pictures between them refer to each other, of
-        all. Without reordering nothing comes out in another order.
+        That is so of packets that are the newest to be shown and, where pictures between them refer
+        to each other, of all. Without reordering nothing comes out in another order.
         """
         pairs = zip(self.ranks, self.newest, self.ranks[1:], strict=False)
-        says_so = [rank + 1 == after and (rank == newest or self.depth > 1) for rank, newest, after in pairs]
+        says_so = [
+            rank + 1 == after and (rank == newest or self.depth > 1)
+            for rank, newest, after in pairs
+        ]
         return [self.depth > 0 and doubt for doubt in (*says_so, False)]
 
     def witnesses(self, wanted: Iterable[int]) -> set[int]:
-        """Packets that come out before a wanted one if its time lies. All others that could are decoded anyway."""
+        """Packets that come out before a wanted one if its time lies. All others that could are
+        decoded anyway.
+        """
         return {place + 1 for place in wanted if self._doubtful[place]}
 
     def spans(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
-        """The runs of packets to decode, (first, last) places: from key frames to wanted packets."""
+        """The runs of packets to decode, (first, last) places: from key frames to wanted
+        packets.
+        """
         keys = [place for place, packet in enumerate(self.packets) if packet.is_key]
         spans: list[tuple[int, int]] = []
         for place in sorted(wanted):
@@ -87,21 +98,25 @@ class Timeline:
     def _start(self, keys: Sequence[int], place: int) -> int:
         """The key frame to decode from.
 
-        One shown later does not start the group (open groups of pictures). A doubtful one does not either: pictures
-        that should come out before it need those before it.
+        One shown later does not start the group (open groups of pictures). A doubtful one does not
+        either: pictures that should come out before it need those before it.
         """
         before = reversed(keys[: bisect.bisect_right(keys, place)])
-        starts = (key for key in before if self.ranks[key] <= self.ranks[place] and not self._doubtful[key])
+        starts = (
+            key
+            for key in before
+            if self.ranks[key] <= self.ranks[place] and not self._doubtful[key]
+        )
         return next(starts, 0)
 
 
 def timeline_of_times(packets: Sequence[Packet], reorder_depth: int) -> Timeline | None:
     """The timeline that the packets' times tell, or None where they cannot be right.
 
-    They are right if each packet has its own; if the first packet is a key frame and the first shown (a cut open group
-    of pictures begins with pictures that will not decode); if what precedes a key frame in the file precedes it in the
-    display; and if they reorder packets as the decoder will: by up to ``reorder_depth``, and never by nothing for long
-    (a part of a file may lie).
+    They are right if each packet has its own; if the first packet is a key frame and the first
+    shown (a cut open group of pictures begins with pictures that will not decode); if what precedes
+    a key frame in the file precedes it in the display; and if they reorder packets as the decoder
+    will: by up to ``reorder_depth``, and never by nothing for long (a part of a file may lie).
     """
     times = [packet.time for packet in packets if packet.time is not None]
     if len(set(times)) < len(packets):
@@ -122,14 +137,19 @@ def _longest_straight_run(places: Sequence[int]) -> int:
 
 
 def pictures_of_frames(decoded: Sequence[int], timeline: Timeline | None) -> list[int]:
-    """For each frame, which of the decoded pictures it shows. ``decoded`` has each picture's packet (not empty).
+    """For each frame, which of the decoded pictures it shows. ``decoded`` has each picture's packet
+    (not empty).
 
-    What decodes, in the order it comes out, is the truth. Where the pictures follow the timeline, a frame whose
-    packet gave none repeats the one before; elsewhere the n-th picture is the n-th frame.
+    What decodes, in the order it comes out, is the truth. Where the pictures follow the timeline, a
+    frame whose packet gave none repeats the one before; elsewhere the n-th picture is the n-th
+    frame.
     """
     if timeline is None:
         return list(range(len(decoded)))
     ranks = [timeline.ranks[place] for place in decoded]
     if all(a <= b for a, b in pairwise(ranks)):
-        return [max(0, bisect.bisect_right(ranks, timeline.ranks[place]) - 1) for place in timeline.order]
+        return [
+            max(0, bisect.bisect_right(ranks, timeline.ranks[place]) - 1)
+            for place in timeline.order
+        ]
     return [min(index, len(decoded) - 1) for index in range(len(timeline.order))]

@@ -1,7 +1,7 @@
 """From decoded frames to the pixels a model sees: crops and augmentation, still uint8.
 
-Built on torchvision's transforms v2; all frames of a clip get the same parameters. Every random choice comes
-from the clip's own seed. Shapes: T frames, 3 colours, H height, W width, V views.
+Built on torchvision's transforms v2; all frames of a clip get the same parameters. Every random
+choice comes from the clip's own seed. Shapes: T frames, 3 colours, H height, W width, V views.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from vitaclip.config import AugmentConfig
 from vitaclip.data.sampling import crop_offsets
 from vitaclip.data.video import Frames
 
-CROP_MARGIN = 8 / 7  # random crops are cut from frames of this many times the image size (256 for 224)
-MAGNITUDE_BINS = 101  # torchvision's grid of RandAugment magnitudes; 0..10 of the recipe in steps of 0.1
+# random crops are cut from frames of this many times the image size (256 for 224)
+CROP_MARGIN = 8 / 7
+MAGNITUDE_BINS = (
+    101  # torchvision's grid of RandAugment magnitudes; 0..10 of the recipe in steps of 0.1
+)
 MAGNITUDE_STD = 0.5  # of the recipe "rand-m7-n4-mstd0.5-inc1"
 OPERATION_PROBABILITY = (
     0.5  # each of the n operations is applied this often (timm's RandAugment, which it names)
@@ -59,7 +62,9 @@ class TrainTransform:
 
 
 class _RandAugment:
-    """RandAugment with the recipe's noise: magnitudes around m, each of n operations half of the time."""
+    """RandAugment with the recipe's noise: magnitudes around m, each of n operations half of the
+    time.
+    """
 
     def __init__(self, recipe: str) -> None:
         self._magnitude, self._num_operations = map(int, re.findall(r"\d+", recipe))
@@ -82,7 +87,9 @@ def eval_views(frames_THWC: Frames, image_size: int, num_spatial_views: int) -> 
     clip_T3HW = _at_least(torch.from_numpy(frames_THWC).permute(0, 3, 1, 2), image_size)
     height, width = clip_T3HW.shape[-2:]
     offsets = crop_offsets(height, width, image_size, 3 if num_spatial_views == 3 else 1)
-    crops = [clip_T3HW[..., top : top + image_size, left : left + image_size] for top, left in offsets]
+    crops = [
+        clip_T3HW[..., top : top + image_size, left : left + image_size] for top, left in offsets
+    ]
     return torch.stack([crop.transpose(0, 1) for crop in crops])
 
 
@@ -103,7 +110,9 @@ def _at_least(clip_T3HW: Tensor, size: int) -> Tensor:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds PyTorch's CPU generator, which transforms v2 draws from, and restores it; not CUDA's."""
+    """Seeds PyTorch's CPU generator, which transforms v2 draws from, and restores it; not
+    CUDA's.
+    """
     generator = torch.default_generator
     state = generator.get_state()
     generator.manual_seed(seed)

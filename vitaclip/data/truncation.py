@@ -1,8 +1,8 @@
 """Files that end too early: a download or a copy that broke off must not pass for a shorter video.
 
-Containers say how long they are: in bytes, in the headers of their outermost elements, or else in seconds.
-MPEG program streams and Ogg say neither, so where these were cut cannot be seen. A transport stream shows a cut
-within one of its packets only.
+Containers say how long they are: in bytes, in the headers of their outermost elements, or else in
+seconds. MPEG program streams and Ogg say neither, so where these were cut cannot be seen. A
+transport stream shows a cut within one of its packets only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ UNFINISHED_AVI = 1 << 30  # frames, in the header of a recording whose end was n
 TS_SYNC_OFFSETS = {188: 0, 192: 4, 204: 0}  # by bytes per packet
 EBML_HEADER, MATROSKA_SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 # the first bytes of the identifiers of header, data and two kinds of index
-ASF_OBJECTS = tuple(bytes.fromhex(start) for start in ("3026b275", "3626b275", "90080033", "d329e2d6"))
+ASF_OBJECTS = tuple(
+    bytes.fromhex(start) for start in ("3026b275", "3626b275", "90080033", "d329e2d6")
+)
 FLV_TAGS = (8, 9, 18)  # sound, video, data
 
 
@@ -38,7 +40,8 @@ def require_whole(path: str, stream: Any, num_packets: int, end_s: float) -> Non
     num_bytes, announced = Path(path).stat().st_size, announced_bytes(path, kind)
     if announced is not None and announced > num_bytes:
         raise DataError(f"{path}: holds {num_bytes} of its {announced} bytes: truncated")
-    if announced is None or kind == "flv":  # whose tags tell their own sizes, and not how many they are
+    # whose tags tell their own sizes, and not how many they are
+    if announced is None or kind == "flv":
         _require_seconds(path, stream, end_s)
 
 
@@ -46,7 +49,9 @@ def _require_seconds(path: str, stream: Any, end_s: float) -> None:
     container = stream.container
     announced_s = float(container.duration or 0) / 1e6
     if container.format.name == "avi":
-        announced_s = float(stream.frames * stream.time_base) if stream.frames < UNFINISHED_AVI else 0.0
+        announced_s = (
+            float(stream.frames * stream.time_base) if stream.frames < UNFINISHED_AVI else 0.0
+        )
     slack_s = max(MAX_MISSING * announced_s, MAX_MISSING_FRAMES / float(stream.average_rate or 25))
     if announced_s - end_s > slack_s:
         raise DataError(f"{path}: holds {end_s:.2f} of its {announced_s:.2f} seconds: truncated")
@@ -70,7 +75,8 @@ def announced_bytes(path: str, kind: str) -> int | None:
     return offset
 
 
-# Each tells the size of an element by its first 24 bytes and its offset; None: by no size, or it is no element.
+# Each tells the size of an element by its first 24 bytes and its offset; None: by no size, or it is
+# no element.
 
 
 def _box_size(head: bytes, offset: int) -> int | None:

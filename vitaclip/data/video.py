@@ -17,7 +17,9 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before its frames are read. Frames are counted, never believed from a header."""
+    """What is known of a video before its frames are read. Frames are counted, never believed from
+    a header.
+    """
 
     num_frames: int
     # pixels, made square, before a display matrix turns or mirrors the frames
@@ -29,13 +31,16 @@ class VideoInfo:
 
 
 class FramesRecountedError(Exception):
-    """What decoded contradicted the file's times, so the video was counted picture by picture: read again."""
+    """What decoded contradicted the file's times, so the video was counted picture by picture: read
+    again.
+    """
 
 
 class Video(Protocol):
     """An open video. ``frames`` yields (index, RGB frame [H, W, 3]) for ascending, unique indices.
 
-    It raises FramesRecountedError at most once in a video's life; what it yielded in that call does not count.
+    It raises FramesRecountedError at most once in a video's life; what it yielded in that call does
+    not count.
     """
 
     info: VideoInfo

@@ -1,1 +1,3 @@
-"""The Vita-CLIP model: a frozen CLIP (``backbone``), its two towers with prompts, and both together."""
+"""The Vita-CLIP model: a frozen CLIP (``backbone``), its two towers with prompts, and both
+together.
+"""

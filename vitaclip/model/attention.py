@@ -1,6 +1,7 @@
 """What both towers share: one frozen CLIP block, computed for the queries that are needed only.
 
-Shape legend: B batch, N tokens with a query, S all tokens (keys and values), H heads, D width, K = D / H.
+Shape legend: B batch, N tokens with a query, S all tokens (keys and values), H heads, D width, K =
+D / H.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from torch.nn import functional as F
 
 @cache
 def compiled(layer_forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A tower's layer through ``torch.compile``: compiled once a process, for all layers of all models."""
+    """A tower's layer through ``torch.compile``: compiled once a process, for all layers of all
+    models.
+    """
     return torch.compile(layer_forward)
 
 
@@ -42,7 +45,8 @@ def merge_heads(x_BHNK: Tensor) -> Tensor:
 def prompt_key_value(block: ResidualAttentionBlock, prompts_BSD: Tensor) -> KeyValue:
     """Keys and values of prompt tokens.
 
-    Prompts are dropped after the attention, so their queries, output projection and MLP are never computed.
+    Prompts are dropped after the attention, so their queries, output projection and MLP are never
+    computed.
     """
     width = prompts_BSD.shape[-1]
     weight, bias = block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:]
@@ -59,7 +63,9 @@ def block_forward(
     query: slice = slice(None),
     is_causal: bool = False,
 ) -> Tensor:
-    """One CLIP block over ``x`` and prompt keys/values; the output has only the tokens selected by ``query``."""
+    """One CLIP block over ``x`` and prompt keys/values; the output has only the tokens selected by
+    ``query``.
+    """
     normed_BND = block.ln_1(x_BND)
     if query == slice(None):
         projected = F.linear(normed_BND, block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -72,8 +78,12 @@ def block_forward(
         x_BND = x_BND[:, query]
     num_heads = block.attn.num_heads
     own = KeyValue(split_heads(k, num_heads), split_heads(v, num_heads))
-    key, value = (torch.cat(parts, dim=2) for parts in zip(own, *prompts, strict=True)) if prompts else own
-    mixed = F.scaled_dot_product_attention(split_heads(q, num_heads), key, value, is_causal=is_causal)
+    key, value = (
+        (torch.cat(parts, dim=2) for parts in zip(own, *prompts, strict=True)) if prompts else own
+    )
+    mixed = F.scaled_dot_product_attention(
+        split_heads(q, num_heads), key, value, is_causal=is_causal
+    )
     x_BND = x_BND + block.attn.out_proj(merge_heads(mixed))
     return x_BND + _mlp(block, x_BND)
 
@@ -103,7 +113,8 @@ class _QuickGELU(torch.autograd.Function):
 
 
 class FrameAttention(nn.Module):
-    """Multi-head self-attention with separate projections: the summary token's, across the T frames of a clip.
+    """Multi-head self-attention with separate projections: the summary token's, across the T frames
+    of a clip.
 
     Initialised Xavier-uniform with zero biases (released code).
     """
@@ -120,7 +131,8 @@ class FrameAttention(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """``[B, T, D]`` -> ``[B, T, D]``."""
         q, k, v = (
-            split_heads(proj(x_BTD), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj)
+            split_heads(proj(x_BTD), self.num_heads)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         mixed: Tensor = self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
         return mixed

@@ -1,7 +1,8 @@
 """The frozen CLIP that carries the prompts: any plain CLIP ViT that open_clip builds.
 
-Weights come by open_clip's name and tag, or from a local file in OpenAI's, open_clip's or Hugging Face's naming.
-Every key of the file must be used and every weight of the model found; nothing is left at random.
+Weights come by open_clip's name and tag, or from a local file in OpenAI's, open_clip's or Hugging
+Face's naming. Every key of the file must be used and every weight of the model found; nothing is
+left at random.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Backbone:
 
 
 def num_layers(config: BackboneConfig) -> int:
-    """Number of layers of the vision tower, read from open_clip's model config without loading weights."""
+    """Number of layers of the vision tower, read from open_clip's model config without loading
+    weights.
+    """
     return int(_model_config(config)["vision_cfg"]["layers"])
 
 
@@ -79,7 +82,9 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
         return _backbone(_random_clip(model_config, seed))
     if config.pretrained == QUICKSTART_TAG:
         path = QUICKSTART_FOLDER / f"{config.name}.safetensors"
-        return _backbone(build_clip(model_config, read_clip_weights(path).tensors, source=str(path)))
+        return _backbone(
+            build_clip(model_config, read_clip_weights(path).tensors, source=str(path))
+        )
     if not tag_config:
         return _backbone(_clip_of_local_file(config, model_config))
     path = _downloaded(config, tag_config)
@@ -117,14 +122,18 @@ def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str)
             f"{source}: visual.positional_embedding has shape {shape}, no square grid"
         ) from error
     if "visual.conv1.bias" in weights:  # the released Vita-CLIP gave the patch embedding a bias
-        clip.visual.conv1.bias = nn.Parameter(torch.empty(clip.visual.conv1.out_channels, device="meta"))
+        clip.visual.conv1.bias = nn.Parameter(
+            torch.empty(clip.visual.conv1.out_channels, device="meta")
+        )
     check_fit(clip.state_dict(), weights, source)
     clip.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return _freeze(clip)
 
 
 def weights_sha256(clip: CLIP) -> str:
-    """Hash of all weights (names, shapes, fp32 bytes): the identity that checkpoints are bound to."""
+    """Hash of all weights (names, shapes, fp32 bytes): the identity that checkpoints are bound
+    to.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(clip.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -146,21 +155,30 @@ def _model_config(config: BackboneConfig) -> dict[str, Any]:
         )
     model_config = open_clip.get_model_config(config.name)
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
-    if "timm_model_name" in vision or "hf_model_name" in text or isinstance(vision.get("layers"), list):
+    if (
+        "timm_model_name" in vision
+        or "hf_model_name" in text
+        or isinstance(vision.get("layers"), list)
+    ):
         raise InputError(
-            f"backbone.name: '{config.name}' is no CLIP ViT with CLIP's own text tower; take one such as ViT-B-16"
+            f"backbone.name: '{config.name}' is no CLIP ViT with CLIP's own text tower; take one "
+            "such as ViT-B-16"
         )
     for unsupported in ("custom_text", "multimodal_cfg"):
         if model_config.pop(unsupported, None) and unsupported == "multimodal_cfg":
-            raise InputError(f"backbone.name: '{config.name}' is a CoCa model, allowed are plain CLIP ViTs")
+            raise InputError(
+                f"backbone.name: '{config.name}' is a CoCa model, allowed are plain CLIP ViTs"
+            )
     if config.image_size is not None:
         vision["image_size"] = config.image_size
     if vision["image_size"] % vision["patch_size"]:
         raise InputError(
-            f"backbone.image_size: found {vision['image_size']}, allowed are multiples of the patch size "
+            f"backbone.image_size: found {vision['image_size']}, allowed are multiples of the "
+            "patch size "
             f"{vision['patch_size']} of {config.name}"
         )
-    if tag_config := _tag_config(config):  # the weights decide, not the spelling of the model's name
+    # the weights decide, not the spelling of the model's name
+    if tag_config := _tag_config(config):
         model_config["quick_gelu"] = bool(tag_config.get("quick_gelu", False))
     return dict(model_config)
 
@@ -172,9 +190,11 @@ def _tag_config(config: BackboneConfig) -> dict[str, Any]:
 def _downloaded(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
     try:
         return fetch_weights(tag_config)
-    except Exception as error:  # huggingface_hub, urllib and OS errors alike: the download did not work
+    # huggingface_hub, urllib and OS errors alike: the download did not work
+    except Exception as error:
         raise InputError(
-            f"backbone.pretrained: the weights '{config.pretrained}' of {config.name} could not be downloaded "
+            f"backbone.pretrained: the weights '{config.pretrained}' of {config.name} could not be "
+            "downloaded "
             f"({type(error).__name__}: {first_line(error)}); give the path of a local file instead"
         ) from error
 
@@ -182,19 +202,24 @@ def _downloaded(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
 def _clip_of_local_file(config: BackboneConfig, model_config: dict[str, Any]) -> CLIP:
     path = _local_file(config)
     weights = read_clip_weights(path)
-    model_config["quick_gelu"] = _activation(config, bool(model_config.get("quick_gelu")), weights, path)
+    model_config["quick_gelu"] = _activation(
+        config, bool(model_config.get("quick_gelu")), weights, path
+    )
     return build_clip(model_config, weights.tensors, source=str(path))
 
 
 def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path: Path) -> bool:
-    """Whether to compute with QuickGELU: as the file says; a file that says nothing is read as the name says."""
+    """Whether to compute with QuickGELU: as the file says; a file that says nothing is read as the
+    name says.
+    """
     right_name = config.name.removesuffix(_QUICK_GELU_SUFFIX) + (
         _QUICK_GELU_SUFFIX if weights.quick_gelu else ""
     )
     if weights.quick_gelu is not None and weights.quick_gelu != named:
         trained, other = ("QuickGELU", "GELU") if weights.quick_gelu else ("GELU", "QuickGELU")
         _logger.warning(
-            "backbone.name: '%s' computes %s, but the weights in %s were trained with %s, which is used; "
+            "backbone.name: '%s' computes %s, but the weights in %s were trained with %s, which is "
+            "used; "
             "write '%s' to say so", config.name, other, path, trained, right_name,
         )  # fmt: skip
         return weights.quick_gelu
@@ -204,7 +229,8 @@ def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path:
         and config.name + _QUICK_GELU_SUFFIX in open_clip.list_models()
     ):
         _logger.warning(
-            "backbone.name: '%s' computes GELU, and %s does not say whether its weights were trained with it; "
+            "backbone.name: '%s' computes GELU, and %s does not say whether its weights were "
+            "trained with it; "
             "if they are OpenAI's (QuickGELU), write '%s%s', or all results will be wrong",
             config.name, path, config.name, _QUICK_GELU_SUFFIX,
         )  # fmt: skip
@@ -216,17 +242,21 @@ def _local_file(config: BackboneConfig) -> Path:
     if not os.path.exists(path):  # noqa: PTH110
         tags = open_clip.list_pretrained_tags_by_model(config.name)
         raise InputError(
-            f"backbone.pretrained: found '{config.pretrained}', which is no file and no tag of {config.name}"
+            f"backbone.pretrained: found '{config.pretrained}', which is no file and no tag of "
+            f"{config.name}"
             f"{suggest(config.pretrained, tags)}; allowed tags: {', '.join(tags) or 'none'}"
         )
     return path
 
 
 def _random_clip(model_config: dict[str, Any], seed: int) -> CLIP:
-    size = sum(parameter.numel() for parameter in _empty_clip(model_config, "backbone").parameters())
+    size = sum(
+        parameter.numel() for parameter in _empty_clip(model_config, "backbone").parameters()
+    )
     if size > MAX_RANDOM:
         raise InputError(
-            f"backbone.pretrained: '{RANDOM_TAG}' is for tests, with models of at most {MAX_RANDOM} weights, "
+            f"backbone.pretrained: '{RANDOM_TAG}' is for tests, with models of at most "
+            f"{MAX_RANDOM} weights, "
             f"found {size}; name a tag or a file"
         )
     with torch.random.fork_rng(devices=[]):
@@ -242,7 +272,8 @@ def _empty_clip(model_config: dict[str, Any], source: str) -> CLIP:
 
 
 def _freeze(clip: CLIP) -> CLIP:
-    clip.register_buffer("attn_mask", None, persistent=False)  # the text tower asks SDPA for a causal mask
+    # the text tower asks SDPA for a causal mask
+    clip.register_buffer("attn_mask", None, persistent=False)
     return clip.requires_grad_(False).eval()
 
 
@@ -252,7 +283,8 @@ def _check_plain_vit(clip: CLIP, source: str) -> None:
     reasons = {
         "the vision tower is no ViT": not isinstance(visual, VisionTransformer),
         "attentional pooling": getattr(visual, "attn_pool", None) is not None,
-        f"pooling '{getattr(visual, 'pool_type', '')}'": getattr(visual, "pool_type", "tok") != "tok",
+        f"pooling '{getattr(visual, 'pool_type', '')}'": getattr(visual, "pool_type", "tok")
+        != "tok",
         "final LayerNorm after pooling": getattr(visual, "final_ln_after_pool", False),
         f"text pooling '{clip.text_pool_type}'": clip.text_pool_type != "argmax",
         "a text tower without causal mask": clip.attn_mask is None,
@@ -263,7 +295,8 @@ def _check_plain_vit(clip: CLIP, source: str) -> None:
     found = [reason for reason, is_found in reasons.items() if is_found]
     if found:
         raise InputError(
-            f"{source}: this CLIP has {', '.join(found)}; allowed are plain CLIP ViTs such as ViT-B-16"
+            f"{source}: this CLIP has {', '.join(found)}; allowed are plain CLIP ViTs such as "
+            "ViT-B-16"
         )
 
 
@@ -279,7 +312,9 @@ def _is_plain_block(block: nn.Module) -> bool:
 
 
 def check_fit(wanted: StateDict, found: StateDict, source: str) -> None:
-    """Raises InputError, with the misfits, unless ``found`` has the names and shapes of ``wanted``."""
+    """Raises InputError, with the misfits, unless ``found`` has the names and shapes of
+    ``wanted``.
+    """
     shared = sorted(wanted.keys() & found.keys())
     kinds = (
         [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())],

@@ -1,6 +1,8 @@
-"""CLIP weights from a local file, in OpenAI's, open_clip's or Hugging Face's naming, renamed to open_clip's.
+"""CLIP weights from a local file, in OpenAI's, open_clip's or Hugging Face's naming, renamed to
+open_clip's.
 
-A file may also tell which activation its weights were trained with; with the other one all results are quietly wrong.
+A file may also tell which activation its weights were trained with; with the other one all results
+are quietly wrong.
 """
 
 from __future__ import annotations
@@ -22,13 +24,20 @@ StateDict = dict[str, Tensor]
 
 # Scalars that OpenAI keeps beside the weights, in its archives and in what was saved of them.
 _OPENAI_SCALARS: Final = ("input_resolution", "context_length", "vocab_size")
-_OF_EVERY_CLIP: Final = ("visual.conv1.weight", "visual.proj", "token_embedding.weight", "text_projection")
+_OF_EVERY_CLIP: Final = (
+    "visual.conv1.weight",
+    "visual.proj",
+    "token_embedding.weight",
+    "text_projection",
+)
 _QUICK_GELU: Final = "quick_gelu"
 _MAX_CONFIG_BYTES: Final = 10**6
 
 
 class ClipWeights(NamedTuple):
-    """Weights in open_clip's naming, and whether they were trained with QuickGELU; None: the file does not say."""
+    """Weights in open_clip's naming, and whether they were trained with QuickGELU; None: the file
+    does not say.
+    """
 
     tensors: StateDict
     quick_gelu: bool | None
@@ -51,17 +60,22 @@ def read_clip_weights(path: Path) -> ClipWeights:
 
 
 def write_clip_weights(path: Path, weights: ClipWeights) -> None:
-    """Writes them as safetensors in full precision, with what is known of their activation. Raises InputError."""
+    """Writes them as safetensors in full precision, with what is known of their activation. Raises
+    InputError.
+    """
     known = weights.quick_gelu is not None
     metadata = {_QUICK_GELU: str(bool(weights.quick_gelu)).lower()} if known else None
-    write_tensors(path, {name: tensor.float() for name, tensor in weights.tensors.items()}, metadata)
+    write_tensors(
+        path, {name: tensor.float() for name, tensor in weights.tensors.items()}, metadata
+    )
 
 
 def convert_clip_weights(source: Path, target: Path) -> None:
     """Reads CLIP weights of any layout and writes them as safetensors.
 
     Raises:
-        InputError: ``source`` cannot be read or holds other weights, or ``target`` cannot be written.
+        InputError: ``source`` cannot be read or holds other weights, or ``target`` cannot be
+            written.
     """
     weights = read_clip_weights(source)
     if missing := [name for name in _OF_EVERY_CLIP if name not in weights.tensors]:
@@ -87,7 +101,10 @@ def _activation(weights: StateDict, metadata: Mapping[str, str], path: Path) -> 
     if any(name in weights for name in _OPENAI_SCALARS):
         return True
     if any(name.startswith("vision_model.") for name in weights):
-        towers = [_section(_neighbor(path, "config.json"), f"{tower}_config") for tower in ("vision", "text")]
+        towers = [
+            _section(_neighbor(path, "config.json"), f"{tower}_config")
+            for tower in ("vision", "text")
+        ]
         activations = {str(tower["hidden_act"]) for tower in towers if "hidden_act" in tower}
         return activations == {"quick_gelu"} if activations else None
     model = _section(_neighbor(path, "open_clip_config.json"), "model_cfg")
@@ -110,7 +127,9 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _scatter_token_rows(token_ids: Tensor, weights: StateDict) -> Tensor:
-    """The quickstart's file holds only the embeddings of words it was trained on; all other rows are zero."""
+    """The quickstart's file holds only the embeddings of words it was trained on; all other rows
+    are zero.
+    """
     rows = weights["token_embedding.weight"]
     table = rows.new_zeros(len(open_clip.tokenizer._tokenizer.encoder), rows.shape[1])
     table[token_ids.long()] = rows
@@ -138,7 +157,9 @@ _HF_NAMES = (
 
 
 def _from_hugging_face(weights: StateDict) -> StateDict:
-    """Hugging Face's ``CLIPModel`` naming to open_clip's: other names, q/k/v apart, projections transposed."""
+    """Hugging Face's ``CLIPModel`` naming to open_clip's: other names, q/k/v apart, projections
+    transposed.
+    """
     renamed: StateDict = {}
     for name, tensor in weights.items():
         if name.endswith(".position_ids"):  # a buffer that counts 0, 1, 2, ...
@@ -151,5 +172,7 @@ def _from_hugging_face(weights: StateDict) -> StateDict:
     for name in [name for name in renamed if ".attn.q_proj." in name]:
         parts = [renamed.pop(name.replace(".q_proj.", f".{part}_proj."), None) for part in "qkv"]
         if all(part is not None for part in parts):
-            renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat([p for p in parts if p is not None])
+            renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat(
+                [p for p in parts if p is not None]
+            )
     return renamed

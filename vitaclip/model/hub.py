@@ -17,11 +17,12 @@ _ATTEMPT_S = 15.0
 def fetch_weights(tag_config: dict[str, Any]) -> Path:
     """The file of a tag; downloaded, unless the cache has it.
 
-    The hub's client tries a connection again and again for most of a minute. Here one attempt decides: without a hub,
-    the cache has to do, and what it lacks is an error at once.
+    The hub's client tries a connection again and again for most of a minute. Here one attempt
+    decides: without a hub, the cache has to do, and what it lacks is an error at once.
 
     Raises:
-        OSError, or an error of the hub's client: there is no such file in the cache, and it cannot be downloaded.
+        OSError, or an error of the hub's client: there is no such file in the cache, and it cannot
+        be downloaded.
     """
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _hub_answers()

@@ -1,8 +1,9 @@
-"""What a pickle says, read without running it: names stay names, and calls are written down, not made.
+"""What a pickle says, read without running it: names stay names, and calls are written down, not
+made.
 
-Python's own unpickler imports and calls what the file asks for; ``torch.load(weights_only=True)`` calls less, but a few
-bytes still make it fill the memory, and it refuses TorchScript. A file of weights needs neither: dicts, lists, numbers,
-texts, and calls that say where a tensor's values lie.
+Python's own unpickler imports and calls what the file asks for; ``torch.load(weights_only=True)``
+calls less, but a few bytes still make it fill the memory, and it refuses TorchScript. A file of
+weights needs neither: dicts, lists, numbers, texts, and calls that say where a tensor's values lie.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Outside(NamedTuple):
 
 @dataclass
 class Made:
-    """An object as the pickle would have it made: by calling ``maker`` with ``arguments``; ``state`` is set then.
+    """An object as the pickle would have it made: by calling ``maker`` with ``arguments``;
+    ``state`` is set then.
 
     Items that the pickle puts into it are passed over: only dicts and lists hold weights.
     """
@@ -58,7 +60,9 @@ class Made:
 
 
 class _Dict(dict[str | int, Any]):
-    """A dict that hashes nothing but texts and numbers: the hash of deeply nested tuples breaks the interpreter."""
+    """A dict that hashes nothing but texts and numbers: the hash of deeply nested tuples breaks the
+    interpreter.
+    """
 
     def __setitem__(self, key: Any, value: object) -> None:
         if not isinstance(key, str | int):
@@ -85,9 +89,12 @@ def read_pickle(content: bytes) -> object:
 
 # What Python's unpickler does for these operations is harmless: it moves values about.
 _HARMLESS: Final = (
-    "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
-    "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE "
-    "BINUNICODE8 EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS GLOBAL "
+    "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 "
+    "FLOAT BINFLOAT "
+    "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE "
+    "SHORT_BINUNICODE "
+    "BINUNICODE8 EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS "
+    "GLOBAL "
     "STACK_GLOBAL BINPERSID PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET"
 )
 

@@ -1,6 +1,7 @@
 """Names of the authors' released Vita-CLIP state dict, to and from ours. Values are never changed.
 
-The released file holds the whole model; ours keeps the frozen CLIP (open_clip's naming) and the learned part apart.
+The released file holds the whole model; ours keeps the frozen CLIP (open_clip's naming) and the
+learned part apart.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _LEARNED = (
 )
 _GLOBAL, _OUR_GLOBAL = "visual.global_prompts", "vision_prompts.layers.{i}.global_prompts"
 _QKV = re.compile(r"^visual\.blocks\.(\d+)\.attn\.q_proj\.(weight|bias)$")
-# Embeddings of the class names' tokens: a copy of rows of the token embedding, so nothing is learned in them.
+# Embeddings of the class names' tokens: a copy of rows of the token embedding, so nothing is
+# learned in them.
 _DERIVED = ("prompt_learner.token_prefix", "prompt_learner.token_suffix")
 _CONV_BIAS = "visual.conv1.bias"
 
@@ -52,7 +54,9 @@ def split_released(released: Mapping[str, Tensor]) -> tuple[StateDict, StateDict
     Raises:
         InputError: keys that the released model does not have; the first are named.
     """
-    rest = {name.removeprefix("module."): tensor for name, tensor in released.items() if _is_kept(name)}
+    rest = {
+        name.removeprefix("module."): tensor for name, tensor in released.items() if _is_kept(name)
+    }
     frozen, learned = _take_qkv(rest), _take_global(rest)
     unknown = []
     for name, tensor in rest.items():
@@ -64,16 +68,20 @@ def split_released(released: Mapping[str, Tensor]) -> tuple[StateDict, StateDict
             unknown.append(name)
     if unknown:
         raise InputError(
-            f"{len(unknown)} keys that no released Vita-CLIP checkpoint has: {', '.join(sorted(unknown)[:5])}"
+            f"{len(unknown)} keys that no released Vita-CLIP checkpoint has: "
+            f"{', '.join(sorted(unknown)[:5])}"
         )
     if _CONV_BIAS in frozen and not frozen[_CONV_BIAS].any():
-        del frozen[_CONV_BIAS]  # CLIP's patch embedding has no bias; the released model adds one of zeros
+        # CLIP's patch embedding has no bias; the released model adds one of zeros
+        del frozen[_CONV_BIAS]
     frozen["logit_scale"] = learned["logit_scale"]
     return frozen, learned
 
 
 def join_released(frozen: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> StateDict:
-    """The inverse of :func:`split_released`, without the derived token embeddings of the class names."""
+    """The inverse of :func:`split_released`, without the derived token embeddings of the class
+    names.
+    """
     released: StateDict = {}
     for name, tensor in frozen.items():
         released.update(_frozen_to_released(name, tensor))
@@ -87,7 +95,8 @@ def join_released(frozen: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -
             released[theirs] = tensor.unsqueeze(0) if name.endswith(".local_prompts") else tensor
         else:
             raise InputError(
-                f"'{name}' has no place in the released format (deep text prompts are not part of it)"
+                f"'{name}' has no place in the released format (deep text prompts are not part of "
+                "it)"
             )
     if global_prompts:
         released[_GLOBAL] = torch.stack([global_prompts[layer] for layer in sorted(global_prompts)])
@@ -99,12 +108,16 @@ def _is_kept(name: str) -> bool:
 
 
 def _take_qkv(rest: StateDict) -> StateDict:
-    """Moves the separate q/k/v projections of the vision blocks out of ``rest``, joined as CLIP keeps them."""
+    """Moves the separate q/k/v projections of the vision blocks out of ``rest``, joined as CLIP
+    keeps them.
+    """
     joined = {}
     for name in list(rest):
         if match := _QKV.match(name):
             parts = [rest.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-            joined[f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
+            joined[f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(
+                parts
+            )
     return joined
 
 
@@ -115,7 +128,9 @@ def _take_global(rest: StateDict) -> StateDict:
 
 
 def _frozen_to_released(name: str, tensor: Tensor) -> StateDict:
-    if match := re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", name):
+    if match := re.fullmatch(
+        r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", name
+    ):
         names = [f"visual.blocks.{match[1]}.attn.{part}_proj.{match[2]}" for part in "qkv"]
         return dict(zip(names, (part.clone() for part in tensor.chunk(3)), strict=True))
     if name == "logit_scale":  # the learned one is exported

@@ -1,4 +1,6 @@
-"""Files of tensors: safetensors, what ``torch.save`` wrote, and TorchScript archives. Nothing in them is executed."""
+"""Files of tensors: safetensors, what ``torch.save`` wrote, and TorchScript archives. Nothing in
+them is executed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,16 @@ _ALLOWED: Final = (
     "allowed are safetensors files, and what torch.save or torch.jit.save wrote of named tensors"
 )
 _DAMAGES: Final = (
-    *(SafetensorError, OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, OverflowError),
+    *(
+        SafetensorError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        OverflowError,
+    ),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
 
@@ -38,7 +49,8 @@ class TensorFile(NamedTuple):
 
 
 def read_tensor_file(path: Path) -> TensorFile:
-    """Reads a model's tensors; ``state_dict`` or ``model`` around them and DDP's ``module.`` prefix come off.
+    """Reads a model's tensors; ``state_dict`` or ``model`` around them and DDP's ``module.`` prefix
+    come off.
 
     Raises:
         InputError: the file is missing, empty, damaged, or holds anything but tensors.
@@ -51,13 +63,20 @@ def read_tensor_file(path: Path) -> TensorFile:
         file = _read(path)
     except _DAMAGES as error:
         raise InputError(f"{path}: {_ALLOWED}; reading it failed: {first_line(error)}") from error
-    return file._replace(tensors={name.removeprefix("module."): t for name, t in file.tensors.items()})
+    return file._replace(
+        tensors={name.removeprefix("module."): t for name, t in file.tensors.items()}
+    )
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Writes a safetensors file. Raises InputError if that is not possible there."""
     # Tensors may be views of one another, which safetensors refuses.
-    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    own = {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
     write_whole(path, save(own, metadata))
 
 

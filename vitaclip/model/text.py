@@ -1,7 +1,9 @@
-"""The text tower: CLIP's frozen causal transformer over class names with learned context (paper section 3.3).
+"""The text tower: CLIP's frozen causal transformer over class names with learned context (paper
+section 3.3).
 
-Sequences are grouped by length, so nothing is padded and the end-of-text token is always last: the causal mask makes
-later tokens irrelevant, and the last layer needs that one query only. Both are exact.
+Sequences are grouped by length, so nothing is padded and the end-of-text token is always last: the
+causal mask makes later tokens irrelevant, and the last layer needs that one query only. Both are
+exact.
 
 Shape legend: C classes (of one group), L tokens, n context vectors, D width, E embedding.
 """
@@ -39,8 +41,9 @@ class TextGroup:
 
 
 class TextPrompts(nn.Module):
-    """Learned context vectors, class-specific ``[C, n, D]`` or unified ``[n, D]``, at the input and, with
-    ``depth > 1``, anew at each of the first layers (as MaPLe replaces them)."""
+    """Learned context vectors, class-specific ``[C, n, D]`` or unified ``[n, D]``, at the input
+    and, with ``depth > 1``, anew at each of the first layers (as MaPLe replaces them).
+    """
 
     def __init__(self, clip: CLIP, config: TextConfig, num_classes: int) -> None:
         super().__init__()
@@ -49,7 +52,8 @@ class TextPrompts(nn.Module):
         num_layers, width = len(clip.transformer.resblocks), clip.token_embedding.embedding_dim
         if config.depth > num_layers:
             raise InputError(
-                f"text.depth: found {config.depth}, allowed is at most {num_layers}, the text layers"
+                f"text.depth: found {config.depth}, allowed is at most {num_layers}, the text "
+                "layers"
             )
         classes = (num_classes,) if config.class_specific else ()
         shape = (*classes, config.num_context, width)
@@ -67,14 +71,17 @@ class TextPrompts(nn.Module):
 
     def split(self, context_CnD: Tensor) -> tuple[Tensor, Tensor]:
         """Context before and after the class name."""
-        before = {"end": self.num_context, "middle": self.num_context // 2, "front": 0}[self.position]
+        before = {"end": self.num_context, "middle": self.num_context // 2, "front": 0}[
+            self.position
+        ]
         return context_CnD[:, :before], context_CnD[:, before:]
 
 
 def group_prompts(names: Sequence[str], context_length: int, num_context: int) -> list[TextGroup]:
     """Tokenises class names and groups them by layout.
 
-    With context the sequence is ``SOT, context and name, ".", EOT``; without, ``SOT, name, EOT``: the plain name.
+    With context the sequence is ``SOT, context and name, ".", EOT``; without, ``SOT, name, EOT``:
+    the plain name.
 
     Raises:
         InputError: a name leaves no room for itself in the context length.
@@ -100,12 +107,20 @@ def group_prompts(names: Sequence[str], context_length: int, num_context: int) -
 
 
 def encode_text(
-    clip: CLIP, groups: list[TextGroup], prompts: TextPrompts | None, *, compile_layers: bool = False
+    clip: CLIP,
+    groups: list[TextGroup],
+    prompts: TextPrompts | None,
+    *,
+    compile_layers: bool = False,
 ) -> Tensor:
-    """Text features ``[C, E]`` of all classes, not yet normalised; ``prompts=None`` encodes plain names."""
+    """Text features ``[C, E]`` of all classes, not yet normalised; ``prompts=None`` encodes plain
+    names.
+    """
     device = clip.positional_embedding.device
     layer_forward = compiled(block_forward) if compile_layers else block_forward
-    features = torch.cat([_encode_group(clip, group.to(device), prompts, layer_forward) for group in groups])
+    features = torch.cat(
+        [_encode_group(clip, group.to(device), prompts, layer_forward) for group in groups]
+    )
     order = torch.cat([group.indices for group in groups]).argsort()
     return features[order.to(device)]
 
@@ -135,7 +150,9 @@ def _assemble(clip: CLIP, group: TextGroup, prompts: TextPrompts | None) -> Tens
     return torch.cat([sot, before, name, after, tail], dim=1)
 
 
-def _replace_context(x_CLD: Tensor, group: TextGroup, prompts: TextPrompts, context: Tensor) -> Tensor:
+def _replace_context(
+    x_CLD: Tensor, group: TextGroup, prompts: TextPrompts, context: Tensor
+) -> Tensor:
     before, after = prompts.split(prompts.select(context, group.indices))
     name_start, name_end = 1 + before.shape[1], 1 + before.shape[1] + group.name_CL.shape[1]
     tail_start = name_end + after.shape[1]
@@ -144,11 +161,18 @@ def _replace_context(x_CLD: Tensor, group: TextGroup, prompts: TextPrompts, cont
 
 
 def _length(group: TextGroup, prompts: TextPrompts | None) -> int:
-    return 1 + (prompts.num_context if prompts else 0) + group.name_CL.shape[1] + group.tail_CL.shape[1]
+    return (
+        1
+        + (prompts.num_context if prompts else 0)
+        + group.name_CL.shape[1]
+        + group.tail_CL.shape[1]
+    )
 
 
 def _tokenise(name: str, *, with_full_stop: bool) -> tuple[list[int], list[int]]:
-    """Token ids of the name, and of what follows it up to EOT. Underscores read as spaces (released code)."""
+    """Token ids of the name, and of what follows it up to EOT. Underscores read as spaces (released
+    code).
+    """
     words = name.replace("_", " ")
     name_ids = TOKENIZER.encode(words)
     all_ids = TOKENIZER.encode(words + ".") if with_full_stop else name_ids
@@ -161,8 +185,11 @@ def _word_embeddings(clip: CLIP, config: TextConfig) -> Tensor:
     tokens = TOKENIZER.encode(config.init or "")
     if len(tokens) != config.num_context:
         raise InputError(
-            f"text.init: '{config.init}' has {len(tokens)} tokens, text.num_context is {config.num_context}; "
+            f"text.init: '{config.init}' has {len(tokens)} tokens, text.num_context is "
+            f"{config.num_context}; "
             "make them equal"
         )
-    embeddings: Tensor = clip.token_embedding(torch.tensor(tokens, device=clip.token_embedding.weight.device))
+    embeddings: Tensor = clip.token_embedding(
+        torch.tensor(tokens, device=clip.token_embedding.weight.device)
+    )
     return embeddings

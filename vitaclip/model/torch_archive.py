@@ -1,7 +1,9 @@
-"""What ``torch.save`` and ``torch.jit.save`` write: a zip of a pickle that describes, and every tensor's values.
+"""What ``torch.save`` and ``torch.jit.save`` write: a zip of a pickle that describes, and every
+tensor's values.
 
-Both are read alike: the pickle is interpreted without running it, and a tensor is a view of values whose number is
-checked against the file. A TorchScript archive's code is looked at only for which attributes are weights.
+Both are read alike: the pickle is interpreted without running it, and a tensor is a view of values
+whose number is checked against the file. A TorchScript archive's code is looked at only for which
+attributes are weights.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _DTYPES: Final = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# A training checkpoint of CLIP ViT-L has 0.3 MB beside its tensors, OpenAI's archives have a few MB of code.
+# A training checkpoint of CLIP ViT-L has 0.3 MB beside its tensors, OpenAI's archives have a few MB
+# of code.
 _MAX_PICKLE_BYTES: Final = 4 * 2**20
 _MAX_EXPANDED_BYTES: Final = 64 * 2**20
 _MAX_NAME: Final = 500  # characters of a tensor's name, so modules are not nested deeper than that
@@ -55,13 +58,18 @@ class TorchArchive:
         names = self._zip.namelist()
         pickles = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
         if not pickles:
-            raise PickleError("a zip without data.pkl, so neither torch.save nor torch.jit.save wrote it")
+            raise PickleError(
+                "a zip without data.pkl, so neither torch.save nor torch.jit.save wrote it"
+            )
         self._folder = pickles[0].removesuffix("data.pkl")
         if self._folder + "byteorder" in names and self._read("byteorder") == b"big":
-            raise PickleError("its numbers are big-endian; save it again on a little-endian machine")
+            raise PickleError(
+                "its numbers are big-endian; save it again on a little-endian machine"
+            )
         if self._zip.getinfo(pickles[0]).file_size > _MAX_PICKLE_BYTES:
             raise PickleError(
-                f"its data.pkl is over {_MAX_PICKLE_BYTES // 2**20} MB, which no file of weights needs"
+                f"its data.pkl is over {_MAX_PICKLE_BYTES // 2**20} MB, which no file of weights "
+                "needs"
             )
         self._content = read_pickle(self._read("data.pkl"))
         self._values: dict[str, Tensor] = {}
@@ -77,11 +85,15 @@ class TorchArchive:
                 raise PickleError(f"{name[:200]} {error}") from error
         stored = sum(values.nbytes for values in self._values.values())
         if sum(tensor.nbytes for tensor in weights.values()) > _MAX_SHARING * stored:
-            raise PickleError(f"its tensors share {stored} bytes over and over, which no model does")
+            raise PickleError(
+                f"its tensors share {stored} bytes over and over, which no model does"
+            )
         return weights
 
     def _check_sizes(self, file_size: int) -> None:
-        """Nothing may be far larger than it is in the file: neither by compression nor by sharing its place."""
+        """Nothing may be far larger than it is in the file: neither by compression nor by sharing
+        its place.
+        """
         entries = self._zip.infolist()
         if sum(entry.compress_size for entry in entries) > file_size:
             raise PickleError("its entries overlap")
@@ -90,7 +102,8 @@ class TorchArchive:
             raise PickleError("it is compressed in a way that torch never uses")
         if sum(entry.file_size for entry in compressed) > _MAX_EXPANDED_BYTES:
             raise PickleError(
-                f"it expands to over {_MAX_EXPANDED_BYTES // 2**20} MB, which no file of weights does"
+                f"it expands to over {_MAX_EXPANDED_BYTES // 2**20} MB, which no file of weights "
+                "does"
             )
 
     def _entries(self) -> Mapping[str, object]:
@@ -107,7 +120,9 @@ class TorchArchive:
     def _module_entries(self, module: Made, prefix: str) -> Iterator[tuple[str, object]]:
         """Parameters and buffers of a TorchScript module and those within it."""
         if len(prefix) > _MAX_NAME:
-            raise PickleError(f"a module's name is over {_MAX_NAME} characters long: {prefix[:40]}...")
+            raise PickleError(
+                f"a module's name is over {_MAX_NAME} characters long: {prefix[:40]}..."
+            )
         state, weights = (
             module.state if isinstance(module.state, dict) else {},
             self._declared_weights(module.maker),
@@ -152,7 +167,9 @@ class TorchArchive:
         dtype = _DTYPES[kind.name]
         if key not in self._values:
             data = self._stored(f"data/{key}", count * dtype.itemsize)
-            self._values[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            self._values[key] = (
+                torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            )
         return self._values[key]
 
     def _stored(self, name: str, num_bytes: int) -> bytearray:
@@ -171,13 +188,21 @@ def _is_module(value: object) -> TypeGuard[Made]:
 
 
 def _is_made_by(value: object, makers: tuple[str, ...]) -> TypeGuard[Made]:
-    return isinstance(value, Made) and value.maker.module == "torch._utils" and value.maker.name in makers
+    return (
+        isinstance(value, Made)
+        and value.maker.module == "torch._utils"
+        and value.maker.name in makers
+    )
 
 
 def _check_view(num_values: int, offset: Any, size: Any, stride: Any) -> None:
-    """Raises PickleError for a view that reaches beyond its values, or repeats them into a far larger tensor."""
+    """Raises PickleError for a view that reaches beyond its values, or repeats them into a far
+    larger tensor.
+    """
     numbers = (offset, *size, *stride)
-    if not len(size) == len(stride) <= _MAX_DIMS or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    if not len(size) == len(stride) <= _MAX_DIMS or not all(
+        isinstance(n, int) and n >= 0 for n in numbers
+    ):
         raise PickleError("has no possible shape")
     num_elements = prod(size)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -186,4 +211,8 @@ def _check_view(num_values: int, offset: Any, size: Any, stride: Any) -> None:
 
 
 def _kind(value: object) -> str:
-    return str(value.maker) if isinstance(value, Made) else f"a {type(value).__name__.strip('_').lower()}"
+    return (
+        str(value.maker)
+        if isinstance(value, Made)
+        else f"a {type(value).__name__.strip('_').lower()}"
+    )

@@ -1,10 +1,12 @@
-"""The vision tower: a frozen CLIP ViT over the frames of a clip, with time-aware prompts (paper section 3.2).
+"""The vision tower: a frozen CLIP ViT over the frames of a clip, with time-aware prompts (paper
+section 3.2).
 
-Each layer attends, within every frame, over ``[cls | patches | local | global | summary]``. The prompts are fresh in
-each layer and serve as keys and values only; what flows between frames goes through ``local`` and ``summary``.
+Each layer attends, within every frame, over ``[cls | patches | local | global | summary]``. The
+prompts are fresh in each layer and serve as keys and values only; what flows between frames goes
+through ``local`` and ``summary``.
 
-Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G global prompts, E embedding,
-C colour channels, H and W pixels.
+Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G global prompts, E
+embedding, C colour channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from torch.utils.checkpoint import checkpoint
 
 from vitaclip.config import LayerRange, PromptConfig
 from vitaclip.errors import InputError
-from vitaclip.model.attention import FrameAttention, KeyValue, block_forward, compiled, prompt_key_value
+from vitaclip.model.attention import (
+    FrameAttention,
+    KeyValue,
+    block_forward,
+    compiled,
+    prompt_key_value,
+)
 
 CLS_TOKEN = slice(0, 1)
 
@@ -29,7 +37,13 @@ class LayerPrompts(nn.Module):
     """The prompts of one layer; a kind that is switched off has no parameters."""
 
     def __init__(
-        self, visual: VisionTransformer, num_frames: int, *, num_global: int, local: bool, summary: bool
+        self,
+        visual: VisionTransformer,
+        num_frames: int,
+        *,
+        num_global: int,
+        local: bool,
+        summary: bool,
     ) -> None:
         super().__init__()
         width, num_heads = visual.conv1.out_channels, visual.transformer.resblocks[0].attn.num_heads
@@ -50,12 +64,13 @@ class LayerPrompts(nn.Module):
             prompts.append(_expand(shared, num_frames_total))
         if self.cls_proj is None:
             return prompts
-        cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(
-            0, (-1, self.num_frames)
-        )  # P_sum, un-normalised stream
+        # P_sum, un-normalised stream
+        cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(0, (-1, self.num_frames))
         if self.local_prompts is not None:  # all T of a clip are given to each of its frames
             prompts.append(
-                _repeat_frames(prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames)
+                _repeat_frames(
+                    prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames
+                )
             )
         if self.summary_norm is not None and self.summary_attention is not None:
             summary_BTD = cls_BTD + self.summary_attention(self.summary_norm(cls_BTD))
@@ -72,7 +87,9 @@ class VisionPrompts(nn.Module):
         width = visual.conv1.out_channels
         self.num_frames = num_frames
         self.time_embedding = (
-            nn.Parameter(torch.empty(num_frames, width).normal_(std=0.02)) if config.time_embedding else None
+            nn.Parameter(torch.empty(num_frames, width).normal_(std=0.02))
+            if config.time_embedding
+            else None
         )
         with_global = _layers(config, "global", num_layers)
         with_local = _layers(config, "local", num_layers)
@@ -93,7 +110,9 @@ class VisionPrompts(nn.Module):
                     layer.cls_proj.requires_grad_(False)
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
-        """Adds frame t's embedding to every token of frame t; nearest-neighbour resize for other clip lengths."""
+        """Adds frame t's embedding to every token of frame t; nearest-neighbour resize for other
+        clip lengths.
+        """
         if self.time_embedding is None:
             return x_FND
         time_TD: Tensor = self.time_embedding
@@ -111,10 +130,11 @@ def encode_video(
     activation_checkpointing: bool = False,
     compile_layers: bool = False,
 ) -> Tensor:
-    """Video features ``[B, E]``, not yet normalised: the mean over frames of each frame's projected class token.
+    """Video features ``[B, E]``, not yet normalised: the mean over frames of each frame's projected
+    class token.
 
-    A clip of a multiple of ``num_frames`` frames is read as consecutive segments: local prompts and summary work
-    within a segment, the mean runs over all frames (what the released model computes).
+    A clip of a multiple of ``num_frames`` frames is read as consecutive segments: local prompts and
+    summary work within a segment, the mean runs over all frames (what the released model computes).
 
     Raises:
         InputError: the number of frames is no multiple of the one the prompts were made for.
@@ -122,16 +142,16 @@ def encode_video(
     num_clips, _, num_frames, *_ = video_BCTHW.shape
     if num_frames % prompts.num_frames:
         raise InputError(
-            f"a clip has {num_frames} frames, allowed are multiples of data.num_frames = {prompts.num_frames}"
+            f"a clip has {num_frames} frames, allowed are multiples of data.num_frames = "
+            f"{prompts.num_frames}"
         )
     visual = clip.visual
     x_FND = _embed_frames(visual, prompts, video_BCTHW)
     blocks = list(visual.transformer.resblocks)
     layer_forward = compiled(_layer_forward) if compile_layers else _layer_forward
     for block, layer in zip(blocks, prompts.layers, strict=True):
-        query = (
-            CLS_TOKEN if block is blocks[-1] else slice(None)
-        )  # of the last layer only the class token is read
+        # of the last layer only the class token is read
+        query = CLS_TOKEN if block is blocks[-1] else slice(None)
         if activation_checkpointing:
             x_FND = checkpoint(layer_forward, block, layer, x_FND, query, use_reentrant=False)
         else:
@@ -147,12 +167,16 @@ def _embed_frames(visual: VisionTransformer, prompts: VisionPrompts, video_BCTHW
     frames_FCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
     patches_FND = visual.conv1(frames_FCHW).flatten(2).transpose(1, 2)
     cls_F1D = visual.class_embedding.expand(len(frames_FCHW), 1, -1)
-    x_FND = torch.cat([cls_F1D.to(patches_FND.dtype), patches_FND], dim=1) + visual.positional_embedding
+    x_FND = (
+        torch.cat([cls_F1D.to(patches_FND.dtype), patches_FND], dim=1) + visual.positional_embedding
+    )
     embedded: Tensor = visual.ln_pre(prompts.add_time(x_FND, num_frames))
     return embedded
 
 
-def _layer_forward(block: ResidualAttentionBlock, layer: nn.Module, x_FND: Tensor, query: slice) -> Tensor:
+def _layer_forward(
+    block: ResidualAttentionBlock, layer: nn.Module, x_FND: Tensor, query: slice
+) -> Tensor:
     return block_forward(block, x_FND, layer(block, x_FND), query=query)
 
 
@@ -163,7 +187,8 @@ def _layers(config: PromptConfig, kind: str, num_layers: int) -> range:
     if stop > num_layers:
         name = f"prompts.{kind}_layers" if own else "prompts.depth"
         raise InputError(
-            f"{name}: found {stop}, allowed is at most {num_layers}, the backbone's number of layers"
+            f"{name}: found {stop}, allowed is at most {num_layers}, the backbone's number of "
+            "layers"
         )
     return range(first, stop)
 

@@ -1,7 +1,9 @@
-"""Captioned pictures for the tiny CLIP: stills of an object, and trails that show a motion in one picture.
+"""Captioned pictures for the tiny CLIP: stills of an object, and trails that show a motion in one
+picture.
 
-A trail is a long exposure of a clip, its newest moments strongest. A caption names some of what the picture shows;
-``labels`` hold all of it (``UNKNOWN`` where the picture does not say), ``named`` which of it the caption tells.
+A trail is a long exposure of a clip, its newest moments strongest. A caption names some of what the
+picture shows; ``labels`` hold all of it (``UNKNOWN`` where the picture does not say), ``named``
+which of it the caption tells.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ MOTION_LABELS = tuple(LABELS)[4:]
 SYMMETRY = {"circle": 1, "ring": 1, "square": 4, "triangle": 3, "cross": 4, "star": 5}
 
 # Of the pairs of shape and colour, this diagonal is never named or shown together in training.
-HELD_OUT_PAIRS = {(shape, COLORS[(i + k) % len(COLORS)]) for i, shape in enumerate(SHAPES) for k in (0, 4)}
+HELD_OUT_PAIRS = {
+    (shape, COLORS[(i + k) % len(COLORS)]) for i, shape in enumerate(SHAPES) for k in (0, 4)
+}
 
 # Pairs of motions that trails show: all but the world's held-out actions.
 COMPOSITIONS = tuple(
@@ -71,7 +75,9 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One training example; pixels are uint8 ``[H, W, 3]``, ``pose`` is ``[5]``, NaN where there is no one pose."""
+    """One training example; pixels are uint8 ``[H, W, 3]``, ``pose`` is ``[5]``, NaN where there is
+    no one pose.
+    """
 
     pixels: render.Pictures
     caption: str
@@ -81,10 +87,14 @@ class Picture:
 
 
 class Backgrounds:
-    """A pool of backgrounds, each use of one turned and flipped anew: cheaper than drawing one per picture."""
+    """A pool of backgrounds, each use of one turned and flipped anew: cheaper than drawing one per
+    picture.
+    """
 
     def __init__(self, size: int, rng: render.Rng) -> None:
-        self.pool = [render.sample_scene(size, rng).background_HW3 for _ in range(BACKGROUNDS_PER_POOL)]
+        self.pool = [
+            render.sample_scene(size, rng).background_HW3 for _ in range(BACKGROUNDS_PER_POOL)
+        ]
 
     def sample(self, rng: render.Rng) -> render.Array:
         background = np.rot90(self.pool[rng.integers(len(self.pool))], int(rng.integers(4)))
@@ -92,10 +102,17 @@ class Backgrounds:
 
 
 def sample_still(
-    backgrounds: Backgrounds, rng: render.Rng, *, held_out: bool = False, share_of_odd_colors: float = 0.0
+    backgrounds: Backgrounds,
+    rng: render.Rng,
+    *,
+    held_out: bool = False,
+    share_of_odd_colors: float = 0.0,
 ) -> Picture:
-    """One moment: an object of a shape, a colour and a place. ``held_out`` draws from the held-out pairs only."""
-    has_odd_color = rng.random() < share_of_odd_colors  # without a name: shape must be told by itself
+    """One moment: an object of a shape, a colour and a place. ``held_out`` draws from the held-out
+    pairs only.
+    """
+    # without a name: shape must be told by itself
+    has_odd_color = rng.random() < share_of_odd_colors
     shape, color = _sample_pair(rng, held_out)
     track = render.sample_track(("standing still",), 1, rng)
     labels = dict.fromkeys(LABELS, UNKNOWN) | _appearance(shape, color, track)
@@ -112,9 +129,14 @@ def sample_trail(motions: tuple[str, ...], backgrounds: Backgrounds, rng: render
     shape, color = _sample_pair(rng, held_out=False)
     track = render.sample_track(motions, NUM_EXPOSURES, rng)
     scene = render.Scene(shape, render.COLORS[color], backgrounds.sample(rng))
-    labels = dict.fromkeys(LABELS, UNKNOWN) | {"shape": SHAPES.index(shape), "color": COLORS.index(color)}
+    labels = dict.fromkeys(LABELS, UNKNOWN) | {
+        "shape": SHAPES.index(shape),
+        "color": COLORS.index(color),
+    }
     for name in MOTION_LABELS:
-        labels[name] = max(LABELS[name].index(motion) if motion in LABELS[name] else 0 for motion in motions)
+        labels[name] = max(
+            LABELS[name].index(motion) if motion in LABELS[name] else 0 for motion in motions
+        )
     pixels = render.blend(scene, long_exposure(shape, track, len(scene.background_HW3)))[0]
     return _captioned_trail(pixels, labels, motions, rng)
 
@@ -142,11 +164,18 @@ def _sample_pair(rng: render.Rng, held_out: bool) -> tuple[str, str]:
 
 def _appearance(shape: str, color: str, track: render.Track) -> dict[str, int]:
     column, row = (min(int(place[0] * 3), 2) for place in (track.x, track.y))
-    return {"shape": SHAPES.index(shape), "color": COLORS.index(color), "row": row, "column": column}
+    return {
+        "shape": SHAPES.index(shape),
+        "color": COLORS.index(color),
+        "row": row,
+        "column": column,
+    }
 
 
 def _pose(shape: str, track: render.Track) -> render.Array:
-    """Place, size and orientation of the object in the first frame of a track, each roughly in [-2, 2]."""
+    """Place, size and orientation of the object in the first frame of a track, each roughly in [-2,
+    2].
+    """
     turn = SYMMETRY[shape] * track.angle[0]
     place = [4 * (track.x[0] - 0.5), 4 * (track.y[0] - 0.5), 2 * np.log(track.radius[0] / 0.12)]
     return np.array([*place, np.cos(turn), np.sin(turn)], np.float32)
@@ -166,7 +195,10 @@ def _captioned_still(pixels: render.Pictures, labels: dict[str, int], rng: rende
     words += [place_name(labels["row"], labels["column"])] if with_place else []
     named = {"color": with_color, "shape": with_shape, "row": with_place, "column": with_place}
     return Picture(
-        pixels, " ".join(words), labels, frozenset(name for name, is_named in named.items() if is_named)
+        pixels,
+        " ".join(words),
+        labels,
+        frozenset(name for name, is_named in named.items() if is_named),
     )
 
 

@@ -1,6 +1,8 @@
-"""Trains the tiny CLIP from scratch on rendered pictures: ``python -m vitaclip.quickstart.pretrain``.
+"""Trains the tiny CLIP from scratch on rendered pictures: ``python -m
+vitaclip.quickstart.pretrain``.
 
-Takes less than 10 CPU-minutes, writes ``quickstart-tiny.safetensors`` beside its model config and prints its figures.
+Takes less than 10 CPU-minutes, writes ``quickstart-tiny.safetensors`` beside its model config and
+prints its figures.
 
 Shape legend: B pictures, L tokens, D width, E embedding, C candidates, H and W pixels.
 """
@@ -25,7 +27,14 @@ from torch.nn import functional as F
 
 from vitaclip.model.tensor_file import write_tensors
 from vitaclip.quickstart import pictures
-from vitaclip.quickstart.pictures import LABELS, Backgrounds, Picture, place_name, sample_still, sample_trail
+from vitaclip.quickstart.pictures import (
+    LABELS,
+    Backgrounds,
+    Picture,
+    place_name,
+    sample_still,
+    sample_trail,
+)
 from vitaclip.quickstart.world import BASE_ACTIONS, HELD_OUT_ACTIONS, action_name
 
 FOLDER = Path(__file__).parent
@@ -51,10 +60,23 @@ MAX_LOGIT_SCALE = math.log(50)
 PICTURES_PER_FIGURE = 800
 
 WORDS = [
-    *pictures.SHAPES, *pictures.COLORS, *pictures.ROWS, *pictures.COLUMNS, *(w for m in pictures.SINGLES for w in m),
+    *pictures.SHAPES,
+    *pictures.COLORS,
+    *pictures.ROWS,
+    *pictures.COLUMNS,
+    *(w for m in pictures.SINGLES for w in m),
     *(synonym for synonyms in pictures.SYNONYMS.values() for synonym in synonyms),
-    "a", "photo", "video", "of", "object", "and", "at", "the", "in", ".",
-]  # fmt: skip
+    "a",
+    "photo",
+    "video",
+    "of",
+    "object",
+    "and",
+    "at",
+    "the",
+    "in",
+    ".",
+]
 TOKEN_IDS = sorted(
     {token for word in WORDS for token in TOKENIZER.encode(word)}
     | {TOKENIZER.sot_token_id, TOKENIZER.eot_token_id}
@@ -65,9 +87,9 @@ ROW_OF_TOKEN = {token: row for row, token in enumerate(TOKEN_IDS)}
 class Probes(nn.Module):
     """Linear readers of what the renderer knows; training aids, thrown away afterwards.
 
-    ``labels`` read the features, pictures' and captions' alike, which makes those additive in what is shown. ``poses``
-    read the class token after every layer, so that it tells where and how large the object is from early on: prompts
-    that compare frames have nothing else to look at.
+    ``labels`` read the features, pictures' and captions' alike, which makes those additive in what
+    is shown. ``poses`` read the class token after every layer, so that it tells where and how large
+    the object is from early on: prompts that compare frames have nothing else to look at.
     """
 
     def __init__(self, clip: CLIP) -> None:
@@ -79,27 +101,39 @@ class Probes(nn.Module):
         self.poses = nn.ModuleList(nn.Linear(width, 5) for _ in clip.visual.transformer.resblocks)
         self.class_tokens: list[Tensor] = []
         for block in clip.visual.transformer.resblocks:
-            block.register_forward_hook(lambda _block, _input, x_BND: self.class_tokens.append(x_BND[:, 0]))
+            block.register_forward_hook(
+                lambda _block, _input, x_BND: self.class_tokens.append(x_BND[:, 0])
+            )
 
     def label_loss(self, features_BE: Tensor, labels: dict[str, Tensor]) -> Tensor:
         """Cross-entropy summed over the labels that are known, mean over the batch."""
         features_BE = 10 * F.normalize(features_BE, dim=-1)
         heads = self.labels.items()
-        losses = [F.cross_entropy(head(features_BE), labels[name], reduction="sum") for name, head in heads]
+        losses = [
+            F.cross_entropy(head(features_BE), labels[name], reduction="sum")
+            for name, head in heads
+        ]
         return torch.stack(losses).sum() / len(features_BE)
 
     def pose_loss(self, pose_BP: Tensor) -> Tensor:
-        """Of the pictures that went through the vision tower last, where they have a pose; mean over layers."""
+        """Of the pictures that went through the vision tower last, where they have a pose; mean
+        over layers.
+        """
         is_known_B = ~pose_BP[:, 0].isnan()
         heads = zip(self.poses, self.class_tokens, strict=True)
-        losses = [F.smooth_l1_loss(head(cls_BD[is_known_B]), pose_BP[is_known_B]) for head, cls_BD in heads]
+        losses = [
+            F.smooth_l1_loss(head(cls_BD[is_known_B]), pose_BP[is_known_B])
+            for head, cls_BD in heads
+        ]
         self.class_tokens.clear()
         return torch.stack(losses).mean()
 
 
 def main() -> None:
     """Trains, writes the weights and prints the figures."""
-    parser = argparse.ArgumentParser(prog="python -m vitaclip.quickstart.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m vitaclip.quickstart.pretrain", description=__doc__
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the safetensors file to write")
     args = parser.parse_args()
@@ -113,7 +147,10 @@ def main() -> None:
 
 
 def train(
-    seed: int, *, num_steps: int = NUM_STEPS, on_step: Callable[[int, float], None] = lambda *_: None
+    seed: int,
+    *,
+    num_steps: int = NUM_STEPS,
+    on_step: Callable[[int, float], None] = lambda *_: None,
 ) -> CLIP:
     """Trains a CLIP whose vocabulary is ``TOKEN_IDS``."""
     torch.manual_seed(seed)
@@ -121,7 +158,9 @@ def train(
     clip = build(json.loads(MODEL_CONFIG.read_text()))
     probes = Probes(clip)
     parameters = [*clip.parameters(), *probes.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
+    )
     backgrounds = Backgrounds(clip.visual.image_size[0], rng)
     for step in range(num_steps):
         optimizer.param_groups[0]["lr"] = PEAK_LR * _schedule(step, num_steps)
@@ -144,7 +183,9 @@ def build(model_config: dict[str, Any]) -> CLIP:
     return clip
 
 
-def batch_loss(clip: CLIP, probes: Probes, batch: Sequence[Picture], rng: np.random.Generator) -> Tensor:
+def batch_loss(
+    clip: CLIP, probes: Probes, batch: Sequence[Picture], rng: np.random.Generator
+) -> Tensor:
     """Contrastive loss between pictures and captions, and the probes' losses."""
     image_BE = clip.visual(to_pixels([picture.pixels for picture in batch]))
     num_context = int(rng.integers(1, MAX_CONTEXT + 1)) if rng.random() < SHARE_WITH_CONTEXT else 0
@@ -159,17 +200,25 @@ def batch_loss(clip: CLIP, probes: Probes, batch: Sequence[Picture], rng: np.ran
     return contrastive + LABEL_LOSS_WEIGHT * by_label + POSE_LOSS_WEIGHT * by_pose
 
 
-def contrastive_loss(clip: CLIP, image_BE: Tensor, text_BE: Tensor, captions: Sequence[str]) -> Tensor:
+def contrastive_loss(
+    clip: CLIP, image_BE: Tensor, text_BE: Tensor, captions: Sequence[str]
+) -> Tensor:
     """CLIP's loss, except that all pictures with the same caption count as right."""
-    logits_BB = clip.logit_scale.exp() * F.normalize(image_BE, dim=-1) @ F.normalize(text_BE, dim=-1).T
+    logits_BB = (
+        clip.logit_scale.exp() * F.normalize(image_BE, dim=-1) @ F.normalize(text_BE, dim=-1).T
+    )
     is_match_BB = torch.tensor([[one == other for one in captions] for other in captions])
     targets_BB = is_match_BB / is_match_BB.sum(1, keepdim=True)
-    loss: Tensor = (F.cross_entropy(logits_BB, targets_BB) + F.cross_entropy(logits_BB.T, targets_BB)) / 2
+    loss: Tensor = (
+        F.cross_entropy(logits_BB, targets_BB) + F.cross_entropy(logits_BB.T, targets_BB)
+    ) / 2
     return loss
 
 
 def encode_captions(clip: CLIP, captions: Sequence[str], *, num_context: int = 0) -> Tensor:
-    """Text features ``[B, E]``; ``num_context`` random vectors stand before each caption, and a full stop after it."""
+    """Text features ``[B, E]``; ``num_context`` random vectors stand before each caption, and a
+    full stop after it.
+    """
     tail = [TOKENIZER.encode(".")[0]] if num_context else []
     ids = [
         [ROW_OF_TOKEN[i] for i in [*TOKENIZER.encode(caption), *tail, TOKENIZER.eot_token_id]]
@@ -193,14 +242,19 @@ def encode_captions(clip: CLIP, captions: Sequence[str], *, num_context: int = 0
 def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
     """uint8 ``[H, W, 3]`` pictures as CLIP takes them: ``[B, 3, H, W]``."""
     mean, std = (
-        torch.tensor(s).view(3, 1, 1) for s in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        torch.tensor(s).view(3, 1, 1)
+        for s in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     )
     return (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 def save(clip: CLIP, path: Path) -> None:
-    """Writes fp16 safetensors with open_clip's names; of the token embedding only ``token_ids``' rows."""
-    tensors = {name: tensor.half() for name, tensor in clip.state_dict().items() if name != "attn_mask"}
+    """Writes fp16 safetensors with open_clip's names; of the token embedding only ``token_ids``'
+    rows.
+    """
+    tensors = {
+        name: tensor.half() for name, tensor in clip.state_dict().items() if name != "attn_mask"
+    }
     write_tensors(path, tensors | {"token_ids": torch.tensor(TOKEN_IDS)})
 
 
@@ -211,7 +265,11 @@ def figures(clip: CLIP, *, seed: int, num_pictures: int = PICTURES_PER_FIGURE) -
     backgrounds = Backgrounds(clip.visual.image_size[0], rng)
     seen = [sample_still(backgrounds, rng) for _ in range(num_pictures)]
     unseen = [sample_still(backgrounds, rng, held_out=True) for _ in range(num_pictures)]
-    pairs = [(shape, color) for shape in range(len(pictures.SHAPES)) for color in range(len(pictures.COLORS))]
+    pairs = [
+        (shape, color)
+        for shape in range(len(pictures.SHAPES))
+        for color in range(len(pictures.COLORS))
+    ]
     pair_names = [f"a {pictures.COLORS[color]} {pictures.SHAPES[shape]}" for shape, color in pairs]
     places = [(row, column) for row in range(3) for column in range(3)]
     place_names = [f"a object {place_name(*place)}" for place in places]
@@ -236,11 +294,15 @@ def figures(clip: CLIP, *, seed: int, num_pictures: int = PICTURES_PER_FIGURE) -
 
     colors = [(color,) for color in range(len(pictures.COLORS))]
     return {
-        "shape and colour, seen pairs (chance .021)": accuracy(seen, pair_names, pairs, "shape", "color"),
+        "shape and colour, seen pairs (chance .021)": accuracy(
+            seen, pair_names, pairs, "shape", "color"
+        ),
         "shape and colour, held-out pairs (chance .021)": accuracy(
             unseen, pair_names, pairs, "shape", "color"
         ),
-        "colour (chance .125)": accuracy(seen, [f"a {c} object" for c in pictures.COLORS], colors, "color"),
+        "colour (chance .125)": accuracy(
+            seen, [f"a {c} object" for c in pictures.COLORS], colors, "color"
+        ),
         "position (chance .111)": accuracy(seen, place_names, places, "row", "column"),
         "trails of base actions (chance .050)": motion_accuracy(BASE_ACTIONS),
         "trails of held-out actions (chance .125)": motion_accuracy(HELD_OUT_ACTIONS),

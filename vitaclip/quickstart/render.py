@@ -1,4 +1,5 @@
-"""Draws the quickstart's world: one object whose motion is the action; its appearance tells nothing about it.
+"""Draws the quickstart's world: one object whose motion is the action; its appearance tells nothing
+about it.
 
 Coordinates are fractions of the picture's side, x to the right, y downwards; angles are in radians.
 Shape legend: N pictures (or frames of a clip), H height, W width (H = W), 3 colours.
@@ -34,7 +35,8 @@ MARGIN = 0.8  # of the object's radius that stays inside the picture
 NUM_DISTRACTORS = 1  # at most; it stands still
 DISTRACTOR_RADIUS = (0.02, 0.05)
 
-# A clip's frames carry an afterglow, as on a slow screen: where the object was a moment ago it still shows, fainter.
+# A clip's frames carry an afterglow, as on a slow screen: where the object was a moment ago it
+# still shows, fainter.
 MOMENTS_PER_FRAME = 2
 AFTERGLOW_FRAMES = 6  # after which nothing is left
 AFTERGLOW_START = 0.75  # opacity of what is only just past
@@ -64,8 +66,8 @@ class Scene:
     background_HW3: Array  # 0..255, distractors included
 
 
-# Shapes: signed distance (negative inside) in coordinates u, v of the object, which fills about [-1, 1].
-# Circle and ring are marked, or their turning could not be seen.
+# Shapes: signed distance (negative inside) in coordinates u, v of the object, which fills about
+# [-1, 1]. Circle and ring are marked, or their turning could not be seen.
 
 
 def _circle(u: Array, v: Array) -> Array:
@@ -128,7 +130,8 @@ def _scaling(sign: int) -> Callable[[Track, Array, Rng], Track]:
 
 
 def _spinning(track: Track, s: Array, rng: Rng) -> Track:
-    # below 30 degrees between two of 8 sampled frames: no shape looks as if it stood still or turned back
+    # below 30 degrees between two of 8 sampled frames: no shape looks as if it stood still or
+    # turned back
     return _changed(track, angle=track.angle + rng.choice([-1, 1]) * rng.uniform(1.5, 1.8) * s)
 
 
@@ -175,19 +178,26 @@ MOTIONS: dict[str, Callable[[Track, Array, Rng], Track]] = {
 
 
 def sample_track(motions: Sequence[str], num_frames: int, rng: Rng) -> Track:
-    """A random track that performs all ``motions`` at once; its place in the picture tells nothing of them."""
+    """A random track that performs all ``motions`` at once; its place in the picture tells nothing
+    of them.
+    """
     s = np.linspace(-1, 1, num_frames, dtype=np.float32)
     zeros = np.zeros_like(s)
     radius = rng.uniform(*RADIUS)
-    if not {"growing", "shrinking"} & set(motions):  # as large as growing objects at some moment of theirs
+    # as large as growing objects at some moment of theirs
+    if not {"growing", "shrinking"} & set(motions):
         radius *= MAX_GROWTH ** rng.uniform(-1, 1)
     track = Track(zeros, zeros, zeros + radius, zeros + rng.uniform(0, 2 * math.pi), zeros + 1)
     for motion in motions:
         track = MOTIONS[motion](track, s, rng)
-    return _changed(track, x=_placed(track.x, track.radius, rng), y=_placed(track.y, track.radius, rng))
+    return _changed(
+        track, x=_placed(track.x, track.radius, rng), y=_placed(track.y, track.radius, rng)
+    )
 
 
-def sample_scene(size: int, rng: Rng, *, shape: str | None = None, color: str | None = None) -> Scene:
+def sample_scene(
+    size: int, rng: Rng, *, shape: str | None = None, color: str | None = None
+) -> Scene:
     """A random object and background; ``shape`` and ``color`` (names) fix those."""
     shape = shape or str(rng.choice(list(SHAPES)))
     color = color or str(rng.choice(list(COLORS)))
@@ -199,18 +209,24 @@ def sample_scene(size: int, rng: Rng, *, shape: str | None = None, color: str | 
 
 def draw(scene: Scene, track: Track) -> Pictures:
     """The moments of a track, each by itself: ``[N, H, W, 3]``."""
-    return blend(scene, coverage(scene.shape, track, len(scene.background_HW3)) * _column(track.opacity))
+    return blend(
+        scene, coverage(scene.shape, track, len(scene.background_HW3)) * _column(track.opacity)
+    )
 
 
 def draw_clip(scene: Scene, motions: Sequence[str], num_frames: int, rng: Rng) -> Pictures:
-    """The frames of a clip in which the object performs ``motions``, with their afterglow: ``[N, H, W, 3]``."""
+    """The frames of a clip in which the object performs ``motions``, with their afterglow: ``[N, H,
+    W, 3]``.
+    """
     tail = AFTERGLOW_FRAMES * MOMENTS_PER_FRAME
     track = sample_track(motions, num_frames * MOMENTS_PER_FRAME + tail, rng)
     alpha = coverage(scene.shape, track, len(scene.background_HW3)) * _column(track.opacity)
     ages = np.arange(tail, -1, -1, dtype=np.float32) / MOMENTS_PER_FRAME
     strength = np.where(ages > 0, AFTERGLOW_START * np.exp(-ages / AFTERGLOW_DECAY), 1)
     ends = range(tail, len(alpha), MOMENTS_PER_FRAME)
-    return blend(scene, np.stack([(alpha[end - tail : end + 1] * _column(strength)).max(0) for end in ends]))
+    return blend(
+        scene, np.stack([(alpha[end - tail : end + 1] * _column(strength)).max(0) for end in ends])
+    )
 
 
 def blend(scene: Scene, alpha_NHW: Array) -> Pictures:
@@ -250,7 +266,9 @@ def sample_background(size: int, rng: Rng) -> Array:
 def _with_distractor(background_HW3: Array, rng: Rng) -> Array:
     size = len(background_HW3)
     x, y, angle = rng.uniform(0.05, 0.95), rng.uniform(0.05, 0.95), rng.uniform(0, 2 * math.pi)
-    place = Track(*(np.array([value]) for value in (x, y, rng.uniform(*DISTRACTOR_RADIUS), angle, 1.0)))
+    place = Track(
+        *(np.array([value]) for value in (x, y, rng.uniform(*DISTRACTOR_RADIUS), angle, 1.0))
+    )
     alpha = coverage(str(rng.choice(list(SHAPES))), place, size)[0, :, :, None]
     color = rng.uniform(60, 200, 3).astype(np.float32)
     return background_HW3 * (1 - alpha) + color * alpha

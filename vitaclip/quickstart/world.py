@@ -1,8 +1,9 @@
-"""The quickstart's data set: short H.264 clips in which motion alone is the action, rendered at first use.
+"""The quickstart's data set: short H.264 clips in which motion alone is the action, rendered at
+first use.
 
-A world is a folder of mp4 files with the list files that ``vitaclip.data`` reads: ``<split>.csv`` and
-``<split>_classes.txt`` for ``train``, ``val`` (the same classes), ``zero_shot`` (held-out compositions) and
-``development`` (other compositions, for searches).
+A world is a folder of mp4 files with the list files that ``vitaclip.data`` reads: ``<split>.csv``
+and ``<split>_classes.txt`` for ``train``, ``val`` (the same classes), ``zero_shot`` (held-out
+compositions) and ``development`` (other compositions, for searches).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import numpy as np
 from vitaclip.errors import InputError
 from vitaclip.quickstart import render
 
-# Every composition joins a direction with a change; each direction and each change occurs in two base actions
-# and in two held-out ones, so no half of a held-out name tells it from the others.
+# Every composition joins a direction with a change; each direction and each change occurs in two
+# base actions and in two held-out ones, so no half of a held-out name tells it from the others.
 BASE_ACTIONS: tuple[tuple[str, ...], ...] = (
     *((motion,) for motion in render.MOTIONS),
     ("moving left", "growing"),
@@ -48,7 +49,8 @@ HELD_OUT_ACTIONS: tuple[tuple[str, ...], ...] = (
     ("moving down", "growing"),
     ("moving down", "blinking"),
 )
-# Joins two changes, never a direction: for choosing between trainings, so that the held-out actions stay unseen.
+# Joins two changes, never a direction: for choosing between trainings, so that the held-out actions
+# stay unseen.
 DEVELOPMENT_ACTIONS: tuple[tuple[str, ...], ...] = (
     ("growing", "shaking"),
     ("growing", "blinking"),
@@ -90,10 +92,11 @@ def action_name(action: tuple[str, ...]) -> str:
 
 
 def ensure_world(root: Path, spec: WorldSpec | None = None) -> None:
-    """Renders the world into ``root`` unless it stands there whole; a world of other making is replaced.
+    """Renders the world into ``root`` unless it stands there whole; a world of other making is
+    replaced.
 
-    ``root`` appears by one rename when every file is written, so a killed call leaves nothing that could be taken
-    for a world. Concurrent callers wait for the first one.
+    ``root`` appears by one rename when every file is written, so a killed call leaves nothing that
+    could be taken for a world. Concurrent callers wait for the first one.
 
     Raises:
         InputError: ``root`` is something else than a world, or cannot be written.
@@ -108,11 +111,14 @@ def ensure_world(root: Path, spec: WorldSpec | None = None) -> None:
                 _replace(root, spec)
     except OSError as error:
         raise InputError(
-            f"quickstart's world: {root} cannot be written ({error}); name another folder in VITACLIP_DATA_QUICKSTART"
+            f"quickstart's world: {root} cannot be written ({error}); name another folder in "
+            "VITACLIP_DATA_QUICKSTART"
         ) from error
 
 
-def render_action(action: tuple[str, ...], spec: WorldSpec, seed: tuple[int, ...]) -> render.Pictures:
+def render_action(
+    action: tuple[str, ...], spec: WorldSpec, seed: tuple[int, ...]
+) -> render.Pictures:
     """The frames of one clip, uint8 ``[T, H, W, 3]``; the same seed gives the same pixels."""
     rng = np.random.default_rng(seed)
     scene = render.sample_scene(spec.frame_size, rng)
@@ -160,7 +166,8 @@ def _replace(root: Path, spec: WorldSpec) -> None:
     """Renders beside ``root`` and renames; what killed calls left is cleared first."""
     if root.is_dir() and any(root.iterdir()) and not (root / STAMP).is_file():
         raise InputError(
-            f"quickstart's world: {root} holds other files; empty it or name another in VITACLIP_DATA_QUICKSTART"
+            f"quickstart's world: {root} holds other files; empty it or name another in "
+            "VITACLIP_DATA_QUICKSTART"
         )
     for leftover in root.parent.glob(_beside(root, "part-*").name):
         shutil.rmtree(leftover)
@@ -187,15 +194,22 @@ def _render_world(root: Path, spec: WorldSpec) -> None:
     jobs = []
     for number, (split, (actions, num_clips)) in enumerate(splits.items()):
         jobs += _write_lists(root, split, actions, num_clips, seed=(spec.seed, number))
-    # threads: numpy and the encoder leave the interpreter free, and a killed caller leaves no process behind
+    # threads: numpy and the encoder leave the interpreter free, and a killed caller leaves no
+    # process behind
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for _ in pool.map(lambda job: write_video(job.path, render_action(job.action, spec, job.seed)), jobs):
+        for _ in pool.map(
+            lambda job: write_video(job.path, render_action(job.action, spec, job.seed)), jobs
+        ):
             pass
     (root / STAMP).write_text(json.dumps(_stamp(spec), indent=1))
 
 
 def _write_lists(
-    root: Path, split: str, actions: tuple[tuple[str, ...], ...], num_clips: int, seed: tuple[int, ...]
+    root: Path,
+    split: str,
+    actions: tuple[tuple[str, ...], ...],
+    num_clips: int,
+    seed: tuple[int, ...],
 ) -> list[_Job]:
     """Writes a split's list files and makes its folders; returns the clips to render."""
     jobs, rows = [], []
@@ -207,5 +221,7 @@ def _write_lists(
             jobs.append(_Job(root / path, action, (*seed, number, clip)))
             rows.append(f"{path},{action_name(action)}\n")
     (root / f"{split}.csv").write_text("".join(rows))
-    (root / f"{split}_classes.txt").write_text("".join(f"{action_name(action)}\n" for action in actions))
+    (root / f"{split}_classes.txt").write_text(
+        "".join(f"{action_name(action)}\n" for action in actions)
+    )
     return jobs
