@@ -21,13 +21,13 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 chaos: $(VENV)/.installed  ## the fault matrix: every fault against the same sweep, minutes each
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.drivers.chaos
 
 mutations: $(VENV)/.installed  ## break each promise of the README once, and see a test fail: about ten minutes
-	$(BIN)/python -m tests.mutations
+	$(BIN)/python -m tests.drivers.mutations
 
 fuzz: $(VENV)/.installed  ## damaged files against everything that reads them (half a minute each, or: --minutes 10)
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.drivers.fuzz
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

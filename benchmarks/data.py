@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.data_videos import leave_real_time
+from testing.data_videos import leave_real_time
 from vitaclip.data.decode import Frames, decode_frames, scale
 from vitaclip.data.frame_cache import FrameCache
 from vitaclip.data.prepare import PrepareParameters, encode

@@ -40,8 +40,8 @@ from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
 from orchestrator.tracking.mirror import Mirror
-from tests.mlflow_server import MlflowServer
-from tests.study_simulation import MemoryStore
+from testing.servers.mlflow_server import MlflowServer
+from testing.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity

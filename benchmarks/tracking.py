@@ -31,8 +31,8 @@ from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mirror import Mirror
-from tests.conftest import write_motions
-from tests.mlflow_server import MlflowServer
+from testing.motions import write_motions
+from testing.servers.mlflow_server import MlflowServer
 
 STEPS_PER_EPOCH, BATCH_SIZE = 50, 4  # as many steps as an epoch's curve has points
 

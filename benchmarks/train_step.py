@@ -1,7 +1,7 @@
 """Times one optimiser step of the product against the straightforward reference, in one process,
 alternating.
 
-The reference (``tests/reference_model.py``) computes what the released code computes: 77 text
+The reference (``testing/reference_model.py``) computes what the released code computes: 77 text
 tokens, the text tower once per micro-batch, every prompt as a full token, materialised attention.
 Both start from the same weights and give the same gradients; the ratio of the best times and of the
 peak memory is printed.
@@ -24,7 +24,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from tests.reference_model import reference_step
+from testing.reference_model import reference_step
 from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
 from vitaclip.distributed import default_device
 from vitaclip.model.backbone import load_backbone

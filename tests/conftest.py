@@ -8,20 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import open_clip
 import pytest
 import torch
 
-from tests.released_reference import synthetic_record
+from testing.motions import write_motions
+from testing.paths import SHARED
+from testing.released_reference import synthetic_record
 from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
 # Ray makes its workers give way to everything else: on a busy machine they would not get on at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,14 +70,6 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
     return BackboneConfig(name="ViT-test-small", pretrained="random")
 
 
-MOTIONS = {
-    "moving left": (0, -2),
-    "moving right": (0, 2),
-    "moving up": (-2, 0),
-    "moving down": (2, 0),
-}
-
-
 @pytest.fixture(scope="session")
 def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a dataset of real mp4 files in which a square moves: 24 training and 8 validation
@@ -91,34 +81,3 @@ def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("VITACLIP_DATA_MOTIONS", str(root))
         patch.setenv("VITACLIP_FRAME_CACHE", str(root / "cache"))
         yield "motions"
-
-
-def write_motions(root: Path, num_train: int, num_val: int) -> None:
-    """A dataset of four classes of motion, with its splits ``train`` and ``val``."""
-    (root / "classes.txt").write_text("\n".join(MOTIONS))
-    rng = np.random.default_rng(0)
-    for split, num_clips in (("train", num_train), ("val", num_val)):
-        rows = [(f"{split}_{i}.mp4", list(MOTIONS)[i % 4]) for i in range(num_clips)]
-        for name, motion in rows:
-            write_square(root / name, MOTIONS[motion], start=rng.integers(14, 20, size=2))
-        (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
-
-
-def write_square(
-    path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8
-) -> None:
-    """A white square on grey, 48 pixels wide; H.264, in a WebM file VP9."""
-    with av.open(str(path), "w") as container:
-        # x264's rate control does not give the same bytes every time, least of all on a busy
-        # machine
-        x264, vp9 = ("libx264", {"qp": "18", "threads": "1"}), ("libvpx-vp9", {"crf": "18"})
-        codec, options = vp9 if path.suffix == ".webm" else x264
-        stream = container.add_stream(codec, rate=8, options=options)
-        stream.width = stream.height = 48
-        stream.pix_fmt = "yuv420p"
-        for t in range(num_frames):
-            pixels = np.full((48, 48, 3), 90, dtype=np.uint8)
-            row, column = (int(s + v * t) for s, v in zip(start, velocity, strict=True))
-            pixels[max(0, row) : row + 10, max(0, column) : column + 10] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())

@@ -1,0 +1,1 @@
+"""What tests, benchmarks and drivers share: small datasets, studies, servers, reference models."""

@@ -1,0 +1,1 @@
+"""Real servers, each started for the time of a test."""

@@ -1,0 +1,1 @@
+"""Mutations of what the README promises: the tests must catch each of them."""

@@ -1,1 +1,0 @@
-"""Damaged files against everything that reads them; ``python -m tests.fuzz`` runs it."""

@@ -1,0 +1,105 @@
+"""Preparing from and to an S3 server, a real one in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+
+from testing.data_videos import moving_frames, write_video
+from testing.servers.s3_server import s3_server
+from tests.unit.vitaclip.data.test_commands import data
+from vitaclip.data.datasets import load_dataset
+from vitaclip.data.decode import decode_frames, video_info
+from vitaclip.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, tmp_path):
+    """A bucket with a data set: list files, and HMDB51's layout with one video."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    client = boto3.session.Session().client(
+        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="videos")
+    for i in range(3):
+        path = write_video(tmp_path / f"{i}.mp4", moving_frames(20, seed=i))
+        client.upload_file(str(path), "videos", f"mine/clips/{i}.mp4")
+    client.put_object(Bucket="videos", Key="mine/clips/bad.mp4", Body=b"not a video")
+    rows = b"clips/0.mp4,0\nclips/1.mp4,1\nclips/2.mp4,1\n"
+    client.put_object(Bucket="videos", Key="mine/train.csv", Body=rows)
+    client.put_object(Bucket="videos", Key="mine/classes.txt", Body=b"jump_up\nrun\n")
+    client.upload_file(str(tmp_path / "0.mp4"), "videos", "hmdb/wave/a;b.avi")
+    client.put_object(
+        Bucket="videos",
+        Key="hmdb/testTrainMulti_7030_splits/wave_test_split1.txt",
+        Body=b"a;b.avi 1 \n",
+    )
+    monkeypatch.setenv("VITACLIP_DATA_MINE", "s3://videos/mine")
+    monkeypatch.setenv("VITACLIP_DATA_HMDB51", "s3://videos/hmdb")
+    yield client
+    for entry in client.list_objects_v2(Bucket="videos")["Contents"]:
+        client.delete_object(Bucket="videos", Key=entry["Key"])
+    client.delete_bucket(Bucket="videos")
+
+
+def keys(client, prefix):
+    found = client.list_objects_v2(Bucket="videos", Prefix=prefix).get("Contents", [])
+    return {entry["Key"].removeprefix(prefix) for entry in found}
+
+
+def test_from_a_bucket_to_a_folder(bucket, tmp_path, monkeypatch, capsys):
+    data("prepare", "mine", "--out", "out", "--short-side", 32)
+    assert "3 videos prepared" in capsys.readouterr().out
+    data("prepare", "mine", "--out", "out", "--short-side", 32)
+    assert "0 videos prepared, 3 were ready" in capsys.readouterr().out
+    bucket.upload_file(str(tmp_path / "0.mp4"), "videos", "mine/clips/1.mp4")  # another video now
+    data("prepare", "mine", "--out", "out", "--short-side", 32)
+    assert "1 videos prepared, 2 were ready" in capsys.readouterr().out
+    monkeypatch.setenv("VITACLIP_DATA_MINE", str(tmp_path / "out"))
+    manifest = load_dataset("mine", "train")
+    assert manifest.classes == ("jump up", "run")
+    assert [decode_frames(clip.path, [0, 19]).shape for clip in manifest.clips] == [
+        (2, 32, 40, 3)
+    ] * 3
+
+
+def test_from_a_bucket_to_a_bucket(bucket, capsys, tmp_path):
+    data("prepare", "mine", "--out", "s3://videos/out", "--short-side", 32)
+    videos = {f"videos/{i}.mp4" for i in range(3)}
+    expected = {*videos, *(f"{v}.json" for v in videos), "train.csv", "train_classes.txt"}
+    assert keys(bucket, "out/") == expected
+    data("prepare", "mine", "--out", "s3://videos/out", "--short-side", 32)
+    assert "0 videos prepared, 3 were ready" in capsys.readouterr().out
+    bucket.download_file("videos", "out/videos/2.mp4", "copy.mp4")
+    assert video_info("copy.mp4").num_frames == 20
+    record = json.loads(
+        bucket.get_object(Bucket="videos", Key="out/videos/2.mp4.json")["Body"].read()
+    )
+    assert record["source"]["path"] == "s3://videos/mine/clips/2.mp4"
+    assert record["error"] is None
+
+
+def test_a_published_layout_in_a_bucket(bucket, tmp_path, monkeypatch):
+    data("prepare", "hmdb51", "--split", "train_1", "--out", "out")
+    monkeypatch.setenv("VITACLIP_DATA_HMDB51", str(tmp_path / "out"))
+    manifest = load_dataset("hmdb51", "train_1")
+    (clip,) = manifest.clips
+    assert (Path(clip.path).name, manifest.classes[clip.label]) == ("a;b.avi.mp4", "wave")
+
+
+def test_only_prepare_reads_from_a_bucket(bucket):
+    with pytest.raises(InputError, match="only 'data prepare' reads from S3"):
+        load_dataset("mine", "train")
+    with pytest.raises(InputError, match="names no bucket"):
+        data("prepare", "mine", "--out", "s3://")

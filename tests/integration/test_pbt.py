@@ -1,0 +1,158 @@
+"""Population-based training: who goes on from whom, and a member that is never replaced trains as
+if alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.config import StudyConfig
+from orchestrator.execution.worker import Job, train_worker
+from orchestrator.search import pbt
+from orchestrator.search.study import Study
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
+from testing.study_fixtures import PROVENANCE, study_config
+from testing.sweeps import untimed
+from vitaclip.config import BackboneConfig
+from vitaclip.train import fit
+
+LR = {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}
+
+
+def pbt_config(**changes: Any) -> StudyConfig:
+    search = {"num_trials": 8, "scheduler": {"name": "pbt", "population": 4}}
+    return study_config(**{"search_space": {"optimizer.lr": LR}, "search": search} | changes)
+
+
+def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None:
+    config = pbt_config()
+    params = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.09, 0.04)]
+    values = [0.1, 0.5, 0.9, 0.3]
+    assert [pbt.descend(config, number, params, values) for number in (5, 6, 7)] == [
+        (1, params[1]),
+        (2, params[2]),
+        (3, params[3]),
+    ]
+    parent, changed = pbt.descend(config, 4, params, values)
+    assert parent == 2
+    assert changed != params[2]
+    assert pbt.descend(config, 4, params, values) == (parent, changed)
+    tried = [
+        pbt.descend(config, number, params, values)[1]["optimizer.lr"]
+        for number in range(4, 400, 4)
+    ]
+    # a fifth down, and up to the end
+    assert {lr for lr in tried if lr in (0.072, 0.1)} == {
+        0.072,
+        0.1,
+    }
+    assert all(isinstance(lr, float) and 1e-3 <= lr <= 1e-1 for lr in tried)
+
+
+def test_the_failed_are_replaced_and_if_all_have_failed_begin_anew() -> None:
+    config, params = pbt_config(), [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)]
+    found = [
+        pbt.descend(config, number, params, [None, 0.2, None, 0.1])[0] for number in range(8, 12)
+    ]
+    assert found == [5, 5, 5, 7]
+    assert pbt.descend(config, 9, params, [None] * 4) == (None, params[1])
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    depth = {"prompts.depth": {"type": "int", "low": 1, "high": 4}}
+    with pytest.raises(
+        ValidationError, match=r"prompts\.depth: pbt changes parameters in mid-training"
+    ):
+        pbt_config(search_space=depth)
+    with pytest.raises(ValidationError, match="last epoch after 12"):
+        pbt_config(search={"num_trials": 13, "scheduler": {"name": "pbt", "population": 4}})
+
+
+@pytest.fixture
+def config(small_backbone: BackboneConfig, motion_dataset: str) -> StudyConfig:
+    """Three generations of two members, of one epoch each."""
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "prompts": {"num_global": 2},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
+        "batch_size": 8,
+        "epochs": 3,
+        "num_threads": 1,
+    }
+    search = {"num_trials": 6, "scheduler": {"name": "pbt", "population": 2}}
+    return pbt_config(train=train, search=search, benchmarks=[])
+
+
+def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_path: Path) -> None:
+    record = StudyRecord(LocalStore(tmp_path / "store"), config.name)
+    record.create_or_check(config, PROVENANCE)
+    study = Study(config, record)
+    for _ in range(6):
+        trial = study.next_trial()
+        assert isinstance(trial, TrialRecord)
+        train_worker(Job(record.store.uri, record.name, trial.number), lambda metrics: None)
+        assert study.training_ended(trial.number).state == "complete"
+        study.finish(trial.number)
+    assert study.next_trial() is None
+    histories = [list(result.history) for result in record.results()]
+    assert [[metrics["epoch"] for metrics in one] for one in histories] == [
+        [1],
+        [1],
+        [2],
+        [2],
+        [3],
+        [3],
+    ]
+    for generation in ((0, 1), (2, 3)):
+        values = {number: record.result(number).values for number in generation}  # type: ignore[union-attr]
+        best = max(generation, key=lambda number: (values[number], -number))
+        children = [record.trial(number) for number in (generation[0] + 2, generation[1] + 2)]
+        assert [child.parent for child in children] == [best, best]
+        assert children[best % 2].params == record.trial(best).params
+        assert children[1 - best % 2].params != record.trial(best).params
+    survivor = record.trial(max((0, 1), key=lambda number: (record.result(number).values, -number)))  # type: ignore[union-attr]
+    alone = fit(survivor.train).history
+    assert untimed([histories[survivor.number][0], histories[survivor.number + 2][0]]) == untimed(
+        list(alone[:2])
+    )
+
+
+class WorkerLostError(Exception):
+    """As when a worker's process ends; what it published stays."""
+
+
+@pytest.mark.parametrize("ended_by", ["generation", "bar"])
+def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
+    config: StudyConfig, tmp_path: Path, ended_by: str
+) -> None:
+    record = StudyRecord(LocalStore(tmp_path / "store"), config.name)
+    record.create_or_check(config, PROVENANCE)
+    trial = Study(config, record).next_trial()
+    assert isinstance(trial, TrialRecord)
+    job = Job(record.store.uri, record.name, 0)
+    if ended_by == "bar":
+        job = Job(record.store.uri, record.name, 1)
+        record.write_trial(
+            trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}})
+        )
+
+    def lose_worker(_: dict[str, float]) -> None:
+        raise WorkerLostError
+
+    with pytest.raises(WorkerLostError):
+        train_worker(job, lose_worker)
+    wanted = record.history(job.number)
+    train_worker(job, lambda metrics: pytest.fail(f"trained on: {metrics}"))
+    assert [metrics["epoch"] for metrics in wanted] == [1]
+    assert record.history(job.number) == wanted

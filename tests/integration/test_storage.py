@@ -1,0 +1,383 @@
+"""One contract for both stores; S3 on a real server that checks signatures, and through a failing
+proxy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from orchestrator.storage.s3_store import S3Store
+from orchestrator.storage.store import (
+    KeyExistsError,
+    LocalStore,
+    MissingKeyError,
+    Store,
+    StoreError,
+    open_store,
+)
+from testing.servers.s3_server import S3Server, faulty_proxy, s3_server
+from vitaclip.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[S3Server]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    use(server, monkeypatch)
+    name = f"vitaclip-test-{uuid.uuid4().hex[:12]}"
+    boto3.session.Session().client(
+        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
+    ).create_bucket(Bucket=name)
+    return name
+
+
+def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return open_store(str(tmp_path / "store"))
+    return open_store(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint"
+    (path / "deep").mkdir(parents=True)
+    (path / "checkpoint.json").write_text("{}")
+    (path / "deep" / "learned.safetensors").write_bytes(os.urandom(50_000))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_json_comes_back(store: Store) -> None:
+    value = {"top1": 0.1 + 0.2, "names": ["a", "é"], "none": None}
+    store.write_json("study/a.json", value)
+    store.write_json("study/a.json", value)
+    assert store.read_json("study/a.json") == value
+    assert store.exists("study/a.json")
+    assert not store.exists("study")
+
+
+def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(MissingKeyError, match=r"study/b\.json"):
+        store.read_json("study/b.json")
+    with pytest.raises(MissingKeyError, match=r"study/c/manifest\.json"):
+        store.download_folder("study/c", tmp_path / "out")
+    assert store.list("study") == []
+
+
+def test_written_once_is_never_rewritten(store: Store) -> None:
+    store.create_json("result.json", {"top1": 0.5})
+    store.create_json("result.json", {"top1": 0.5})
+    with pytest.raises(KeyExistsError, match=r"result\.json"):
+        store.create_json("result.json", {"top1": 0.6})
+    assert store.read_json("result.json") == {"top1": 0.5}
+
+
+def test_listing_is_not_disturbed_by_what_is_deleted_meanwhile(
+    tmp_path: Path, folder: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write_json("study/kept.json", 1)
+    ended = threading.Event()
+
+    def come_and_go(number: int) -> None:
+        while not ended.is_set():
+            store.upload_folder(folder, f"study/checkpoints/epoch-{number}")
+            store.delete(f"study/checkpoints/epoch-{number}")
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all("study/kept.json" in store.list("study") for _ in range(1000))
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_of_many_writers_one_wins(store: Store) -> None:
+    outcomes: list[str] = []
+
+    def write(value: int) -> None:
+        try:
+            store.create_json("result.json", value)
+            outcomes.append(f"wrote {value}")
+        except KeyExistsError:
+            outcomes.append("lost")
+
+    threads = [threading.Thread(target=write, args=(value,)) for value in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes)[:3] == ["lost"] * 3
+    assert f"wrote {store.read_json('result.json')}" in outcomes
+
+
+def test_listing_stops_at_folder_names(store: Store) -> None:
+    for key in ("a/1.json", "a/b/2.json", "ab/3.json"):
+        store.write_json(key, 0)
+    assert store.list("a") == ["a/1.json", "a/b/2.json"]
+    assert store.list("") == ["a/1.json", "a/b/2.json", "ab/3.json"]
+    store.delete("a")
+    assert store.list("") == ["ab/3.json"]
+
+
+def test_folder_comes_back(store: Store, folder: Path, tmp_path: Path) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    store.download_folder("t/epoch-0001", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(folder)
+    (folder / "deep" / "learned.safetensors").unlink()
+    store.upload_folder(folder, "t/epoch-0001")
+    assert store.list("t") == ["t/epoch-0001/checkpoint.json", "t/epoch-0001/manifest.json"]
+
+
+def test_folder_without_manifest_does_not_exist(store: Store, folder: Path, tmp_path: Path) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    store.delete("t/epoch-0001/manifest.json")
+    with pytest.raises(MissingKeyError):
+        store.download_folder("t/epoch-0001", tmp_path / "out")
+
+
+def test_interrupted_upload_leaves_no_folder(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    upload = type(store)._upload_file
+
+    def fail_on_second(self: Store, path: Path, key: str) -> None:
+        if path.name == "learned.safetensors":
+            raise KeyboardInterrupt
+        upload(self, path, key)
+
+    monkeypatch.setattr(type(store), "_upload_file", fail_on_second)
+    with pytest.raises(KeyboardInterrupt):
+        store.upload_folder(folder, "t/epoch-0001")
+    assert not store.exists("t/epoch-0001/manifest.json")
+
+
+def test_interrupted_delete_leaves_no_folder(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    delete_keys = type(store)._delete_keys
+
+    def fail_after_first(self: Store, keys: list[str]) -> None:
+        delete_keys(self, keys[:1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store), "_delete_keys", fail_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete("t")
+    with pytest.raises(MissingKeyError):
+        store.download_folder("t/epoch-0001", tmp_path / "out")
+
+
+def test_damage_at_rest_is_found(store: Store, folder: Path, tmp_path: Path) -> None:
+    store.upload_folder(folder, "t/epoch-0001")
+    store.write_json("t/epoch-0001/checkpoint.json", [])
+    with pytest.raises(StoreError, match=r"epoch-0001/checkpoint\.json is damaged"):
+        store.download_folder("t/epoch-0001", tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["", "/a", "../a", "a//b", "a/../b"])
+def test_keys_cannot_leave_the_store(store: Store, key: str) -> None:
+    with pytest.raises(StoreError):
+        store.write_json(key, 0)
+
+
+def test_probe_leaves_nothing(store: Store) -> None:
+    store.check()
+    assert store.list("") == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:planted@bucket/prefix",
+        "s3://planted@bucket",
+        "s3://bucket/prefix?secret_key=planted",
+        "https://key:planted@server/bucket",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(InputError, match="AWS_ACCESS_KEY_ID") as caught:
+        open_store(uri)
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["", "gs://bucket", "s3://", "s3:///prefix"])
+def test_other_uris_are_refused(uri: str) -> None:
+    with pytest.raises(InputError, match=r"allowed|bucket"):
+        open_store(uri)
+
+
+def test_unwritable_folder_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="VITACLIP_STORE"):
+        open_store(str(tmp_path / "file" / "store")).check()
+
+
+def test_no_half_written_file_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    store.write_json("a.json", 1)
+    monkeypatch.setattr(
+        "orchestrator.storage.store._sync", lambda path: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        store.write_json("a.json", 2)
+    assert store.read_json("a.json") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+# S3 alone
+
+
+def test_wrong_secret_and_missing_bucket_are_input_errors(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="create the bucket"):
+        S3Store(f"{bucket}-none", "").check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
+    with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        S3Store(bucket, "").check()
+    assert "planted-secret" not in str(caught.value)
+
+
+def test_a_server_that_overwrites_results_is_refused(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overwrite(self: S3Store, key: str, data: bytes) -> bool:
+        self._put(key, data)
+        return True
+
+    monkeypatch.setattr(S3Store, "_create", overwrite)
+    with pytest.raises(InputError, match="If-None-Match"):
+        open_store(f"s3://{bucket}").check()
+    assert open_store(f"s3://{bucket}").list("") == []
+
+
+def test_unreachable_server_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(S3Server("http://127.0.0.1:9", "key", "secret"), monkeypatch)
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
+        S3Store("bucket", "").check()
+
+
+def test_multipart_upload_comes_back(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "weights").write_bytes(os.urandom(20 * 2**20))
+    store = open_store(f"s3://{bucket}")
+    store.upload_folder(tmp_path / "big", "big")
+    store.download_folder("big", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "big")
+
+
+def test_nothing_is_lost_when_requests_fail(
+    server: S3Server, bucket: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01
+    )
+    with faulty_proxy(server, share=0.3) as (failing, proxy):
+        use(failing, monkeypatch)
+        store = open_store(f"s3://{bucket}/study")
+        for number in range(10):
+            for _ in range(3):  # writing the same again is accepted
+                store.create_json(f"{number}/result.json", {"number": number})
+            store.upload_folder(folder, f"{number}/epoch-0001")
+            store.download_folder(f"{number}/epoch-0001", tmp_path / f"out{number}")
+        proxy.share = 0.0
+        assert all(proxy.counts.get(fault, 0) > 0 for fault in proxy.faults)
+        assert all(store.read_json(f"{n}/result.json") == {"number": n} for n in range(10))
+        assert all(contents(tmp_path / f"out{n}") == contents(folder) for n in range(10))
+        assert len(store.list("")) == 10 * 4
+
+
+def test_failures_may_go_on_for_as_long_as_they_like(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore alone stops trying after some hundred requests of which so many fail."""
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001
+    )
+    monkeypatch.setattr("orchestrator.storage.s3_store.random.uniform", lambda *_: 0.001)
+    with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
+        failing,
+        _,
+    ):
+        use(failing, monkeypatch)
+        store = open_store(f"s3://{bucket}")
+        for number in range(60):
+            store.write_json("a.json", number)
+            assert not store.exists("b.json")
+        assert store.read_json("a.json") == 59
+
+
+def test_an_outage_is_outlasted(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_proxy(server, share=1.0, faults=("slow_down", "cut_upload")) as (failing, proxy):
+        use(failing, monkeypatch)
+        store = open_store(f"s3://{bucket}")
+        threading.Timer(4, lambda: setattr(proxy, "share", 0.0)).start()
+        store.create_json("result.json", 1)
+        assert store.read_json("result.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [("access_denied", "rights"), ("no_such_bucket", "create the bucket")]
+)
+def test_errors_that_last_say_what_to_do(
+    server: S3Server,
+    bucket: str,
+    folder: Path,
+    fault: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with faulty_proxy(server, share=1.0, faults=(fault,)) as (failing, _):
+        use(failing, monkeypatch)
+        with pytest.raises(StoreError, match=message):
+            open_store(f"s3://{bucket}").write_json("a.json", 0)
+        with pytest.raises(StoreError, match=message):
+            open_store(f"s3://{bucket}").upload_folder(folder, "f")
+
+
+def test_a_folder_without_hard_links_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT does: the kernel refuses the link with EPERM."""
+
+    def no_link(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(target))
+
+    monkeypatch.setattr("os.link", no_link)
+    store = LocalStore(tmp_path / "store")
+    with pytest.raises(InputError, match="hard links"):
+        store.check()
+    with pytest.raises(StoreError, match="hard links"):
+        store.create_json("study/leases/000001.json", 1)
+    assert store.list("") == []

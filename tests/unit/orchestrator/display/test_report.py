@@ -1,0 +1,185 @@
+"""The report: one page without a network, from studies of every shape."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from pathlib import Path
+
+import optuna
+import pytest
+
+from orchestrator import report
+from orchestrator.display.figures import (
+    class_gains,
+    figures,
+    optuna_study,
+    pareto_front,
+    read_study,
+)
+from orchestrator.report import confused_pairs, page, write_report
+from orchestrator.storage.records import Baseline
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
+from testing.motions import MOTIONS
+from testing.servers.browser import CHROMIUM, visit
+from testing.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> StudyRecord:
+    record = new_record(LocalStore(tmp_path / "store"))
+    for number, top1 in enumerate([0.2, 0.6, 0.5, 0.4]):
+        run_trial(record, number, tmp_path / "c", top1 / 2, top1)
+    run_trial(record, 4, tmp_path / "c", 0.1, state="pruned")
+    finish(record, propose(record, 5), "failed")
+    write_score(record, Baseline.of(record.trial(0).train), split_score([0, 0, 0], [0, 1, 2]))
+    return record
+
+
+def test_the_page_is_whole_and_loads_nothing(record: StudyRecord, tmp_path: Path) -> None:
+    write_report(read_study(record), tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    without_plotly = re.sub(r"<script>.*?</script>", "", html, count=1, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["'](?!data:)""", without_plotly)
+    assert "default-src 'none'" in html
+    assert html.count("plotly-graph-div") == 8
+    assert "How deep?" in html
+    assert "0.333" in re.search(r'<tr class="clip">.*?</tr>', html)[0]  # type: ignore[index]
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert pictures == {
+        *("learning_curves.png", "pareto.png", "progress.png", "parallel_coordinates.png"),
+        *("importances.png", "slices.png"),
+    }
+
+
+def test_data_is_no_html(tmp_path: Path) -> None:
+    tag = "<b onclick=x>"
+    space = {"backbone.pretrained": {"type": "categorical", "choices": [tag, "random"]}}
+    record = new_record(
+        LocalStore(tmp_path / "store"), search_space=space, question=tag, hypothesis=tag
+    )
+    trial = propose(record, 0)
+    result = finish(record, trial, "failed", write=False)
+    record.write_result(result.model_copy(update={"params": {"backbone.pretrained": tag}}))
+    html = page(read_study(record))
+    assert tag not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert html.count(escape(tag)) >= 3
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+def test_a_browser_draws_every_figure_without_error_or_request(
+    record: StudyRecord, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text(page(read_study(record)), encoding="utf-8")
+    seen = visit(
+        tmp_path / "report.html",
+        "[...document.querySelectorAll('.plotly-graph-div')].map(e => "
+        "e.querySelectorAll('.main-svg').length > 0)",
+    )
+    assert (seen.errors, seen.requests) == ([], [])
+    assert seen.value == [True] * 8
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+def test_the_browser_would_tell_of_errors_and_requests(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<img src="http://127.0.0.1:9/a.png"><script>absent()</script>'
+    )
+    seen = visit(tmp_path / "a.html", "1 + 1")
+    assert seen.requests == ["http://127.0.0.1:9/a.png"]
+    assert any("absent is not defined" in error for error in seen.errors)
+    assert seen.value == 2
+
+
+def test_optuna_opens_the_same_study(record: StudyRecord, tmp_path: Path) -> None:
+    write_report(read_study(record), tmp_path / "report")
+    study = optuna.load_study(study_name="depth", storage=f"sqlite:///{tmp_path}/report/optuna.db")
+    assert [trial.user_attrs["number"] for trial in study.trials] == [0, 1, 2, 3, 4, 5]
+    assert study.best_value == 0.6
+    assert study.best_params["prompts.depth"] == 1
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE"] * 4 + ["PRUNED", "FAIL"]
+    assert study.trials[4].intermediate_values == {1: 0.1}
+
+
+@pytest.mark.parametrize("num_trials", [0, 1])
+def test_a_study_that_has_just_begun_has_a_page(tmp_path: Path, num_trials: int) -> None:
+    record = new_record(LocalStore(tmp_path / "store"))
+    for number in range(num_trials):
+        run_trial(record, number, tmp_path / "c", 0.5)
+    html = page(read_study(record))
+    assert "How deep?" in html
+    assert ("Not shown" in html) == (num_trials == 0)
+
+
+def test_two_objectives_are_drawn(tmp_path: Path) -> None:
+    objectives = [{"metric": "val/top1"}, {"metric": "train/loss", "mode": "min"}]
+    record = new_record(
+        LocalStore(tmp_path / "store"), search={"num_trials": 3, "objectives": objectives}
+    )
+    for number in range(3):
+        result = run_trial(record, number, tmp_path / "c", 0.1 * number, write=False)
+        record.write_result(result.model_copy(update={"values": (0.1 * number, 1.0)}))
+    data = read_study(record)
+    assert [direction.name for direction in optuna_study(data).directions] == [
+        "MAXIMIZE",
+        "MINIMIZE",
+    ]
+    assert not isinstance(figures(data)["Parallel coordinates"], str)
+
+
+def test_pareto_front_is_what_nothing_beats() -> None:
+    points = {
+        0: (0.1, 0.9),
+        1: (0.5, 0.5),
+        2: (0.4, 0.4),
+        3: (0.9, 0.1),
+        4: (0.5, 0.5),
+        5: (0.05, 0.9),
+    }
+    assert pareto_front(points) == [0, 1, 4, 3]  # from left to right
+
+
+def test_gains_are_over_clip_by_class(record: StudyRecord) -> None:
+    write_score(record, 1, split_score([2, 1, 2], [0, 1, 2]))
+    data = read_study(record)
+    figure = class_gains(data.scores[1][0], data.scores[data.baselines[0]][0])
+    assert dict(zip(figure.data[0].y, figure.data[0].x, strict=True)) == {
+        "left": -1,
+        "right": 1,
+        "up": 1,
+    }
+
+
+def test_most_confused_pairs() -> None:
+    split = split_score([1, 1, 2, 0, 1], [0, 0, 0, 2, 1])
+    assert confused_pairs(split) == [(0, 1, 2), (2, 0, 1), (0, 2, 1)]
+
+
+def test_frames_of_confused_clips_are_in_the_page(motion_dataset: str, tmp_path: Path) -> None:
+    benchmark = {"dataset": motion_dataset, "split": "val", "mode": "supervised"}
+    record = new_record(LocalStore(tmp_path / "store"), benchmarks=[benchmark])
+    run_trial(record, 0, tmp_path / "c", 0.5)
+    labels = [i % 4 for i in range(8)]
+    split = split_score([1, *labels[1:]], labels, "val").model_copy(
+        update={"classes": tuple(MOTIONS)}
+    )
+    write_score(record, 0, split, record.info.config.benchmarks[0])
+    html = page(read_study(record))
+    assert "moving left taken for moving right: 1 of 2 clips" in html
+    assert "data:image/png;base64," in html
+
+
+def test_the_command_writes_beside_a_tracking_server_that_is_away(
+    record: StudyRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert report.main(["depth", "--output", str(tmp_path / "out")]) == 0
+    assert "not logged to MLflow" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert report.main(["none"]) == 2

@@ -1,0 +1,321 @@
+"""Benchmarks of real checkpoints on real mp4 files, and the statistics beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from orchestrator import evaluate
+from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation import benchmark as evaluation
+from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.storage.records import Baseline, TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
+from testing.study_fixtures import STARTED, begin, finish, study_config
+from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.data.datasets import load_dataset
+from vitaclip.errors import InputError
+from vitaclip.evaluate import candidate, evaluate_checkpoints, evaluate_clip
+from vitaclip.train import EpochEnd, fit
+
+
+@pytest.fixture(scope="module")
+def trained(
+    small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
+) -> StudyRecord:
+    """Trials trained for one epoch and for none, and one whose clips are drawn in another way."""
+    root = tmp_path_factory.mktemp("study")
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "prompts": {"num_global": 1},
+        "text": {"num_context": 1},
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
+        "batch_size": 8,
+        "num_threads": 1,
+    }
+    record = StudyRecord(LocalStore(root / "store"), "depth")
+    record.create_or_check(study_config(train=train, benchmarks=[]), {})
+    data = {"dataset": motion_dataset, "num_frames": 2, "sampling": "uniform"}
+    for number, changes in enumerate([{"epochs": 1}, {"epochs": 0}, {"epochs": 0, "data": data}]):
+        config = TrainConfig.model_validate(train | changes)
+        record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
+
+        attempt = begin(record, number)
+
+        def publish(end: EpochEnd, number: int = number, attempt: int = attempt) -> None:
+            end.save(root / str(number))
+            record.publish_checkpoint(number, attempt, root / str(number), end.history)
+
+        fit(config, on_epoch_end=publish)
+    return record
+
+
+@pytest.fixture
+def record(trained: StudyRecord, tmp_path: Path) -> StudyRecord:
+    """A copy without scores."""
+    shutil.copytree(Path(trained.store.uri), tmp_path / "store")
+    return StudyRecord(LocalStore(tmp_path / "store"), "depth")
+
+
+def benchmark_on(dataset: str, mode: str = "zero_shot", split: object = "val") -> BenchmarkConfig:
+    return BenchmarkConfig.model_validate({"dataset": dataset, "split": split, "mode": mode})
+
+
+@pytest.mark.parametrize("mode", ["zero_shot", "supervised"])
+def test_scores_are_those_of_the_best_checkpoints(
+    record: StudyRecord, motion_dataset: str, mode: str
+) -> None:
+    benchmark = benchmark_on(motion_dataset, mode)
+    scores = score_trials(record, [0, 1], benchmark)
+    folders = [Path(record.store.uri) / str(record.best_checkpoint(number)) for number in (0, 1)]
+    wanted = evaluate_checkpoints(
+        folders, dataset=motion_dataset, split="val", mode=benchmark.mode, views=EvalConfig()
+    )
+    prefix = f"{mode}/{motion_dataset}"
+    for number, score in enumerate(wanted):
+        assert scores[number].metrics[f"{prefix}/top1"] == score.top1
+        assert scores[number].metrics[f"{prefix}/top5"] == score.top5
+        assert scores[number].splits[0].per_class_top1 == score.per_class_top1
+        assert scores[number].metrics[f"{prefix}/num_clips"] == 8
+
+
+def test_the_frozen_clip_is_scored_beside_them(record: StudyRecord, motion_dataset: str) -> None:
+    score_trials(record, [0], benchmark_on(motion_dataset, "supervised"))
+    config = record.info.config.train
+    wanted = evaluate_clip(
+        config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
+    )
+    [score] = record.scores(Baseline.of(config))
+    assert score.metrics[f"supervised/{motion_dataset}/top1"] == wanted.top1
+
+
+def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path
+) -> None:
+    shutil.copytree(record.store.uri, tmp_path / "other")
+    other = StudyRecord(LocalStore(tmp_path / "other"), "depth")
+    benchmark = benchmark_on(motion_dataset)
+    score_trials(record, [0, 1, 2], benchmark)
+    for number in (2, 1, 0):
+        score_trials(other, [number], benchmark)
+    four_frames, two_frames = (Baseline.of(record.trial(number).train) for number in (0, 2))
+    for baseline, number in ((four_frames, 0), (two_frames, 2)):
+        config = record.trial(number).train
+        wanted = evaluate_clip(
+            config.backbone,
+            dataset=motion_dataset,
+            split="val",
+            data=config.data,
+            views=EvalConfig(),
+        )
+        for scored in (record, other):
+            [score] = scored.scores(baseline)
+            assert score.splits[0].ranked == tuple(p.ranked for p in wanted.predictions)
+            assert (score.baseline, score.checkpoint) == (baseline, None)
+    assert four_frames.name == "frozen CLIP, ViT-test-small, 4 frames dense, stride 2"
+    assert two_frames.name == "frozen CLIP, ViT-test-small, 2 frames uniform"
+
+
+def test_scores_of_other_data_are_never_mixed(
+    record: StudyRecord, tmp_path: Path, motion_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_on(motion_dataset)
+    score_trials(record, [0], benchmark)
+    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
+    shutil.copytree(source, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
+    score_trials(record, [2], benchmark)  # a copy is the same data
+    shutil.copy(tmp_path / "data/val_1.mp4", tmp_path / "data/val_0.mp4")
+    with pytest.raises(
+        InputError, match="other data of motions/val: its files have other sizes or content"
+    ):
+        score_trials(record, [0, 1], benchmark)
+    assert record.scores(1) == []
+    assert score_trials(record, [0], benchmark)  # what is there needs no data
+
+
+def test_a_finished_score_is_never_computed_twice(
+    record: StudyRecord, motion_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_on(motion_dataset)
+    first = score_trials(record, [0], benchmark)
+    passes: list[list[int]] = []
+    compute = evaluation._compute
+    monkeypatch.setattr(
+        evaluation,
+        "_compute",
+        lambda record, missing, *more: (
+            passes.append(list(missing)) or compute(record, missing, *more)
+        ),
+    )
+    both = score_trials(record, [0, 1], benchmark)
+    assert passes == [[1]]
+    assert both[0] == first[0]
+    score_trials(record, [0, 1], benchmark)
+    assert passes == [[1]]
+    score_trials(
+        record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)})
+    )
+    assert passes == [[1], [0, Baseline.of(record.trial(0).train)]]
+
+
+def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
+    metrics = score_trials(record, [0], benchmark_on(motion_dataset, split=["val", "train"]))[
+        0
+    ].metrics
+    singles = [
+        score_trials(record, [0], benchmark_on(motion_dataset, split=split))[0].metrics[
+            f"zero_shot/{motion_dataset}/top1"
+        ]
+        for split in ("val", "train")
+    ]
+    assert metrics[f"zero_shot/{motion_dataset}/top1"] == pytest.approx(np.mean(singles))
+    assert metrics[f"zero_shot/{motion_dataset}/top1_std"] == pytest.approx(np.std(singles, ddof=1))
+    assert metrics[f"zero_shot/{motion_dataset}/num_clips"] == 32
+
+
+def test_models_share_one_backbone(record: StudyRecord) -> None:
+    checkpoints = {number: str(record.best_checkpoint(number)) for number in (0, 1)}
+    models = evaluation._load_all(record, checkpoints)
+    assert models[0].model.clip is models[1].model.clip
+
+
+def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
+    templates = ("a video of {}.", "{}, seen from afar")
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    with torch.no_grad():
+        rows = [model.encode_names([text])[0] for text in ("a video of up.", "up, seen from afar")]
+        wanted = sum(row / row.norm() for row in rows) / 2
+        found = evaluation.ensemble_names(model, ["down", "up"], templates)[1]
+    assert torch.allclose(found, torch.as_tensor(wanted), atol=1e-6)
+    benchmark = benchmark_on(motion_dataset).model_copy(update={"templates": templates})
+    assert score_trials(record, [0], benchmark)[0].benchmark == benchmark
+
+
+@pytest.mark.parametrize(("name", "number"), [("kinetics700", 28), ("ucf101", 48)])
+def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> None:
+    found = evaluation.sentences(name)
+    assert len(found) == len(set(found)) == number
+    assert all(one.count("{}") == 1 for one in found)
+    assert "a video of a person doing {}." in found
+    benchmark = BenchmarkConfig.model_validate(
+        {"dataset": "ucf101", "split": "test_1", "mode": "zero_shot", "templates": name}
+    )
+    assert benchmark.templates == name
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], ()),
+        (["ucf101"], "ucf101"),
+        (["a {}.", "the {}."], ("a {}.", "the {}.")),
+        (["{}"], ("{}",)),
+    ],
+)
+def test_the_command_takes_templates(words: list[str], wanted: object) -> None:
+    assert evaluate._templates(words) == wanted
+
+
+@pytest.mark.parametrize("words", [["ucf"], ["a {}.", "no braces"], ["ucf101", "a {}."]])
+def test_the_command_refuses_other_templates(words: list[str]) -> None:
+    with pytest.raises(InputError, match="kinetics700 or ucf101"):
+        evaluate._templates(words)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{0.__class__} {}",
+        "{.__class__}",
+        "{0}",
+        "{:>1000000000}",
+        "{!r} {}",
+        "{{}} {}}",
+        "{} {name}",
+        "{[0]}",
+        "}{",
+    ],
+)
+def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
+    with pytest.raises(InputError, match="no other brace"):
+        evaluate._templates([template])
+    with pytest.raises(ValidationError, match="no other brace"):
+        BenchmarkConfig.model_validate(
+            {"dataset": "x", "split": "val", "mode": "zero_shot", "templates": ["a {}", template]}
+        )
+
+
+def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    for encode in (
+        lambda *names: candidate(model, names, "zero_shot").text_CE,
+        lambda *names: evaluation.ensemble_names(model, names, ["a {}"]),
+        lambda *names: candidate(model, names, "supervised").text_CE,
+    ):
+        plain = encode("moving left", "moving right", "moving up", "moving down")
+        assert torch.equal(
+            encode("moving_left", "movingRight", "Moving [up]", " MOVING  down"), plain
+        )
+
+
+def test_classes_in_another_order_are_refused(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    turned = tuple(reversed(model.class_names))
+    with pytest.raises(InputError, match=f"first: '{turned[0]}' against '{turned[-1]}'"):
+        candidate(model, turned, "supervised")
+
+
+def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    with torch.no_grad():
+        row = model.encode_names(["a {0.x}{} and {0.x}{}"])[0]
+    found = evaluation.ensemble_names(model, ["{0.x}{}"], ["a {} and {}"])[0]
+    assert torch.allclose(found, row / row.norm(), atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["depth", "depth/0", "folder"])
+def test_the_command_scores_what_exists(
+    record: StudyRecord,
+    motion_dataset: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        StudyRecord, "results", lambda self: [finish(self, self.trial(0), "complete", write=False)]
+    )
+    if target == "folder":
+        target = str(Path(record.store.uri) / str(record.best_checkpoint(0)))
+    assert evaluate.main([target, "--on", motion_dataset]) == 2
+    assert "name its --split" in capsys.readouterr().err
+    arguments = [target, "--on", motion_dataset, "--split", "val", "--json"]
+    assert evaluate.main(arguments) == 0
+    out = capsys.readouterr().out
+    rows = json.loads(out[out.index("{\n") :])
+    name = "depth/0" if target == "depth" else target
+    wanted = score_trials(record, [0], benchmark_on(motion_dataset))[0].metrics
+    assert rows[name] == wanted
+    assert any(name.startswith("frozen CLIP") for name in rows) == target.startswith("depth")
+
+
+def test_a_trial_without_checkpoint_cannot_be_scored(
+    record: StudyRecord, motion_dataset: str
+) -> None:
+    record.write_trial(record.trial(0).model_copy(update={"number": 7}))
+    with pytest.raises(InputError, match="trial 7: has no checkpoint"):
+        score_trials(record, [7], benchmark_on(motion_dataset))

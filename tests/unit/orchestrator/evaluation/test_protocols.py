@@ -1,0 +1,209 @@
+"""The published protocols on miniature replicas of the datasets' layouts, against accuracies
+counted by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.evaluation.benchmark import (
+    PROTOCOLS,
+    load_contestant,
+    score_contestants,
+    summarise,
+)
+from testing.motions import write_square
+from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
+from vitaclip.data.formats import clean_class_name
+from vitaclip.data.manifest import read_class_list
+from vitaclip.predict import predict
+from vitaclip.train import fit
+
+# for each split: video -> its class, as the dataset's files spell it
+Splits = list[dict[Path, str]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return untrained(
+        small_backbone, motion_dataset, tmp_path_factory.mktemp("protocols") / "checkpoint"
+    )
+
+
+def untrained(backbone: BackboneConfig, dataset: str, folder: Path) -> Path:
+    """A checkpoint with prompts as they start."""
+    config = TrainConfig.model_validate(
+        {
+            "backbone": backbone.model_dump(),
+            "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "max_broken": 0.2},
+            "batch_size": 8,
+            "epochs": 0,
+            "num_threads": 1,
+        }
+    )
+    fit(config, on_epoch_end=lambda end: end.save(folder))
+    return folder
+
+
+def video(path: Path, rng: np.random.Generator) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row, column = rng.integers(-2, 3, size=2)
+    write_square(path, (int(row), int(column)), start=rng.integers(5, 30, size=2))
+    return path
+
+
+def hmdb51(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
+    """Up to 5 videos a class; in split n, video n is for training and video n+1 is not used."""
+    splits: Splits = [{}, {}, {}]
+    lists = root / "testTrainMulti_7030_splits"
+    lists.mkdir()
+    for place, raw in enumerate(likely):
+        videos = [video(root / raw / f"v{i};[#](1).avi", rng) for i in range(5 - place)]
+        for n, split in enumerate(splits):
+            uses = {n: 1, n + 1: 0}
+            rows = [f"{path.name} {uses.get(i, 2)} " for i, path in enumerate(videos)]
+            (lists / f"{raw}_test_split{n + 1}.txt").write_text("\n".join(rows))
+            split.update({path: raw for i, path in enumerate(videos) if i not in uses})
+    return splits
+
+
+def ucf101(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
+    """In split n, group n is the test set, with one video of the likeliest class and n of the
+    others.
+    """
+    splits: Splits = []
+    (root / "ucfTrainTestlist").mkdir()
+    for n in (1, 2, 3):
+        counts = {raw: 1 if raw == likely[0] else n for raw in likely}
+        names = [
+            f"{raw}/v_{raw}_g0{n}_c0{c}.avi" for raw, count in counts.items() for c in range(count)
+        ]
+        (root / "ucfTrainTestlist" / f"testlist0{n}.txt").write_text("\n".join(names))
+        (root / "ucfTrainTestlist" / f"trainlist0{n}.txt").write_text("")
+        splits.append({video(root / name, rng): name.split("/")[0] for name in names})
+    return splits
+
+
+def kinetics600(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
+    """A draw holds the videos of its 160 classes."""
+    lines = ["label,youtube_id,time_start,time_end,split,is_cc"]
+    found = {}
+    for i, raw in enumerate([*likely, *zero_shot_classes("zero_shot")[::20]]):
+        lines.append(f'"{raw}",{i:011d},0,10,val,0')
+        found[video(root / "val" / f"{i:011d}_000000_000010.mp4", rng)] = raw
+    (root / "val.csv").write_text("\n".join(lines))
+    draws = [zero_shot_classes(f"zero_shot_{n}") for n in (1, 2, 3)]
+    return [{path: raw for path, raw in found.items() if raw in draw} for draw in draws]
+
+
+def classes_of(name: str, split: int) -> tuple[str, ...]:
+    """The classes of a split, as the dataset's files spell them; 0: those of all splits."""
+    if name == "kinetics600":
+        return zero_shot_classes(f"zero_shot_{split}" if split else "zero_shot")
+    return read_class_list(CLASS_LISTS / f"{name}.txt")
+
+
+def ranking(checkpoint: Path, videos: list[Path], raw: tuple[str, ...]) -> list[list[str]]:
+    """The five likeliest classes of each video, through another door than the benchmark's."""
+    spelling = {clean_class_name(one): one for one in raw}
+    return [
+        [spelling[one] for one in p.classes] for p in predict(checkpoint, videos, list(spelling))
+    ]
+
+
+@pytest.mark.parametrize("build", [hmdb51, ucf101, kinetics600])
+def test_three_splits_give_the_mean_and_spread_counted_by_hand(
+    build: Callable[..., Splits], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, rng = build.__name__, np.random.default_rng(0)
+    monkeypatch.setenv(f"VITACLIP_DATA_{name.upper()}", str(tmp_path / name))
+    [likely] = ranking(checkpoint, [video(tmp_path / "any.mp4", rng)], classes_of(name, 0))
+    (tmp_path / name).mkdir()
+    top1, top5 = [], []
+    splits = build(tmp_path / name, rng, likely[:3])
+    for n, truth in enumerate(splits, start=1):
+        ranked = ranking(checkpoint, list(truth), classes_of(name, n))
+        top1.append(
+            np.mean([best[0] == raw for best, raw in zip(ranked, truth.values(), strict=True)])
+        )
+        top5.append(
+            np.mean([raw in best for best, raw in zip(ranked, truth.values(), strict=True)])
+        )
+    assert 0 < np.mean(top1) < 1
+    splits_found = score_contestants({0: load_contestant(checkpoint)}, PROTOCOLS[name])[0]
+    metrics = summarise(PROTOCOLS[name], splits_found)
+    assert metrics[f"zero_shot/{name}/top1"] == pytest.approx(np.mean(top1))
+    assert metrics[f"zero_shot/{name}/top1_std"] == pytest.approx(np.std(top1, ddof=1))
+    assert metrics[f"zero_shot/{name}/top5"] == pytest.approx(np.mean(top5))
+    assert metrics[f"zero_shot/{name}/num_clips"] == sum(map(len, splits))
+
+
+def kinetics400(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
+    """Ten-second clips in a folder of each split."""
+    rows = [f'"{raw}",{name:0>11},0,10,{split}' for name, raw in truth.items()]
+    (root / f"{split}.csv").write_text(
+        "\n".join(["label,youtube_id,time_start,time_end,split", *rows])
+    )
+    return {name: root / split / f"{name:0>11}_000000_000010.mp4" for name in truth}
+
+
+def ssv2(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
+    """Numbered clips in one folder; what a template leaves open stands in brackets."""
+    rows = [
+        {"id": name, "template": raw.replace("something", "[something]")}
+        for name, raw in truth.items()
+    ]
+    name = {"val": "validation"}.get(split, split)
+    (root / f"something-something-v2-{name}.json").write_text(json.dumps(rows))
+    return {name: root / "20bn-something-something-v2" / f"{name}.webm" for name in truth}
+
+
+@pytest.mark.parametrize("layout", [kinetics400, ssv2])
+def test_supervised_accuracy_is_that_counted_by_hand(
+    layout: Callable[..., dict[str, Path]],
+    small_backbone: BackboneConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, root, rng = layout.__name__, tmp_path / "data", np.random.default_rng(0)
+    monkeypatch.setenv(f"VITACLIP_DATA_{name.upper()}", str(root))
+    monkeypatch.setenv("VITACLIP_FRAME_CACHE", str(tmp_path / "cache"))
+    root.mkdir()
+    classes = classes_of(name, 0)
+    for split, first in (("train", 0), ("val", 100)):
+        for path in layout(root, split, {str(first + i): classes[i] for i in range(4)}).values():
+            video(path, rng)
+    checkpoint = untrained(small_backbone, name, tmp_path / "checkpoint")
+
+    seen = predict(checkpoint, [video(tmp_path / "any.mp4", rng)])[0].classes
+    spelling = {clean_class_name(raw): raw for raw in classes}
+    never = next(raw for raw in classes if clean_class_name(raw) not in seen)
+    truth = {str(200 + i): raw for i, raw in enumerate([spelling[one] for one in seen] + [never])}
+    paths = layout(root, "val", truth | {"broken": never, "missing": never})
+    for number in truth:
+        video(paths[number], rng)
+    paths["broken"].write_bytes(b"no video")
+
+    ranked = {
+        p.video: [spelling[one] for one in p.classes]
+        for p in predict(checkpoint, [paths[number] for number in truth])
+    }
+    benchmark = PROTOCOLS[name]
+    metrics = summarise(
+        benchmark, score_contestants({0: load_contestant(checkpoint)}, benchmark)[0]
+    )
+    found = {key.removeprefix(f"supervised/{name}/"): value for key, value in metrics.items()}
+    top1 = np.mean([ranked[str(paths[number])][0] == raw for number, raw in truth.items()])
+    top5 = np.mean([raw in ranked[str(paths[number])] for number, raw in truth.items()])
+    assert 0 < top1 < top5 < 1
+    assert (found["top1"], found["top5"]) == pytest.approx((top1, top5))
+    assert (found["num_clips"], found["num_broken"], found["num_missing"]) == (6, 1, 1)
+    assert "top1_std" not in found

@@ -1,0 +1,150 @@
+"""The best trial as a registered MLflow model, loaded and used in a process that knows nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+
+from orchestrator.storage.records import TrialRecord
+from orchestrator.storage.store import LocalStore
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.registry import MODEL_TAG
+from orchestrator.tracking.tracker import Tracker
+from testing.study_fixtures import STARTED, begin, finish, study_config
+from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.train import EpochEnd, fit
+
+PREDICT = """
+import json, sys
+import open_clip
+open_clip.add_model_config(sys.argv[3])
+import mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = [
+    model.predict([{"video": sys.argv[2]}]),
+    model.predict([{"video": sys.argv[2]}, {"video": "none.mp4"}], {"classes": "a,b"}),
+]
+print(json.dumps([row.to_dict("records") for row in rows]))
+"""
+
+
+@pytest.fixture
+def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) -> StudyRecord:
+    """A finished study of one trained trial."""
+    train = {
+        "backbone": small_backbone.model_dump(),
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
+        "batch_size": 8,
+        "epochs": 1,
+        "num_threads": 1,
+    }
+    record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
+    record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
+    trial = TrialRecord(
+        number=0,
+        params={"prompts.depth": 1},
+        train=TrainConfig.model_validate(train),
+        proposed_at=STARTED,
+    )
+    record.write_trial(trial)
+
+    attempt = begin(record, 0)
+
+    def publish(end: EpochEnd) -> None:
+        end.save(tmp_path / "checkpoint")
+        record.publish_checkpoint(0, attempt, tmp_path / "checkpoint", end.history)
+
+    fit(trial.train, on_epoch_end=publish)
+    finish(record, trial, "complete", 0.5)
+    return record
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "create_logged_model",
+        "log_model_artifacts",
+        "log_outputs",
+        "finalize_logged_model",
+        "create_registered_model",
+        "create_model_version",
+        "set_tag",
+    ],
+)
+def test_an_answer_lost_at_registration_makes_no_second_model(
+    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/tracking.db"
+    Tracker(uri, record).reconcile()
+    taken = getattr(MlflowClient, step)
+
+    def lose_answer(*arguments: object, **options: object) -> None:
+        taken(*arguments, **options)
+        raise ConnectionError("the answer was lost")
+
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, lose_answer)
+        with pytest.raises(ConnectionError):
+            tracker.stop()
+    tracker = Tracker(uri, record)
+    tracker.reconcile()
+    tracker.stop()
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("depth")
+    assert experiment
+    [model] = client.search_logged_models([experiment.experiment_id])
+    [version] = client.search_model_versions("name = 'depth'")
+    assert (model.status, version.source) == (LoggedModelStatus.READY, model.artifact_location)
+
+
+def test_the_best_model_predicts_in_a_fresh_process(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/tracking.db"  # not where this process's MLflow looks by itself
+    for _ in range(2):
+        tracker = Tracker(uri, record)
+        tracker.reconcile()
+        tracker.stop()
+    client = MlflowClient(uri)
+    [version] = client.search_model_versions("name = 'depth'")
+    run = client.get_run(str(version.run_id))
+    assert version.source == client.get_logged_model(run.data.tags[MODEL_TAG]).artifact_location
+
+    names = tmp_path / "ViT-test-small.json"
+    names.write_text(json.dumps(open_clip.get_model_config("ViT-test-small")))
+    video = next(Path(os.environ["VITACLIP_DATA_MOTIONS"]).glob("val_*.mp4"))
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, "models:/depth/1", str(video), str(names)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [trained], [chosen, broken] = json.loads(done.stdout.splitlines()[-1])
+    assert len(trained["labels"]) == 4
+    assert sum(trained["probabilities"]) == pytest.approx(1)
+    assert sorted(chosen["labels"]) == ["a", "b"]
+    assert (broken["labels"], chosen["error"]) == ([], "")
+    assert "none.mp4" in broken["error"]

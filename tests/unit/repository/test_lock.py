@@ -1,0 +1,139 @@
+"""``requirements.lock``: complete, with a hash for every file, and installed by commands that
+insist on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from testing.paths import ROOT
+
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def entries() -> Iterator[tuple[Requirement, list[str]]]:
+    """Each pinned requirement and its hashes."""
+    text = "".join(
+        line for line in LOCK.splitlines(keepends=True) if not line.lstrip().startswith("#")
+    )
+    for entry in text.replace("\\\n", " ").splitlines():
+        requirement, *hashes = entry.split(" --hash=")
+        yield Requirement(requirement), [one.strip() for one in hashes]
+
+
+def pins() -> dict[str, str]:
+    """Name -> version, of what this platform installs."""
+    found: dict[str, str] = {}
+    for requirement, _ in entries():
+        if requirement.marker is None or requirement.marker.evaluate():
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "=="
+            assert canonicalize_name(requirement.name) not in found, (
+                f"{requirement.name} is pinned twice"
+            )
+            found[canonicalize_name(requirement.name)] = specifier.version
+    return found
+
+
+def missing(requirements: Iterable[str]) -> list[str]:
+    """Those, of this platform's and of no extra, that the lock does not fulfil."""
+    locked, found = pins(), []
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = locked.get(canonicalize_name(requirement.name))
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{text}: locked is {version}")
+    return found
+
+
+def test_every_pin_has_hashes() -> None:
+    assert len(list(entries())) > 200
+    for requirement, hashes in entries():
+        assert hashes, requirement
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), requirement
+
+
+def test_the_lock_names_no_registry() -> None:
+    assert not re.search(r"://|--(extra-)?index-url|--find-links", LOCK)
+
+
+def test_the_lock_fulfils_all_that_the_project_asks_for() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = content["project"]["optional-dependencies"].values()
+    parts = (content["project"]["dependencies"], content["build-system"]["requires"], *extras)
+    assert missing(itertools.chain(*parts)) == []
+
+
+def test_the_lock_holds_all_that_locked_packages_ask_for() -> None:
+    for requirement, _ in entries():
+        try:
+            asked = metadata.requires(requirement.name) or []
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        assert missing(asked) == [], requirement
+
+
+def install_commands() -> list[list[str]]:
+    """pip's command lines with which the Makefile makes an environment from nothing, and the
+    image's.
+    """
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", ".venv/.installed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    image = (ROOT / "infra/docker/Dockerfile").read_text()
+    lines = [*made.stdout.splitlines(), *re.findall(r"^RUN (.*)$", image, re.MULTILINE)]
+    return [shlex.split(line) for line in lines if "pip install" in line]
+
+
+def test_nothing_is_installed_whose_hash_is_not_locked() -> None:
+    commands = install_commands()
+    fetching = [command for command in commands if "--no-index" not in command]
+    assert len(commands) == 3
+    assert len(fetching) == 2
+    for command in fetching:
+        assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(command)
+        assert Path(command[-1]).name == "requirements.lock"
+        assert command[-2] == "-r"
+
+
+@pytest.mark.parametrize(
+    ("hashes", "complaint"),
+    [(f" --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"), ("", "Hashes are required")],
+    ids=["another file", "no hash"],
+)
+def test_the_makefiles_command_refuses_what_is_not_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: str, complaint: str
+) -> None:
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        )
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    (tmp_path / "requirements.lock").write_text(f"tiny==1.0{hashes}\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    command = [sys.executable, *install_commands()[0][1:], "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert complaint in done.stderr
