@@ -39,7 +39,8 @@ from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
-from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.mlflow.service import MlflowService
+from orchestrator.tracking.observer import TrackingObserver
 from testing.servers.mlflow_server import MlflowServer
 from testing.study_simulation import MemoryStore
 from vitaclip.checkpoint import CheckpointInfo, Progress
@@ -272,13 +273,17 @@ class _Clock(terminal.Progress):
     was.
     """
 
-    def __init__(self, config: StudyConfig) -> None:
-        super().__init__(config, Console(file=io.StringIO()), Counter())
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
         self.marks = [self._now()]
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
         self.marks.append(self._now())
+
+    def closed(self) -> None:
+        super().closed()
+        self.ended = time.perf_counter()
 
     @staticmethod
     def _now() -> tuple[float, int]:
@@ -297,18 +302,16 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
         }
     )
     driver.run_trial = _no_training  # type: ignore[attr-defined]
-    clock, requests_sent = _Clock(config), count_requests()
+    clock, requests_sent = _Clock(), count_requests()
     with tempfile.TemporaryDirectory() as name, ray_session(None, config.resources):
         record = StudyRecord(open_store(f"{name}/store"), config.name)
         record.create_or_check(config, {})
         server = MlflowServer(Path(name))
         server.start()
         try:
-            mirror = Mirror(server.uri, record)
-            mirror.start()
-            driver.run_study(Study(config, record), record.store.uri, mirror, clock)
-            ended = time.perf_counter()
-            assert mirror.close(600), "MLflow did not take everything within ten minutes"
+            tracking = TrackingObserver(MlflowService(server.uri), record, close_timeout_s=600)
+            driver.run_study(Study(config, record), record.store.uri, [tracking, clock])
+            assert tracking.delivered, "MLflow did not take everything within ten minutes"
         finally:
             server.kill()
     table = Table(
@@ -328,7 +331,7 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
     }
     console.print(
         f"requests to MLflow per trial: {per_trial}; it had everything "
-        f"{time.perf_counter() - ended:.0f} s after the "
+        f"{time.perf_counter() - clock.ended:.0f} s after the "
         "last trial, "
         f"{sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a "
         "second"

@@ -30,14 +30,15 @@ from ray.tune.callback import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.config import StudyConfig
+from orchestrator.events.observer import Observer
 from orchestrator.execution.cluster import num_cpus, ray_session
 from orchestrator.execution.driver import run_study
 from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord, TrialResult
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.mlflow.service import MlflowService
+from orchestrator.tracking.observer import TrackingObserver
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import EpochEnd, fit
@@ -97,22 +98,21 @@ class Stopwatch:
         return gaps
 
 
-class _Listener:
-    """Stands in for the terminal's progress."""
+class _Listener(Observer):
+    """Takes the time of every epoch."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.stopwatch = stopwatch
 
+    def opened(self, study: Study) -> None:
+        self._has_benchmarks = bool(study.config.benchmarks)
+
+    def closed(self) -> None:
+        if self._has_benchmarks:
+            self.stopwatch.ended = time.monotonic()
+
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
         self.stopwatch.epoch(str(number), metrics)
-
-    def started(self, trial: TrialRecord) -> None: ...
-
-    def broke_off(self, number: int, reason: str) -> None: ...
-
-    def training_ended(self, number: int, state: str) -> None: ...
-
-    def finished(self, result: TrialResult) -> None: ...
 
 
 def run_ours(config: StudyConfig, folder: Path) -> Stopwatch:
@@ -122,11 +122,9 @@ def run_ours(config: StudyConfig, folder: Path) -> Stopwatch:
     record.create_or_check(config, {})
     with ray_session(None, config.resources):
         stopwatch = Stopwatch(config.resources.max_concurrent_trials)
-        mirror = Mirror(f"sqlite:///{folder / 'mlflow.db'}", record)
-        mirror.start()
-        run_study(Study(config, record), store_uri, mirror, _Listener(stopwatch))  # type: ignore[arg-type]
-        stopwatch.ended = time.monotonic() if config.benchmarks else stopwatch.ended
-        mirror.close(30)
+        tracking = TrackingObserver(MlflowService(f"sqlite:///{folder / 'mlflow.db'}"), record)
+        # The listener is closed before the tracking, whose last deliveries are not measured.
+        run_study(Study(config, record), store_uri, [tracking, _Listener(stopwatch)])
     return stopwatch
 
 

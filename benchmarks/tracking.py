@@ -27,10 +27,12 @@ from statistics import median
 
 from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
+from orchestrator.search.study import Study
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.mlflow.service import MlflowService
+from orchestrator.tracking.observer import TrackingObserver
 from testing.motions import write_motions
 from testing.servers.mlflow_server import MlflowServer
 
@@ -85,23 +87,26 @@ def work(driver: Connection) -> None:
 def run_trial(
     worker: Connection, config: StudyConfig, store: str, tracking_uri: str | None = None
 ) -> Clock:
-    """One trial; with a tracking address, as the driver's mirror tracks it."""
+    """One trial; with a tracking address, as the driver tracks it."""
     record = StudyRecord(open_store(store), config.name)
     record.create_or_check(config, {})
     record.write_trial(
         TrialRecord(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC))
     )
-    mirror = Mirror(tracking_uri, record) if tracking_uri else None
-    if mirror:
-        mirror.start()
+    tracking = None
+    if tracking_uri:
+        tracking = TrackingObserver(MlflowService(tracking_uri), record, close_timeout_s=60)
+        tracking.opened(Study(config, record))
     clock = Clock()
     worker.send(Job(store, config.name, 0))
     while (worker_s := worker.recv()) is not None:
         clock.read(worker_s)
-        if mirror and len(clock.wall) > 1:
-            mirror.notify(0)
-    if mirror and not mirror.close(60):
-        raise TimeoutError(f"MLflow at {tracking_uri} did not take everything within a minute")
+        if tracking and len(clock.wall) > 1:
+            tracking.epoch_ended(0, {})
+    if tracking:
+        tracking.closed()
+        if not tracking.delivered:
+            raise TimeoutError(f"MLflow at {tracking_uri} did not take everything in a minute")
     return clock
 
 

@@ -29,8 +29,7 @@ from orchestrator.evaluation.benchmark import (
 from orchestrator.settings import Settings
 from orchestrator.storage.records import Baseline
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking.client import check_tracking
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.service import open_service
 from vitaclip.config import EvalConfig
 from vitaclip.errors import InputError, suggest
 
@@ -75,7 +74,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
             _named_benchmarks(options) if options.on else list(study.info.config.benchmarks)
         )
         rows = _score_study(study, numbers, benchmarks)
-        _tell_mlflow(study, numbers, console)
+        _track(study, numbers, console)
     if options.json:
         command.print_json(console, rows)
     else:
@@ -157,14 +156,14 @@ def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:
         ) from error
 
 
-def _tell_mlflow(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:
-    uri = Settings().tracking_uri
+def _track(record: StudyRecord, numbers: Sequence[int], console: Console) -> None:
+    service = open_service(Settings())
     try:
-        check_tracking(uri)
+        service.check()
     except InputError as error:
-        console.print(f"not logged to MLflow: {error}", soft_wrap=True, style="yellow")
+        console.print(f"not logged to {service.name}: {error}", soft_wrap=True, style="yellow")
     else:
-        Tracker(uri, record).log_scores(numbers)
+        service.writer(record).log_scores(numbers)
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.display.progress import code_lines, trials_table
+from orchestrator.display.tables import code_lines, trials_table
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store

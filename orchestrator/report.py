@@ -23,12 +23,11 @@ from rich.console import Console
 from orchestrator import command
 from orchestrator.display.figures import StudyData, figures, optuna_study, read_study
 from orchestrator.display.pictures import write_pictures
-from orchestrator.display.progress import code_lines
+from orchestrator.display.tables import code_lines
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
 from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialResult, flatten
-from orchestrator.tracking.client import check_tracking
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.service import open_service
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import VitaClipError
@@ -88,15 +87,17 @@ def _report(options: argparse.Namespace, console: Console) -> None:
     folder: Path = options.output or Path("reports") / options.study
     write_report(data, folder)
     console.print(f"{folder / 'report.html'}", soft_wrap=True)
+    service = open_service(Settings())
     try:
-        uri = Settings().tracking_uri
-        check_tracking(uri)
-        logged = Tracker(uri, record).log_report(folder)
+        service.check()
+        logged = service.writer(record).log_report(folder)
     except VitaClipError as error:
-        console.print(f"not logged to MLflow: {error}", soft_wrap=True)
+        console.print(f"not logged to {service.name}: {error}", soft_wrap=True)
     else:
         console.print(
-            "logged to the study's run in MLflow" if logged else "MLflow has no run of this study"
+            f"logged to the study's run in {service.name}"
+            if logged
+            else f"{service.name} has no run of this study"
         )
 
 

@@ -14,13 +14,14 @@ from orchestrator.storage.store import LocalStore, open_store
 
 
 class Settings(BaseSettings):
-    """``VITACLIP_STORE``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``; empty is not set. No
-    credentials.
+    """``VITACLIP_STORE``, ``VITACLIP_TRACKER``, ``MLFLOW_TRACKING_URI`` and ``RAY_ADDRESS``; empty
+    is not set. No credentials.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
     store: str = Field("store", validation_alias="VITACLIP_STORE")
+    tracker: str = Field("mlflow", validation_alias="VITACLIP_TRACKER")
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
     ray_address: str | None = Field(None, validation_alias="RAY_ADDRESS")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from orchestrator.search.study import Study
     from orchestrator.storage.records import TrialResult
 
-_CLOSE_TIMEOUT_S = 30.0
 _PIPE_WIDTH = 140  # characters, where no terminal says
 
 
@@ -75,15 +74,19 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     from orchestrator.execution.lease import Lease
     from orchestrator.execution.nodes import check_nodes, check_settings
     from orchestrator.execution.preflight import preflight, provenance, study_inputs
+    from orchestrator.monitoring.prometheus import PrometheusGauges
     from orchestrator.search.study import Study
     from orchestrator.storage.store import open_store
     from orchestrator.storage.study_record import StudyRecord
-    from orchestrator.tracking.mirror import Mirror
+    from orchestrator.tracking.observer import TrackingObserver
+    from orchestrator.tracking.service import open_service
 
     if settings.ray_address is None:
         check_local_resources(config.resources)
     else:
         check_settings(settings)
+    service = open_service(settings)
+    service.check()
     preflight(config, settings)
     record = StudyRecord(open_store(settings.store_uri), config.name)
     say = partial(console.print, soft_wrap=True)
@@ -98,16 +101,18 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
                     checks.append(GrowthWatch(config.resources, say).look)
                 check_nodes(config, settings.store_uri)
             study = Study(config, record)
-            mirror = Mirror(settings.tracking_uri, record)
-            mirror.start()
-            try:
-                with Progress(
-                    config, console, study.finished_states, lambda: study.num_trials
-                ) as progress:
-                    errors = run_study(study, settings.store_uri, mirror, progress, checks)
-            finally:
-                delivered = mirror.close(_CLOSE_TIMEOUT_S)
-    return _conclude(study, settings, errors, delivered, console)
+            tracking = TrackingObserver(service, record)
+            gauges = PrometheusGauges(lambda: tracking.num_waiting)
+            observers = [tracking, gauges, Progress(console)]
+            errors = run_study(study, settings.store_uri, observers, checks)
+    show_results(study, errors, console)
+    if not tracking.delivered:
+        command = f"python -m orchestrator.sync {study.config.name}"
+        say(f"{service.name} lacks the latest results; run: {command}")
+    say(f"results: {settings.store_uri}/{study.config.name}")
+    say(f"compare them: {service.how_to_compare(record)}")
+    failed = [outcome.state == "failed" for outcome in study.outcomes.values()]
+    return 1 if errors or all(failed) else 0
 
 
 def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
@@ -178,11 +183,13 @@ def space_table(config: StudyConfig) -> Table:
     return table
 
 
-def _conclude(
-    study: Study, settings: Settings, errors: dict[int, str], delivered: bool, console: Console
-) -> int:
-    from orchestrator.display.progress import code_lines, points_table, trials_table
-    from orchestrator.settings import without_password
+def show_results(study: Study, errors: Mapping[int, str], console: Console) -> None:
+    """Prints a study's trials, best first, and what is missing.
+
+    Args:
+        errors: trials that could not be scored, with the reason.
+    """
+    from orchestrator.display.tables import code_lines, points_table, trials_table
 
     results = study.record.with_later_scores(study.record.results())
     console.print(trials_table(study.config, results))
@@ -200,17 +207,6 @@ def _conclude(
             f"python -m orchestrator.evaluate {study.config.name}",
             soft_wrap=True,
         )
-    if not delivered:
-        console.print(
-            f"MLflow lacks the latest results; run: python -m orchestrator.sync {study.config.name}"
-        )
-    console.print(f"results: {settings.store_uri}/{study.config.name}", soft_wrap=True)
-    uri = without_password(settings.tracking_uri)
-    if uri.startswith("http"):
-        console.print(f"compare them: {uri} (experiment {study.config.name})", soft_wrap=True)
-    else:
-        console.print(f"compare them: mlflow ui --backend-store-uri {uri}", soft_wrap=True)
-    return 1 if errors or all(result.state == "failed" for result in results) else 0
 
 
 def lacking_scores(config: StudyConfig, results: Sequence[TrialResult]) -> list[str]:

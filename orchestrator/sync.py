@@ -1,5 +1,5 @@
-"""``python -m orchestrator.sync STUDY``: brings MLflow up to a study's record, after a sweep could
-not reach it.
+"""``python -m orchestrator.sync STUDY``: brings the tracking service up to a study's record, after
+a sweep could not reach it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from orchestrator import command
-from orchestrator.settings import Settings, without_password
-from orchestrator.tracking.client import check_tracking
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.settings import Settings
+from orchestrator.tracking.service import open_service
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,15 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sync(options: argparse.Namespace, console: Console) -> None:
-    uri = Settings().tracking_uri
-    check_tracking(uri)
+    service = open_service(Settings())
+    service.check()
     for name in options.studies:
         record = command.open_study(name)
-        tracker = Tracker(uri, record)
-        tracker.reconcile()
-        tracker.stop()
+        writer = service.writer(record)
+        writer.reconcile()
+        writer.stop()
         console.print(
-            f"{name}: {len(record.trials())} trials are in MLflow at {without_password(uri)}",
+            f"{name}: {len(record.trials())} trials are in {service.name} at {service.address}",
         )
 
 

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from orchestrator.config import StudyConfig
-from orchestrator.display.progress import format_params
+from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.search_space import check_values, suggest_params
 from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult

@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -20,13 +21,11 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from orchestrator.config import ResourcesConfig
-from orchestrator.display.metrics import Metrics
-from orchestrator.display.progress import Progress
+from orchestrator.events.observer import Observer
 from orchestrator.execution.scoring import Scorer
 from orchestrator.execution.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
 from orchestrator.execution.worker import Job
 from orchestrator.search.study import Study
-from orchestrator.tracking.mirror import Mirror
 
 _ERROR_LINES = 3
 # What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.
@@ -42,25 +41,31 @@ class_cache.ENV_VARS_TO_PROPAGATE -= {
 def run_study(
     study: Study,
     store_uri: str,
-    mirror: Mirror,
-    progress: Progress,
+    observers: Sequence[Observer] = (),
     checks: Sequence[Callable[[], None]] = (),
 ) -> dict[int, str]:
     """Trains and scores until nothing is left. Ray must be running.
 
     Args:
+        study: what is left to do is asked of it.
+        store_uri: the store with the study's record, as workers find it.
+        observers: they hear of everything that happens; all are closed at the end.
         checks: called again and again; what one raises ends the run.
 
     Returns:
         trials that trained but could not be scored, with the reason; the next start tries them
         again.
     """
-    driver = _Driver(study, store_uri, mirror, progress, checks)
-    for number in study.unscored:
-        driver.score(number)
-    driver.train()
-    while driver.scorer.busy:
-        driver.collect_scores(timeout_s=0.5)
+    driver = _Driver(study, store_uri, observers, checks)
+    with ExitStack() as opened:
+        for observer in observers:
+            observer.opened(study)
+            opened.callback(observer.closed)
+        for number in study.unscored:
+            driver.score(number)
+        driver.train()
+        while driver.scorer.busy:
+            driver.collect_scores(timeout_s=0.5)
     return driver.scorer.errors
 
 
@@ -80,15 +85,12 @@ class _Driver(_NotSaved, Callback):
         self,
         study: Study,
         store_uri: str,
-        mirror: Mirror,
-        progress: Progress,
+        observers: Sequence[Observer],
         checks: Sequence[Callable[[], None]],
     ) -> None:
         self._study = study
         self._store_uri = store_uri
-        self._mirror = mirror
-        self._metrics = Metrics(study, lambda: mirror.num_waiting)
-        self._observers = (progress, self._metrics)
+        self._observers = observers
         self._checks = checks
         # of each trial, those that failed and those preempted
         self._attempts = Counter[tuple[int, str]]()
@@ -128,7 +130,8 @@ class _Driver(_NotSaved, Callback):
         for check in self._checks:
             check()
         self._study.look_at_control()
-        self._metrics.refresh()
+        for observer in self._observers:
+            observer.refreshed()
         for number in self.scorer.poll(timeout_s):
             self._finish(number)
 
@@ -141,7 +144,6 @@ class _Driver(_NotSaved, Callback):
             number = _number(trial)
             for observer in self._observers:
                 observer.epoch_ended(number, result)
-            self._mirror.notify(number)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
@@ -193,7 +195,6 @@ class _Driver(_NotSaved, Callback):
         result = self._study.finish(number)
         for observer in self._observers:
             observer.finished(result)
-        self._mirror.trial_finished(number)
 
     def _next_config(self) -> dict[str, Any] | str | None:
         trial = self._study.next_trial()
@@ -231,7 +232,7 @@ def _actor_resources(resources: ResourcesConfig) -> dict[str, float]:
     """A one-worker trial trains in its actor; else the actor only watches the worker group, and
     takes no CPU from it.
 
-    Tune asks for something: a byte is.
+    Tune rejects an empty request, so the watching actor asks for one byte.
     """
     return resources.per_worker if resources.max_workers == 1 else {"CPU": 0, "memory": 1}
 

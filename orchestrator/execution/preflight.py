@@ -17,7 +17,6 @@ from orchestrator.service import attempt
 from orchestrator.settings import Settings
 from orchestrator.storage.records import StudyInputs
 from orchestrator.storage.store import open_store
-from orchestrator.tracking.client import check_tracking
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
@@ -26,7 +25,7 @@ from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:
-    """Store, tracking, backbone and datasets; renders the quickstart's world if it is not there
+    """Store, backbone and datasets; renders the quickstart's world if it is not there
     yet.
 
     Raises:
@@ -36,7 +35,6 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
     attempt(
         f"store {store.uri}", store.check, "check VITACLIP_STORE, S3_ENDPOINT_URL and the server"
     )
-    check_tracking(settings.tracking_uri)
     check_backbone(config.train.backbone)
     _check_depths(config)
     for dataset, split in dataset_splits(config):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.display.metrics import GAUGES
 from orchestrator.execution.lease import Lease
+from orchestrator.monitoring.prometheus import GAUGES
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from testing.paths import ROOT
@@ -138,7 +138,17 @@ def check_upload(cluster: RayCluster) -> None:
     ]
     names = {path.name for path in package.iterdir()}
     assert {"orchestrator", "vitaclip", "experiments"} <= names
-    assert not names & {".git", ".venv", "store", "data", "mlruns", "mlflow.db", "tests", "docs", "testing"}
+    assert not names & {
+        ".git",
+        ".venv",
+        "store",
+        "data",
+        "mlruns",
+        "mlflow.db",
+        "tests",
+        "docs",
+        "testing",
+    }
     size_bytes = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
     assert size_bytes < 20e6
 

@@ -20,13 +20,15 @@ from mlflow.entities import Run
 from orchestrator import ls, report, show, sync
 from orchestrator.config import BenchmarkConfig
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
+from orchestrator.search.study import Study
 from orchestrator.storage.records import ControlChange, TrialRecord
 from orchestrator.storage.store import LocalStore, open_store
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking import tracker as tracker_module
-from orchestrator.tracking.client import check_tracking
-from orchestrator.tracking.mirror import Mirror
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.mlflow import writer as writer_module
+from orchestrator.tracking.mlflow.client import check_tracking
+from orchestrator.tracking.mlflow.service import MlflowService
+from orchestrator.tracking.mlflow.writer import MlflowWriter
+from orchestrator.tracking.observer import TrackingObserver
 from testing.servers.mlflow_server import MlflowServer
 from testing.servers.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from testing.study_fixtures import (
@@ -82,6 +84,13 @@ def steps_of(uri: str, run: Run, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
+def opened(uri: str, record: StudyRecord, close_timeout_s: float = 600) -> TrackingObserver:
+    """An observer that brings MLflow up to the record, and waits for events."""
+    tracking = TrackingObserver(MlflowService(uri), record, close_timeout_s)
+    tracking.opened(Study(record.info.config, record))
+    return tracking
+
+
 def artifacts_of(uri: str, run: Run, folder: str | None = None) -> set[str]:
     return {item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id, folder)}
 
@@ -92,9 +101,9 @@ def test_a_study_reads_as_parent_and_children(
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6, 0.5)
     run_trial(record, 1, tmp_path / "c", 0.1, state="pruned")
     finish(record, propose(record, 2), "failed")
-    mirror = Mirror(uri, record)
-    mirror.start()
-    assert mirror.close(timeout_s=600)
+    tracking = opened(uri, record)
+    tracking.closed()
+    assert tracking.delivered
 
     runs = runs_of(uri)
     parent, complete, pruned, failed = (
@@ -143,10 +152,10 @@ def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path:
     trial = propose(record, 1)
     train_epochs(record, trial, tmp_path / "c", 0.3)
     for _ in range(2):
-        Tracker(uri, record).reconcile()
+        MlflowWriter(uri, record).reconcile()
     train_epochs(record, trial, tmp_path / "c", 0.3, 0.4)
     for _ in range(2):
-        Tracker(uri, record).reconcile()
+        MlflowWriter(uri, record).reconcile()
     runs = runs_of(uri)
     assert len(runs) == 3
     assert steps_of(uri, runs["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
@@ -176,15 +185,15 @@ def test_every_optimiser_step_is_logged_once(
 
     def train_trial(number: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         job = Job(record.store.uri, record.name, number)
-        train_worker(job, lambda _: Tracker(uri, record).reconcile(), should_stop)
+        train_worker(job, lambda _: MlflowWriter(uri, record).reconcile(), should_stop)
 
     train_trial(0)
     steps = itertools.count(1)
     with pytest.raises(PreemptedError):
         train_trial(1, lambda: next(steps) == 5)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     train_trial(1)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     whole, resumed = (runs_of(uri)[name] for name in ("trial 0000", "trial 0001"))
     for metric in ("step/loss", "step/lr"):
         assert [step for step, _ in steps_of(uri, whole, metric)] == list(range(1, 10))
@@ -200,12 +209,12 @@ def test_a_score_by_another_protocol_replaces_the_old_one(
     uri: str, record: StudyRecord, tmp_path: Path
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     protocol = BenchmarkConfig.model_validate(ZERO_SHOT | {"views": {"num_temporal_views": 4}})
     later = datetime.now(UTC)
     write_score(record, 0, split_score([0, 0, 0, 0], [0, 1, 1, 1]), protocol, scored_at=later)
     for _ in range(2):
-        Tracker(uri, record).log_scores([0])
+        MlflowWriter(uri, record).log_scores([0])
     run = runs_of(uri)["trial 0000"]
     assert run.data.metrics["zero_shot/quickstart/top1"] == 0.25
     assert steps_of(uri, run, "zero_shot/quickstart/top1") == [(2, 0.25), (2, pytest.approx(2 / 3))]
@@ -216,19 +225,19 @@ def test_an_interrupted_study_is_killed_and_goes_on(
 ) -> None:
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.3)
-    mirror = Mirror(uri, record)
-    mirror.start()
-    assert mirror.close(timeout_s=600)
+    tracking = opened(uri, record)
+    tracking.closed()
+    assert tracking.delivered
     assert {run.info.status for run in runs_of(uri).values()} == {"KILLED"}
 
-    mirror = Mirror(uri, record)
-    mirror.start()
+    tracking = opened(uri, record)
     train_epochs(record, trial, tmp_path / "c", 0.3, 0.4)
-    mirror.notify(0)
-    mirror.trial_finished(finish(record, trial, "complete", 0.3, 0.4).number)
+    tracking.epoch_ended(0, {})
+    tracking.finished(finish(record, trial, "complete", 0.3, 0.4))
     run_trial(record, 1, tmp_path / "c", 0.5)
     run_trial(record, 2, tmp_path / "c", 0.5)
-    assert mirror.close(timeout_s=600)
+    tracking.closed()
+    assert tracking.delivered
     runs = runs_of(uri)
     assert len(runs) == 4
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -259,15 +268,15 @@ def test_a_study_ends_as_it_was_told(
 ) -> None:
     registrations: list[int] = []
     monkeypatch.setattr(
-        tracker_module, "register_best", lambda *a: registrations.append(a[2].number)
+        writer_module, "register_best", lambda *a: registrations.append(a[2].number)
     )
     record = new_record(LocalStore(tmp_path / "store"), search={"num_trials": 3, "lag": 2} | search)
     for number, state in enumerate(states):
         run_trial(record, number, tmp_path / "c", 0.9 - number / 10, state=state)
     record.add_change(ControlChange(num_trials=num_trials))
-    tracker = Tracker(uri, record)
-    tracker.reconcile()
-    tracker.stop()
+    writer = MlflowWriter(uri, record)
+    writer.reconcile()
+    writer.stop()
     parent = runs_of(uri)["depth"]
     assert parent.info.status == status
     assert registrations == (
@@ -280,11 +289,11 @@ def test_a_study_ends_as_it_was_told(
 
 def test_a_run_created_twice_is_kept_once(uri: str, record: StudyRecord, tmp_path: Path) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
-    tracker = Tracker(uri, record)
-    tracker.reconcile()
+    writer = MlflowWriter(uri, record)
+    writer.reconcile()
     first = runs_of(uri)["trial 0000"]
-    tracker.client.create_run(first.info.experiment_id, tags=first.data.tags, start_time=2**42)
-    Tracker(uri, record).reconcile()
+    writer.client.create_run(first.info.experiment_id, tags=first.data.tags, start_time=2**42)
+    MlflowWriter(uri, record).reconcile()
     assert runs_of(uri)["trial 0000"].info.run_id == first.info.run_id
 
 
@@ -294,12 +303,12 @@ def test_children_follow_a_parent_that_was_deleted(
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
     train_epochs(record, propose(record, 1), tmp_path / "c", 0.3)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     old, client = runs_of(uri)["depth"], MlflowClient(uri)
     client.delete_run(old.info.run_id)
     if for_good:  # as `mlflow gc` does
         client._tracking_client.store._hard_delete_run(old.info.run_id)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     runs = runs_of(uri)
     parent = runs.pop("depth")
     assert (parent.info.run_id == old.info.run_id) == (not for_good)
@@ -311,9 +320,9 @@ def test_a_trial_that_was_deleted_comes_back_whole(
     uri: str, record: StudyRecord, tmp_path: Path
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     MlflowClient(uri).delete_run(runs_of(uri)["trial 0000"].info.run_id)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     assert steps_of(uri, runs_of(uri)["trial 0000"], "val/top1") == [(1, 0.2), (2, 0.6)]
 
 
@@ -321,25 +330,25 @@ def test_a_renamed_experiment_stays_the_studys(
     uri: str, record: StudyRecord, tmp_path: Path
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("depth")
     assert experiment
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     client.rename_experiment(experiment.experiment_id, "depth, first try")
     run_trial(record, 1, tmp_path / "c", 0.2)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     assert client.get_experiment_by_name("depth") is None
     assert len(runs_of(uri, "depth, first try")) == 3
 
 
 def test_the_parent_tells_of_the_last_start(uri: str, record: StudyRecord) -> None:
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     config = study_config(
         question="How deep, really?", search={"num_trials": 9}, resources={"max_failures": 5}
     )
     record.create_or_check(config, PROVENANCE, INPUTS)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     parent = runs_of(uri)["depth"]
     assert (
         parent.data.tags["study.search.num_trials"],
@@ -356,10 +365,10 @@ def test_a_new_study_of_the_same_name_gets_new_runs(
     uri: str, record: StudyRecord, tmp_path: Path
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2)
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     other = new_record(LocalStore(tmp_path / "other"))
     run_trial(other, 0, tmp_path / "c", 0.9)
-    Tracker(uri, other).reconcile()
+    MlflowWriter(uri, other).reconcile()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("depth")
     assert experiment
@@ -398,8 +407,8 @@ def failing(
     server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, FaultyProxy]]:
     """The server's address through a proxy, and the proxy."""
-    monkeypatch.setattr("orchestrator.tracking.mirror._FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr("orchestrator.tracking.mirror._LAST_DELAY_S", 0.5)
+    monkeypatch.setattr("orchestrator.tracking.observer._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.observer._LAST_DELAY_S", 0.5)
     with faulty_proxy(S3Server(server.uri, "", ""), faults=("lost_answer",)) as (direct, proxy):
         yield direct.endpoint_url, proxy
 
@@ -409,21 +418,21 @@ def test_an_outage_and_lost_answers_cost_nothing(
 ) -> None:
     record = new_record(LocalStore(tmp_path / "store"), name="outage")
     uri, proxy = failing
-    mirror = Mirror(uri, record)
-    mirror.start()
+    tracking = opened(uri, record)
     trial = propose(record, 0)
     for num_epochs in range(1, 9):
         top1 = [epoch / 10 for epoch in range(num_epochs)]
         train_epochs(record, trial, tmp_path / "c", *top1)
-        mirror.notify(0)
+        tracking.epoch_ended(0, {})
         proxy.share, proxy.faults = (
             (1.0, ("cut_upload",)) if 3 <= num_epochs < 6 else (0.1, ("lost_answer",))
         )
         time.sleep(0.2)
-    mirror.trial_finished(finish(record, trial, "complete", *top1).number)
+    tracking.finished(finish(record, trial, "complete", *top1))
     for number in (1, 2):
-        mirror.trial_finished(run_trial(record, number, tmp_path / "c", 0.5, 0.6).number)
-    assert mirror.close(timeout_s=600)
+        tracking.finished(run_trial(record, number, tmp_path / "c", 0.5, 0.6))
+    tracking.closed()
+    assert tracking.delivered
     assert proxy.counts["lost_answer"] > 0
     assert proxy.counts["cut_upload"] > 0
     runs = runs_of(server.uri, "outage")
@@ -445,15 +454,15 @@ def test_training_never_waits_and_sync_delivers_later(
     record = new_record(LocalStore(tmp_path / "store"), name="away")
     uri, proxy = failing
     proxy.share, proxy.faults = 1.0, ("cut_upload",)
-    monkeypatch.setattr("orchestrator.tracking.mirror._MAX_WAITING", 3)
-    mirror = Mirror(uri, record)
-    mirror.start()
+    monkeypatch.setattr("orchestrator.tracking.observer._MAX_WAITING", 3)
+    tracking = opened(uri, record, close_timeout_s=0.5)
     for number in range(3):
         result = run_trial(record, number, tmp_path / "c", 0.2, 0.6)
         for _ in range(10):
-            mirror.notify(number)
-        mirror.trial_finished(result.number)
-    assert not mirror.close(timeout_s=0.5)
+            tracking.epoch_ended(number, {})
+        tracking.finished(result)
+    tracking.closed()
+    assert not tracking.delivered
     proxy.share = 0.0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
@@ -535,11 +544,13 @@ def test_no_secret_is_written_anywhere(
             away,
             _,
         ):
-            mirror = Mirror(
-                away.endpoint_url.replace("http://", "http://user:planted%21password@"), record
+            tracking = opened(
+                away.endpoint_url.replace("http://", "http://user:planted%21password@"),
+                record,
+                close_timeout_s=2,
             )
-            mirror.start()
-            assert not mirror.close(timeout_s=2)
+            tracking.closed()
+            assert not tracking.delivered
         objects = client.list_objects_v2(Bucket="secrets")["Contents"]
         stored = [
             client.get_object(Bucket="secrets", Key=item["Key"])["Body"].read() for item in objects

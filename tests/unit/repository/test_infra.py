@@ -23,7 +23,7 @@ import yaml
 from mlflow import MlflowClient
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from orchestrator.display.metrics import GAUGES
+from orchestrator.monitoring.prometheus import GAUGES
 from testing.paths import ROOT
 
 INFRA = ROOT / "infra"

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from orchestrator import compare, ls, report, show, sync
 from orchestrator.storage.store import LocalStore
-from orchestrator.tracking.client import allowed_name
+from orchestrator.tracking.mlflow.client import allowed_name
 from testing.study_fixtures import new_record, run_trial
 from vitaclip.terminal import Terminal, show_warnings, shown
 

@@ -460,9 +460,9 @@ def test_predict_ones_own_videos(
     assert [len(entry["classes"]) for entry in answer] == [4, 0, 0, 4]
     assert "none.mp4" in answer[2]["error"]
     assert "2 of 4 videos cannot be read" in told.err
-    assert predict(tmp_path / "1", [Path(videos[0])])[0].probabilities == tuple(
-        answer[0]["probabilities"]
-    )
+    alone = predict(tmp_path / "1", [Path(videos[0])])[0]
+    # Not equal to the last bit: matrix products of another size may round otherwise.
+    assert alone.probabilities == pytest.approx(answer[0]["probabilities"], abs=1e-6)
 
 
 def test_predict_reads_names_as_data_sets_do(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from orchestrator.display.progress import Progress, points_table, trials_table
-from orchestrator.display.tally import Tally
+from orchestrator.display.progress import Progress
+from orchestrator.display.tables import points_table, trials_table
 from orchestrator.evaluation.ranking import best_first, pareto_set
+from orchestrator.events.tally import Tally
 from orchestrator.search.search_space import apply
+from orchestrator.search.study import Study
 from orchestrator.storage.records import TrialRecord, TrialResult
+from orchestrator.storage.store import LocalStore
 from orchestrator.sweep import expected_time
-from testing.study_fixtures import STARTED, history_of, study_config
+from testing.study_fixtures import (
+    STARTED,
+    finish,
+    history_of,
+    new_record,
+    propose,
+    run_trial,
+    study_config,
+)
 
 TWO_OBJECTIVES = [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}]
 
@@ -64,8 +75,12 @@ def test_the_time_left_follows_from_finished_trials() -> None:
     assert text == "about 1.00 hours of training are left, 8.0 GPU-hours"
 
 
-def test_trials_are_counted_once_in_the_state_they_are_in() -> None:
-    tally = Tally(Counter(complete=1, failed=1))
+def test_trials_are_counted_once_in_the_state_they_are_in(tmp_path: Path) -> None:
+    record = new_record(LocalStore(tmp_path / "store"))
+    run_trial(record, 0, tmp_path / "c", 0.3)
+    finish(record, propose(record, 1), "failed")
+    tally = Tally()
+    tally.opened(Study(record.info.config, record))
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     train = apply(study_config().train, params)
     for number in (2, 3, 4, 5):
@@ -105,22 +120,24 @@ def test_repeated_points_show_mean_and_spread() -> None:
     assert "0.300 ± 0.141" in rows[1]
 
 
-def test_without_a_terminal_there_are_few_plain_lines() -> None:
+def test_without_a_terminal_there_are_few_plain_lines(tmp_path: Path) -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(
         number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
     )
-    with Progress(config, console, Counter(), lambda: 3) as progress:
-        progress.started(trial)
-        progress.broke_off(0, "in a file\nPreemptedError: stopped in epoch 1")
-        assert not progress.running
-        progress.started(trial)
-        for metrics in history_of(0.1, 0.2, 0.3):
-            progress.epoch_ended(0, metrics)
-        progress.training_ended(0, "complete")
-        progress.finished(result(0, 0.3))
+    progress = Progress(console)
+    progress.opened(Study(config, new_record(LocalStore(tmp_path))))
+    progress.started(trial)
+    progress.broke_off(0, "in a file\nPreemptedError: stopped in epoch 1")
+    assert not progress.running
+    progress.started(trial)
+    for metrics in history_of(0.1, 0.2, 0.3):
+        progress.epoch_ended(0, metrics)
+    progress.training_ended(0, "complete")
+    progress.finished(result(0, 0.3))
+    progress.closed()
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == lines[2] == "trial 0 starts: depth=2, lr=0.001"
     assert lines[1].endswith("goes on from its last checkpoint: PreemptedError: stopped in epoch 1")
@@ -128,16 +145,18 @@ def test_without_a_terminal_there_are_few_plain_lines() -> None:
     assert len(lines) <= 5
 
 
-def test_on_a_terminal_each_running_trial_has_a_line() -> None:
+def test_on_a_terminal_each_running_trial_has_a_line(tmp_path: Path) -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120, force_terminal=True)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     trial = TrialRecord(
         number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
     )
-    with Progress(config, console, Counter(), lambda: 3) as progress:
-        progress.started(trial)
-        progress.epoch_ended(0, history_of(0.25)[0])
-        shown = text_of(progress.render())
+    progress = Progress(console)
+    progress.opened(Study(config, new_record(LocalStore(tmp_path))))
+    progress.started(trial)
+    progress.epoch_ended(0, history_of(0.25)[0])
+    shown = text_of(progress.render())
+    progress.closed()
     assert "trial 0  epoch 1/3  val/top1 0.250  4 s left" in shown
     assert "depth: 0/3 trials finished" in shown

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking import database
-from orchestrator.tracking.client import check_tracking
+from orchestrator.tracking.mlflow import database
+from orchestrator.tracking.mlflow.client import check_tracking
 from vitaclip.errors import InputError
 
 # Dies at the n-th statement that makes or changes a table.
@@ -37,7 +37,7 @@ from mlflow import MlflowClient
 MlflowClient(sys.argv[1]).search_experiments()
 """
 CHECK = (
-    "import sys; from orchestrator.tracking.client import check_tracking; "
+    "import sys; from orchestrator.tracking.mlflow.client import check_tracking; "
     "check_tracking(sys.argv[1])"
 )
 

@@ -18,8 +18,8 @@ from mlflow.entities import LoggedModelStatus
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking.registry import MODEL_TAG
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.mlflow.registry import MODEL_TAG
+from orchestrator.tracking.mlflow.writer import MlflowWriter
 from testing.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.train import EpochEnd, fit
@@ -91,22 +91,22 @@ def test_an_answer_lost_at_registration_makes_no_second_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/tracking.db"
-    Tracker(uri, record).reconcile()
+    MlflowWriter(uri, record).reconcile()
     taken = getattr(MlflowClient, step)
 
     def lose_answer(*arguments: object, **options: object) -> None:
         taken(*arguments, **options)
         raise ConnectionError("the answer was lost")
 
-    tracker = Tracker(uri, record)
-    tracker.reconcile()
+    writer = MlflowWriter(uri, record)
+    writer.reconcile()
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, lose_answer)
         with pytest.raises(ConnectionError):
-            tracker.stop()
-    tracker = Tracker(uri, record)
-    tracker.reconcile()
-    tracker.stop()
+            writer.stop()
+    writer = MlflowWriter(uri, record)
+    writer.reconcile()
+    writer.stop()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("depth")
     assert experiment
@@ -121,9 +121,9 @@ def test_the_best_model_predicts_in_a_fresh_process(
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/tracking.db"  # not where this process's MLflow looks by itself
     for _ in range(2):
-        tracker = Tracker(uri, record)
-        tracker.reconcile()
-        tracker.stop()
+        writer = MlflowWriter(uri, record)
+        writer.reconcile()
+        writer.stop()
     client = MlflowClient(uri)
     [version] = client.search_model_versions("name = 'depth'")
     run = client.get_run(str(version.run_id))

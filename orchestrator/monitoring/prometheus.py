@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Gauge
 
-from orchestrator.display.tally import Tally
 from orchestrator.evaluation.ranking import rank
+from orchestrator.events.tally import Tally
 from orchestrator.search.study import Study
 from orchestrator.storage.records import TrialResult
 
@@ -33,15 +33,16 @@ GAUGES = {
 }
 
 
-class Metrics(Tally):
-    """Hears the same events as the progress display."""
+class PrometheusGauges(Tally):
+    """Publishes what the study does. Ray must be running.
 
-    def __init__(self, study: Study, num_waiting: Callable[[], int]) -> None:
-        super().__init__(study.finished_states)
-        self._study = study
+    Args:
+        num_waiting: how many events the tracking service has not taken yet.
+    """
+
+    def __init__(self, num_waiting: Callable[[], int]) -> None:
+        super().__init__()
         self._num_waiting = num_waiting
-        finished = [study.outcomes[number] for number in study.finished]
-        self._best = [(outcome.state, outcome.values) for outcome in finished]
         self._num_epochs = self._num_retries = 0
         self._gauges = {
             name: Gauge(
@@ -51,9 +52,15 @@ class Metrics(Tally):
             )
             for name, text in GAUGES.items()
         }
+        self._published = 0.0
+
+    def opened(self, study: Study) -> None:
+        super().opened(study)
+        self._study = study
+        finished = [study.outcomes[number] for number in study.finished]
+        self._best = [(outcome.state, outcome.values) for outcome in finished]
         for gauge in self._gauges.values():
             gauge.set_default_tags({"study": study.config.name})
-        self._published = 0.0
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
         super().epoch_ended(number, metrics)
@@ -67,10 +74,8 @@ class Metrics(Tally):
         super().finished(result)
         self._best.append((result.state, result.values))
 
-    def refresh(self) -> None:
-        """Publishes everything, at most once a second. Ray forgets a value once it is collected:
-        call it often.
-        """
+    def refreshed(self) -> None:
+        # Ray forgets a value once it is collected: all are published again and again.
         if time.monotonic() - self._published < _INTERVAL_S:
             return
         self._published = time.monotonic()

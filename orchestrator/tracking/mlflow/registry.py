@@ -11,9 +11,9 @@ from mlflow.models import Model
 
 from orchestrator.storage.records import TrialResult
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking import video_classifier
-from orchestrator.tracking.client import texts
-from orchestrator.tracking.runs import STUDY_TAG, TRIAL_TAG
+from orchestrator.tracking.mlflow import video_classifier
+from orchestrator.tracking.mlflow.client import texts
+from orchestrator.tracking.mlflow.runs import STUDY_TAG, TRIAL_TAG
 from vitaclip.checkpoint import drop_optimizer
 
 MODEL_TAG = "vitaclip.model_id"

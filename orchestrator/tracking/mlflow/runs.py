@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 
 from orchestrator.config import Scalar
 from orchestrator.storage.records import TrialRecord, flatten
 from orchestrator.storage.study_record import MAY_CHANGE, StudyRecord
-from orchestrator.tracking.artifacts import installed_packages
-from orchestrator.tracking.client import milliseconds, present, texts, user_name
+from orchestrator.tracking.mlflow.artifacts import installed_packages
+from orchestrator.tracking.mlflow.client import milliseconds, present, texts, user_name
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "vitaclip.study_id", "vitaclip.trial", "vitaclip.state"
 PARENT = "study"  # the parent run's value of TRIAL_TAG
@@ -157,11 +166,8 @@ class Runs:
         """The id of the study's experiment, which has the study's name unless someone renamed
         it.
         """
-        name, tag = self.record.name, f"vitaclip.study.{self.record.info.id}"
-        renamed = self.client.search_experiments(
-            ViewType.ALL, filter_string=f"tags.`{tag}` = 'true'"
-        )
-        experiment = renamed[0] if renamed else self.client.get_experiment_by_name(name)
+        name, tag = self.record.name, _study_tag(self.record)
+        experiment = find_experiment(self.client, self.record)
         if experiment is None:
             # A local database has no server to say where artifacts go.
             local = self.client.tracking_uri.startswith("sqlite:")
@@ -225,3 +231,16 @@ class Runs:
             dataset = Dataset(key, identity.digest, "local", json.dumps({"dataset": name}))
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
         return inputs
+
+
+def find_experiment(client: MlflowClient, record: StudyRecord) -> Experiment | None:
+    """The study's experiment, whatever its name is now; None if there is none yet."""
+    known = client.search_experiments(
+        ViewType.ALL, filter_string=f"tags.`{_study_tag(record)}` = 'true'"
+    )
+    return known[0] if known else client.get_experiment_by_name(record.name)
+
+
+def _study_tag(record: StudyRecord) -> str:
+    """The experiment's tag that names its study."""
+    return f"vitaclip.study.{record.info.id}"

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.config import Scalar
 from orchestrator.service import attempt
 from orchestrator.settings import without_password
-from orchestrator.tracking.database import ensure_database
+from orchestrator.tracking.mlflow.database import ensure_database
 from vitaclip.errors import InputError
 
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")

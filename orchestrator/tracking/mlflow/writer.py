@@ -1,10 +1,10 @@
 """MLflow as a view of a study's record: experiment = study, parent run = study, child runs =
 trials.
 
-Nothing here is a second truth. :meth:`Tracker.reconcile` looks at what MLflow has and adds what it
-lacks, so it may be repeated after any failure and each trial and epoch still appears exactly once.
-While a study runs, :mod:`orchestrator.tracking.mirror` does so from one background thread: a
-tracking server that is down delays MLflow's view and never the training.
+Nothing here is a second truth. :meth:`MlflowWriter.reconcile` looks at what MLflow has and adds
+what it lacks, so it may be repeated after any failure and each trial and epoch still appears
+exactly once. While a study runs, :mod:`orchestrator.tracking.observer` does so from one background
+thread: a tracking server that is down delays MLflow's view and never the training.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.study import Study
 from orchestrator.storage.records import Baseline, BenchmarkScore, TrialRecord, TrialResult
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.tracking.artifacts import confusion_figure, curves_csv, per_class_csv
-from orchestrator.tracking.client import metric_rows, milliseconds, present
-from orchestrator.tracking.registry import register_best
-from orchestrator.tracking.runs import PARENT, STATE_TAG, Runs
+from orchestrator.tracking.mlflow.artifacts import confusion_figure, curves_csv, per_class_csv
+from orchestrator.tracking.mlflow.client import metric_rows, milliseconds, present
+from orchestrator.tracking.mlflow.registry import register_best
+from orchestrator.tracking.mlflow.runs import PARENT, STATE_TAG, Runs
 from vitaclip.checkpoint import CurvePoint
 
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 
-class Tracker:
+class MlflowWriter:
     """Writes one study's record into MLflow. Looks before it writes: every method may be
     repeated.
     """

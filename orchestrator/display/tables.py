@@ -1,0 +1,98 @@
+"""Tables of finished trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from rich.table import Table
+
+from orchestrator.config import Scalar, StudyConfig
+from orchestrator.evaluation.ranking import best_first, pareto_set
+from orchestrator.storage.records import TrialResult
+
+
+def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+    """Finished trials, best first: what varied, the objectives, the benchmarks' top-1, state and
+    time.
+    """
+    objectives = [objective.metric for objective in config.search.objectives]
+    benchmarks = [benchmark.name for benchmark in config.benchmarks]
+    table = Table(title=f"{config.name}: {len(results)} trials, best first")
+    parameters = [key.rpartition(".")[2] for key in config.search_space]
+    front = pareto_set(config, results) if len(objectives) > 1 else None
+    for header in ("trial", *parameters, *objectives, *benchmarks, "state", "minutes"):
+        table.add_column(header, justify="left" if header == "state" else "right", overflow="fold")
+    for result in best_first(config, results):
+        table.add_row(
+            str(result.number),
+            *(_cell(result.params.get(key, "-")) for key in config.search_space),
+            *(map(_fraction, result.values or [None] * len(objectives))),
+            *(_fraction(result.benchmarks.get(f"{name}/top1")) for name in benchmarks),
+            result.state + (", on the Pareto front" if front and result.number in front else ""),
+            f"{sum(result.durations.values()) / 60:.1f}",
+        )
+    return table
+
+
+def code_lines(results: Sequence[TrialResult]) -> list[str]:
+    """Which trials ran on which code, where they are not all of one version."""
+    trials: dict[str, list[int]] = {}
+    for result in results:
+        trials.setdefault(", then ".join(result.code), []).append(result.number)
+    if len(trials) < 2:
+        return []
+    return [
+        f"code {code}: trials {', '.join(map(str, sorted(n)))}"
+        for code, n in sorted(trials.items())
+    ]
+
+
+def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+    """Points that were run with several seeds: mean and standard deviation of each objective, best
+    first.
+    """
+    groups: dict[int, list[TrialResult]] = {}
+    for result in best_first(config, results):
+        if result.state == "complete":
+            groups.setdefault(result.number // config.search.num_repeats, []).append(result)
+    table = Table(
+        title=f"{config.name}: {len(groups)} points, mean and standard deviation over seeds"
+    )
+    parameters = [key.rpartition(".")[2] for key in config.search_space]
+    for header in (
+        "point",
+        *parameters,
+        *(objective.metric for objective in config.search.objectives),
+        "seeds",
+    ):
+        table.add_column(header, justify="right")
+    sign = -1 if config.search.objectives[0].mode == "max" else 1
+    for point, group in sorted(
+        groups.items(), key=lambda item: sign * fmean(r.values[0] for r in item[1] if r.values)
+    ):
+        columns = zip(*(result.values or () for result in group), strict=True)
+        table.add_row(
+            str(point),
+            *(_cell(group[0].params.get(key, "-")) for key in config.search_space),
+            *(_mean_and_spread(values) for values in columns),
+            str(len(group)),
+        )
+    return table
+
+
+def format_params(params: Mapping[str, Scalar]) -> str:
+    """``depth=2, lr=0.0031``: the last part of each key."""
+    return ", ".join(f"{key.rpartition('.')[2]}={_cell(value)}" for key, value in params.items())
+
+
+def _cell(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
+
+
+def _fraction(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""What happens to a running study, and who hears of it."""

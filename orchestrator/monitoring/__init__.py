@@ -1,0 +1,1 @@
+"""A running study for those who watch a cluster."""
