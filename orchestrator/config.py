@@ -7,7 +7,6 @@ An experiment file says *what*; where data, results and servers live comes from 
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -70,10 +69,13 @@ class Objective(Config):
     mode: Literal["max", "min"] = "max"
 
 
+SamplerName = Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"]
+
+
 class SamplerConfig(Config):
     """Which Optuna sampler proposes points."""
 
-    name: Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"] = "tpe"
+    name: SamplerName = "tpe"
     num_startup_trials: int = Field(
         4, ge=1, le=MAX_TRIALS, description="random points before the model-based ones"
     )
@@ -313,41 +315,6 @@ class StudyConfig(Config):
                     f"workers that resources.num_workers allows, such as {num_workers}"
                 )
         return self
-
-    @model_validator(mode="after")
-    def _pbt_changes_optimizers_only(self) -> Self:
-        if self.search.scheduler.name != "pbt":
-            return self
-        for key, distribution in self.search_space.items():
-            if not (key.startswith("optimizer.") and isinstance(distribution, FloatDistribution)):
-                raise ValueError(
-                    f"search_space.{key}: pbt changes parameters in mid-training; allowed are "
-                    "floats of the optimizer, "
-                    "such as optimizer.lr"
-                )
-            if distribution.step is not None or distribution.when:
-                raise ValueError(f"search_space.{key}: pbt takes neither step nor when")
-        if self.search.num_repeats > 1:
-            raise ValueError(
-                "search.num_repeats: pbt allows 1; run the study again with another train.seed"
-            )
-        if self.search.num_trials > self.max_trials:
-            raise ValueError(
-                f"search.num_trials: found {self.search.num_trials}; generations of "
-                f"{self.search.scheduler.population} "
-                f"have come to the last epoch after {self.max_trials}"
-            )
-        return self
-
-    @property
-    def max_trials(self) -> float:
-        """How many trials there can be: with pbt, until the population has come to the last
-        epoch.
-        """
-        scheduler = self.search.scheduler
-        if scheduler.name != "pbt":
-            return math.inf
-        return scheduler.population * math.ceil(self.train.epochs / scheduler.interval)
 
     @model_validator(mode="after")
     def _lag_keeps_slots_busy(self) -> Self:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from orchestrator import command
 from orchestrator.config import Scalar
-from orchestrator.search.search_space import check_point, most_trials
+from orchestrator.search.proposals import proposer_of
+from orchestrator.search.search_space import check_point
 from orchestrator.storage.records import ControlChange
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.yaml_text import load_yaml
@@ -59,7 +60,7 @@ def _edit(options: argparse.Namespace, console: Console) -> None:
 
 
 def _checked_number(number: int, record: StudyRecord) -> int:
-    fewest, most = max(1, len(record.trials())), most_trials(record.info.config)
+    fewest, most = max(1, len(record.trials())), proposer_of(record.info.config).max_trials
     if not fewest <= number <= most:
         end = "or more" if most == math.inf else f"to {most}, all that this search can have"
         raise InputError(

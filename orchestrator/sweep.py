@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.search.search_space import resolve
+from orchestrator.search.resolve import resolve
 from orchestrator.settings import Settings
 from orchestrator.yaml_file import load_study
 from vitaclip.errors import InputError, VitaClipError

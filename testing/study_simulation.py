@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import StudyConfig
-from orchestrator.search.schedulers import falls_short
+from orchestrator.search.stopping.rule import misses_threshold
 from orchestrator.search.study import Study
 from orchestrator.storage.attempts import SupersededError
 from orchestrator.storage.records import TrialRecord, best_epoch
@@ -230,7 +230,7 @@ class Driver:
         trial, history = worker.trial, worker.history
         over = history and (
             history[-1]["epoch"] >= trial.last_epoch
-            or falls_short(history, trial.bar, self.record.objective)
+            or misses_threshold(history, trial.bar, self.record.objective)
         )
         if over:
             del self.training[trial.number]

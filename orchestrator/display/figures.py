@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import optuna
 import plotly.graph_objects as go
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from orchestrator.config import StudyConfig
 from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import best_first
-from orchestrator.search.search_space import check_values, suggest_params
+from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
+from orchestrator.search.search_space import check_values
 from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult
 from orchestrator.storage.study_record import Contender, StudyRecord
 from vitaclip.errors import InputError
@@ -113,14 +113,14 @@ def _with_whole_points(
 def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
     """The study in Optuna's own terms; with ``storage`` it opens in optuna-dashboard."""
     config = data.info.config
-    sides = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-    directions = [sides[objective.mode] for objective in config.search.objectives]
-    study = optuna.create_study(directions=directions, storage=storage, study_name=data.name)
+    study = optuna.create_study(
+        directions=directions(config.search.objectives), storage=storage, study_name=data.name
+    )
     for result in sorted(data.results, key=lambda result: result.number):
         point = optuna.trial.FixedTrial(dict(result.params), result.number)
         suggest_params(cast(optuna.Trial, point), config.search_space)
         steps = {int(m["epoch"]): m[data.metric] for m in result.history if data.metric in m}
-        several = len(directions) > 1
+        several = len(study.directions) > 1
         trial = optuna.trial.create_trial(
             state=_STATES[result.state],
             values=result.values if result.state == "complete" else None,

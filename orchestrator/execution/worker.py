@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.config import Objective
-from orchestrator.search.schedulers import falls_short
+from orchestrator.search.stopping.rule import misses_threshold
 from orchestrator.storage.attempts import Attempt
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import open_store
@@ -56,13 +56,14 @@ class PreemptedError(VitaClipError):
 
 
 class _EnoughError(Exception):
-    """The trial ends here: it missed its bar (:mod:`orchestrator.search.schedulers`), or its
+    """The trial ends here: it missed its threshold (:mod:`orchestrator.search.stopping`), or its
     generation is over.
     """
 
 
 def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Trains to the trial's last epoch or to the first one after which it falls short of its bar.
+    """Trains to the trial's last epoch or to the first one after which it misses its
+    threshold.
 
     Args:
         report: called on every worker after every epoch, once its checkpoint is in the store.
@@ -123,8 +124,8 @@ def _check_not_enough(
     """
     if not history:
         return
-    if falls_short(history, trial.bar, objective):
-        raise _EnoughError("falls short of its bar")
+    if misses_threshold(history, trial.bar, objective):
+        raise _EnoughError("misses its threshold")
     if trial.last_epoch <= history[-1]["epoch"] < trial.train.epochs:
         raise _EnoughError("its generation is over")
 

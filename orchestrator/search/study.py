@@ -10,38 +10,30 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import fmean
 from typing import Literal
 
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.search import pbt
-from orchestrator.search.sampler import PointOutcome, Proposer
-from orchestrator.search.schedulers import Curve, History, bar, curve, falls_short
+from orchestrator.search.outcome import (
+    Outcome,
+    PointOutcome,
+    failure,
+    outcome_of,
+    point_outcomes,
+    recorded_outcome,
+)
+from orchestrator.search.proposals import proposer_of
+from orchestrator.search.proposals.proposer import Proposal
 from orchestrator.search.search_space import Params, apply, check_values
+from orchestrator.search.stopping import stopping_rule
+from orchestrator.search.stopping.rule import History, thresholds
 from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
 from orchestrator.storage.store import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
 Wait = Literal["wait"]
-State = Literal["complete", "pruned", "failed"]
 _CONTROL_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial's training ended: as much as later trials depend on. The rest is in the record
-    only.
-    """
-
-    state: State
-    reason: str | None
-    # the objectives at the best epoch; None: not all were reported
-    values: tuple[float, ...] | None
-    curve: Curve
-    train_s: float
 
 
 class Study:
@@ -52,12 +44,14 @@ class Study:
         self.record = record
         self.outcomes: dict[int, Outcome] = {}
         self.finished: set[int] = set()  # trials whose result is written
-        self._params: dict[int, Params] = {}  # of every trial
+        self._num_proposed = 0
+        self._tried: list[Params] = []  # every point, in order
         self._unfinished: dict[int, TrialRecord] = {}
         self._to_resume: deque[int] = deque()
         self._recall()
-        self._proposer = Proposer(config)
-        self._points: list[PointOutcome] = []  # what the proposer is told, in order
+        self._proposer = proposer_of(config)
+        self._rule = stopping_rule(config.search.scheduler)
+        self._ended: list[PointOutcome] = []  # what the proposer is told, in order
         self._control, self._control_until = (
             record.control(),
             time.monotonic() + _CONTROL_INTERVAL_S,
@@ -76,20 +70,20 @@ class Study:
     @property
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
-        number = len(self._params)
+        number = self._num_proposed
         return None if number >= self.num_trials else self._stop_reason(self._settled(number))
 
     @property
     def num_trials(self) -> int:
         """How many trials there are to be, as the file and other terminals have said so far."""
-        return int(min(self._control.num_trials, self.config.max_trials))
+        return int(min(self._control.num_trials, self._proposer.max_trials))
 
     @property
     def has_ended(self) -> bool:
         """Whether a start now would find nothing to do: every trial has its result, and no further
         one is wanted.
         """
-        enough = len(self._params) >= self.num_trials or self.stop_reason is not None
+        enough = self._num_proposed >= self.num_trials or self.stop_reason is not None
         return enough and not self._unfinished
 
     def next_trial(self) -> TrialRecord | Wait | None:
@@ -101,7 +95,7 @@ class Study:
         """
         if self._to_resume:
             return self._unfinished[self._to_resume.popleft()]
-        number, settled = len(self._params), self._settled(len(self._params))
+        number, settled = self._num_proposed, self._settled(self._num_proposed)
         self.look_at_control()
         enough = number >= self.num_trials
         if not enough and (settled is None or self._control.paused):
@@ -129,7 +123,7 @@ class Study:
                 self.record.begin_attempt(number)
             trial, history = self._unfinished[number], self.record.history(number)
             outcome = None if error else outcome_of(trial, history, self.config)
-            self.outcomes[number] = outcome or _failed(
+            self.outcomes[number] = outcome or failure(
                 history, error or "training stopped before its last epoch", self.config
             )
         return self.outcomes[number]
@@ -151,14 +145,14 @@ class Study:
         self._check_whole({trial.number for trial in trials}, {result.number for result in results})
         for result in results:
             self.finished.add(result.number)
-            self.outcomes[result.number] = _recalled(result, self.config)
+            self.outcomes[result.number] = recorded_outcome(result, self.config)
         for trial in trials:
             check_values(
                 f"study {self.record.name!r}, trials/{trial.number:04d}/trial.json",
                 trial.params,
                 self.config,
             )
-            self._params[trial.number] = trial.params
+            self._note_proposed(trial)
             if trial.number not in self.finished:
                 self._recall_unfinished(trial)
 
@@ -182,91 +176,62 @@ class Study:
         else:
             self.outcomes[trial.number] = outcome
 
-    @property
-    def _breeds(self) -> bool:
-        return self.config.search.scheduler.name == "pbt"
+    def _note_proposed(self, trial: TrialRecord) -> None:
+        self._num_proposed += 1
+        if trial.number % self.config.search.num_repeats == 0:
+            self._tried.append(trial.params)
 
     def _settled(self, number: int) -> list[Outcome] | None:
         """How the trials that trial ``number`` may depend on ended; None while one of them is
         running.
         """
-        search = self.config.search
-        generation_start = number - number % search.scheduler.population
-        wanted = range(generation_start if self._breeds else max(0, number - search.lag + 1))
+        wanted = range(self._proposer.num_settled(number))
         known = [self.outcomes[n] for n in wanted if n in self.outcomes]
         return known if len(known) == len(wanted) else None
 
     def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialRecord:
         search = self.config.search
-        parent, params = self._point_of(number)
-        repeat = number % search.num_repeats
-        train = apply(self.config.train, params)
+        point, repeat = divmod(number, search.num_repeats)
+        proposal = Proposal(self._tried[point]) if repeat else self._proposed(point, settled)
+        train = apply(self.config.train, proposal.params)
         trial = TrialRecord(
             number=number,
-            params=params,
+            params=proposal.params,
             train=train.model_copy(update={"seed": train.seed + repeat}),
-            bar=bar(
-                search.scheduler,
+            bar=thresholds(
+                self._rule,
                 search.objectives[0],
                 number,
                 train.epochs,
                 [outcome.curve for outcome in settled],
             ),
-            parent=parent,
-            stop_epoch=pbt.stop_epoch(self.config, number) if self._breeds else None,
+            parent=proposal.parent,
+            stop_epoch=proposal.stop_epoch,
             proposed_at=datetime.now(UTC),
         )
         try:
             self.record.write_trial(trial)
         except KeyExistsError:  # by a driver that lost its lease a moment ago: the same proposal
             trial = self.record.trial(number)
-        self._params[number], self._unfinished[number] = trial.params, trial
+        self._note_proposed(trial)
+        self._unfinished[number] = trial
         return trial
 
-    def _point_of(self, number: int) -> tuple[int | None, Params]:
-        """A trial's parent, if it goes on from one, and its parameters."""
-        population = self.config.search.scheduler.population
-        if self._breeds and number >= population:
-            start = (number // population - 1) * population
-            before = range(start, start + population)
-            outcomes = [self.outcomes[n] for n in before]
-            values = [outcome.values[0] if outcome.values else None for outcome in outcomes]
-            return pbt.descend(self.config, number, [self._params[n] for n in before], values)
-        point, repeat = divmod(number, self.config.search.num_repeats)
-        return None, self._params[number - repeat] if repeat else self._ask(point)
-
-    def _ask(self, point: int) -> Params:
-        """Point number ``point``, after replaying the proposals before it that this process has not
-        made.
-        """
-        search = self.config.search
-        settled = self._settled(point * search.num_repeats)
-        assert settled is not None, "asked for a trial before those it depends on had ended"
-        self._points += point_outcomes(
-            settled[len(self._points) * search.num_repeats :], self.config
-        )
-        while (asked := self._proposer.num_asked) < point:
-            self._proposer.tell(self._points[: self._num_points_before(asked)])
-            self._proposer.ask(self._params[asked * search.num_repeats])
-        self._proposer.tell(self._points)
-        return self._proposer.ask(self._given_point(point))
-
-    def _num_points_before(self, point: int) -> int:
-        """How many points had certainly ended when this one was proposed."""
-        search = self.config.search
-        return max(0, point * search.num_repeats - search.lag + 1) // search.num_repeats
+    def _proposed(self, point: int, settled: Sequence[Outcome]) -> Proposal:
+        num_repeats = self.config.search.num_repeats
+        new = settled[len(self._ended) * num_repeats :]
+        self._ended += point_outcomes(new, num_repeats)
+        return self._proposer.propose(point, self._tried, self._ended, self._given_point(point))
 
     def _given_point(self, point: int) -> Mapping[str, Scalar] | None:
         """The parameters that someone wants tried next, from the file or from another terminal."""
         if point < len(self.config.search.first_points):
             return self.config.search.first_points[point]
-        tried = [params.items() for params in self._params.values()]
-        wanted = self._control.points
-        for wish in wanted:
+        for wish in self._control.points:
             check_values(f"study {self.record.name!r}, control/: points", wish, self.config)
-        return next(
-            (one for one in wanted if not any(one.items() <= items for items in tried)), None
-        )
+            if not any(wish.items() <= params.items() for params in self._tried):
+                return wish
+        return None
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
         search = self.config.search
@@ -318,74 +283,6 @@ class Study:
             },
             code=tuple(dict.fromkeys(one.code.name for one in self.record.attempts(trial.number))),
         )
-
-
-def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Outcome | None:
-    """How a training with this history ended; None if it is to go on."""
-    if not history:
-        return None
-    last = int(history[-1]["epoch"])
-    try:
-        _values(history, config)
-    except (InputError, KeyError) as error:
-        return _failed(history, f"objective not reported: {error}", config)
-    if last >= trial.last_epoch:
-        return _outcome("complete", history, None, config)
-    if falls_short(history, trial.bar, config.search.objectives[0]):
-        return _outcome(
-            "pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config
-        )
-    return None
-
-
-def _recalled(result: TrialResult, config: StudyConfig) -> Outcome:
-    try:
-        return _outcome(result.state, result.history, result.reason, config)
-    except (InputError, KeyError) as error:
-        raise InputError(
-            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history "
-            f"({error}); "
-            "delete it: the next start of the sweep writes it again"
-        ) from None
-
-
-def _failed(history: History, reason: str, config: StudyConfig) -> Outcome:
-    return _outcome("failed", history, reason, config)
-
-
-def _outcome(state: State, history: History, reason: str | None, config: StudyConfig) -> Outcome:
-    return Outcome(
-        state,
-        reason,
-        None if state == "failed" else _values(history, config),
-        curve(history, config.search.objectives[0]),
-        sum(metrics.get("time/epoch_s", 0.0) for metrics in history),
-    )
-
-
-def point_outcomes(outcomes: Sequence[Outcome], config: StudyConfig) -> list[PointOutcome]:
-    """What the sampler is told: one outcome per point all of whose repeats have ended."""
-    k = config.search.num_repeats
-    groups = [outcomes[start : start + k] for start in range(0, len(outcomes) - k + 1, k)]
-    return [_point_outcome(group) for group in groups]
-
-
-def _point_outcome(repeats: Sequence[Outcome]) -> PointOutcome:
-    complete = [
-        outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values
-    ]
-    if complete:
-        return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
-    pruned = [outcome.curve for outcome in repeats if outcome.state == "pruned"]
-    return PointOutcome("pruned", curve=pruned[0]) if pruned else PointOutcome("failed")
-
-
-def _values(history: History, config: StudyConfig) -> tuple[float, ...]:
-    """The objectives at the best epoch of the first one."""
-    objectives = config.search.objectives
-    best = best_epoch(history, objectives[0])
-    metrics = next(m for m in history if m["epoch"] == best)
-    return tuple(metrics[objective.metric] for objective in objectives)
 
 
 def _best(history: History, config: StudyConfig) -> int | None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
-from orchestrator.search import pbt
+from orchestrator.search.outcome import PointOutcome
+from orchestrator.search.proposals import proposer_of
+from orchestrator.search.proposals.proposer import Proposal
+from orchestrator.search.resolve import resolve
 from orchestrator.search.study import Study
 from orchestrator.storage.records import TrialRecord
 from orchestrator.storage.store import LocalStore
@@ -20,6 +22,7 @@ from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, study_config
 from testing.sweeps import untimed
 from vitaclip.config import BackboneConfig
+from vitaclip.errors import InputError
 from vitaclip.train import fit
 
 LR = {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}
@@ -30,48 +33,53 @@ def pbt_config(**changes: Any) -> StudyConfig:
     return study_config(**{"search_space": {"optimizer.lr": LR}, "search": search} | changes)
 
 
+def ended(*values: float | None) -> list[PointOutcome]:
+    """A generation of these objectives; None: failed."""
+    return [
+        PointOutcome("failed") if value is None else PointOutcome("complete", (value,))
+        for value in values
+    ]
+
+
 def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None:
-    config = pbt_config()
+    proposer = proposer_of(pbt_config())
     params = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.09, 0.04)]
-    values = [0.1, 0.5, 0.9, 0.3]
-    assert [pbt.descend(config, number, params, values) for number in (5, 6, 7)] == [
-        (1, params[1]),
-        (2, params[2]),
-        (3, params[3]),
+    outcomes = ended(0.1, 0.5, 0.9, 0.3)
+
+    def propose(number: int) -> Proposal:
+        generation = number // 4
+        return proposer.propose(number, params * generation, outcomes * generation, None)
+
+    assert [propose(number) for number in (5, 6, 7)] == [
+        Proposal(params[member], parent=member, stop_epoch=2) for member in (1, 2, 3)
     ]
-    parent, changed = pbt.descend(config, 4, params, values)
-    assert parent == 2
-    assert changed != params[2]
-    assert pbt.descend(config, 4, params, values) == (parent, changed)
-    tried = [
-        pbt.descend(config, number, params, values)[1]["optimizer.lr"]
-        for number in range(4, 400, 4)
-    ]
+    replaced = propose(4)
+    assert replaced.parent == 2
+    assert replaced.params != params[2]
+    assert propose(4) == replaced
+    tried = [propose(number).params["optimizer.lr"] for number in range(4, 400, 4)]
     # a fifth down, and up to the end
-    assert {lr for lr in tried if lr in (0.072, 0.1)} == {
-        0.072,
-        0.1,
-    }
+    assert {lr for lr in tried if lr in (0.072, 0.1)} == {0.072, 0.1}
     assert all(isinstance(lr, float) and 1e-3 <= lr <= 1e-1 for lr in tried)
 
 
 def test_the_failed_are_replaced_and_if_all_have_failed_begin_anew() -> None:
-    config, params = pbt_config(), [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)]
-    found = [
-        pbt.descend(config, number, params, [None, 0.2, None, 0.1])[0] for number in range(8, 12)
-    ]
-    assert found == [5, 5, 5, 7]
-    assert pbt.descend(config, 9, params, [None] * 4) == (None, params[1])
+    proposer = proposer_of(pbt_config())
+    params = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)] * 2
+    outcomes = ended(None, 0.2, None, 0.1) * 2
+    parents = [proposer.propose(n, params, outcomes, None).parent for n in range(8, 12)]
+    assert parents == [5, 5, 5, 7]
+    begun_anew = proposer.propose(9, params, ended(*[None] * 8), None)
+    assert begun_anew == Proposal(params[1], parent=None, stop_epoch=3)
 
 
 def test_what_it_cannot_do_is_refused() -> None:
     depth = {"prompts.depth": {"type": "int", "low": 1, "high": 4}}
-    with pytest.raises(
-        ValidationError, match=r"prompts\.depth: pbt changes parameters in mid-training"
-    ):
-        pbt_config(search_space=depth)
-    with pytest.raises(ValidationError, match="last epoch after 12"):
-        pbt_config(search={"num_trials": 13, "scheduler": {"name": "pbt", "population": 4}})
+    with pytest.raises(InputError, match=r"prompts\.depth: pbt changes parameters in mid-training"):
+        resolve(pbt_config(search_space=depth))
+    search = {"num_trials": 13, "scheduler": {"name": "pbt", "population": 4}}
+    with pytest.raises(InputError, match="last epoch after 12"):
+        resolve(pbt_config(search=search))
 
 
 @pytest.fixture
@@ -106,7 +114,7 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
         study.finish(trial.number)
     assert study.next_trial() is None
     histories = [list(result.history) for result in record.results()]
-    assert [[metrics["epoch"] for metrics in one] for one in histories] == [
+    assert [[metrics["epoch"] for metrics in history] for history in histories] == [
         [1],
         [1],
         [2],
@@ -132,7 +140,7 @@ class WorkerLostError(Exception):
     """As when a worker's process ends; what it published stays."""
 
 
-@pytest.mark.parametrize("ended_by", ["generation", "bar"])
+@pytest.mark.parametrize("ended_by", ["generation", "threshold"])
 def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
     config: StudyConfig, tmp_path: Path, ended_by: str
 ) -> None:
@@ -141,7 +149,7 @@ def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
     trial = Study(config, record).next_trial()
     assert isinstance(trial, TrialRecord)
     job = Job(record.store.uri, record.name, 0)
-    if ended_by == "bar":
+    if ended_by == "threshold":
         job = Job(record.store.uri, record.name, 1)
         record.write_trial(
             trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}})

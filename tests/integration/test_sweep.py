@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from orchestrator.execution.cluster import num_cpus
 from orchestrator.execution.preflight import study_inputs
-from orchestrator.search.search_space import resolve
+from orchestrator.search.resolve import resolve
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import main

@@ -21,8 +21,8 @@ from ruamel.yaml import YAML
 from orchestrator import compare, ls, show
 from orchestrator.display.figures import read_study
 from orchestrator.report import page
-from orchestrator.search.sampler import Proposer
-from orchestrator.search.search_space import resolve
+from orchestrator.search.proposals import proposer_of
+from orchestrator.search.resolve import resolve
 from orchestrator.search.study import Study
 from orchestrator.storage.records import Baseline, ControlChange
 from orchestrator.storage.store import LocalStore
@@ -120,7 +120,7 @@ class Yaml(Target):
 
     def _read(self, folder: Path, overlays: list[Path], settings: list[str]) -> None:
         config = resolve(load_study(folder / "study", overlays, settings))
-        Proposer(config).ask()
+        proposer_of(config).propose(0, [], [], None)
 
 
 class Checkpoint(Target):

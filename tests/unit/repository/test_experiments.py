@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.search.search_space import resolve
+from orchestrator.search.resolve import resolve
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
 from testing.paths import ROOT

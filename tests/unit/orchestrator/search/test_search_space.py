@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.config import SamplerConfig
-from orchestrator.search.sampler import PointOutcome, Proposer
-from orchestrator.search.search_space import apply, field_names, resolve, suggest_params
+from orchestrator.search.outcome import PointOutcome
+from orchestrator.search.proposals import proposer_of
+from orchestrator.search.proposals.optuna_sampler import suggest_params
+from orchestrator.search.resolve import resolve
+from orchestrator.search.search_space import Params, apply, field_names
 from testing.study_fixtures import study_config
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError
@@ -265,8 +268,10 @@ def test_every_sampler_that_is_allowed_proposes(sampler: str, objectives: dict[s
     except InputError:
         assert (sampler, objectives) == ("cmaes", TWO)
         return
-    proposer = Proposer(config)
+    proposer = proposer_of(config)
+    tried: list[Params] = []
     for number in range(6):
-        assert proposer.ask().keys() == {"prompts.depth"}
         values = tuple(float(number) for _ in config.search.objectives)
-        proposer.tell([PointOutcome("complete", values)] * number)
+        ended = [PointOutcome("complete", values)] * number
+        tried.append(proposer.propose(number, tried, ended, None).params)
+        assert tried[-1].keys() == {"prompts.depth"}

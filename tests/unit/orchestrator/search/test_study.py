@@ -10,12 +10,13 @@ import random
 import tracemalloc
 from typing import Any
 
+import optuna
 import pytest
 
-from orchestrator.config import Objective, SchedulerConfig
-from orchestrator.search.sampler import PointOutcome, Proposer
-from orchestrator.search.schedulers import Curve, bar, falls_short
-from orchestrator.search.search_space import apply
+from orchestrator.config import StudyConfig
+from orchestrator.search.outcome import PointOutcome
+from orchestrator.search.proposals.optuna_sampler import OptunaSampler
+from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
 from orchestrator.storage.records import ControlChange, TrialRecord
 from testing.study_fixtures import PROVENANCE, history_of, study_config
@@ -28,8 +29,6 @@ from testing.study_simulation import (
     disturbed,
     undisturbed,
 )
-
-MAX_TOP1 = Objective()
 
 
 @pytest.mark.parametrize(
@@ -222,18 +221,16 @@ def test_first_points_are_tried_first_and_completed_by_the_sampler() -> None:
     assert second.train == apply(manual.config.train, second.params)
 
 
+OUTCOMES = [
+    PointOutcome("failed"),
+    PointOutcome("pruned", curve=(0.1, 0.2)),
+    PointOutcome("complete", values=(0.5,)),
+]
+
+
 def test_the_sampler_is_told_of_failures_and_never_of_a_pruned_trial_as_complete() -> None:
-    proposer = Proposer(study_config())
-    for _ in range(3):
-        proposer.ask()
-    outcomes = [
-        PointOutcome("failed"),
-        PointOutcome("pruned", curve=(0.1, 0.2)),
-        PointOutcome("complete", values=(0.5,)),
-    ]
-    proposer.tell(outcomes)
-    trials = proposer.study.trials
-    assert [trial.state.name for trial in trials] == ["FAIL", "PRUNED", "COMPLETE"]
+    trials = optuna_study(study_config(), OUTCOMES).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "PRUNED", "COMPLETE", "RUNNING"]
     assert trials[1].intermediate_values == {0: 0.1, 1: 0.2}
     assert trials[2].values == [0.5]
 
@@ -241,39 +238,16 @@ def test_the_sampler_is_told_of_failures_and_never_of_a_pruned_trial_as_complete
 @pytest.mark.parametrize(("mode", "best"), [("max", 0.9), ("min", 0.1)])
 def test_the_sampler_searches_in_the_direction_of_the_objective(mode: str, best: float) -> None:
     objectives = [{"metric": "val/loss", "mode": mode}]
-    proposer = Proposer(study_config(search={"num_trials": 3, "objectives": objectives}))
-    for _ in range(3):
-        proposer.ask()
-    proposer.tell([PointOutcome("complete", values=(value,)) for value in (0.5, 0.9, 0.1)])
-    assert proposer.study.best_value == best
+    config = study_config(search={"num_trials": 3, "objectives": objectives})
+    ended = [PointOutcome("complete", values=(value,)) for value in (0.5, 0.9, 0.1)]
+    assert optuna_study(config, ended).best_value == best
 
 
-def curves(*finals: float) -> list[Curve]:
-    return [tuple(final * epoch / 9 for epoch in range(1, 10)) for final in finals]
-
-
-def test_asha_keeps_the_best_third_at_each_rung() -> None:
-    config = SchedulerConfig(name="asha", grace_period=1, reduction_factor=3)
-    earlier = curves(0.9, 0.6, 0.3, 0.2, 0.1, 0.8)
-    rungs = bar(config, MAX_TOP1, 7, 9, earlier)
-    assert rungs == {1: pytest.approx(0.8 / 9), 3: pytest.approx(0.8 / 3)}
-    assert falls_short(history_of(0.05), rungs, MAX_TOP1)
-    assert not falls_short(history_of(0.1), rungs, MAX_TOP1)
-    assert not falls_short(history_of(0.1, 0.1), rungs, MAX_TOP1)
-
-
-def test_bars_need_enough_earlier_trials_and_turn_round_for_losses() -> None:
-    config = SchedulerConfig(name="asha", reduction_factor=3)
-    assert bar(config, MAX_TOP1, 1, 9, curves(0.9, 0.6)) == {}
-    least = Objective(mode="min")
-    rungs = bar(config, least, 3, 4, curves(0.9, 0.6, 0.3))
-    assert rungs[1] == pytest.approx(0.3 / 9)
-    assert falls_short(history_of(0.5), rungs, least)
-
-
-def test_median_and_hyperband() -> None:
-    median = SchedulerConfig(name="median", grace_period=2)
-    assert list(bar(median, MAX_TOP1, 3, 4, curves(0.9, 0.6, 0.3))) == [2, 3]
-    hyperband = SchedulerConfig(name="hyperband", reduction_factor=3)
-    rungs = [list(bar(hyperband, MAX_TOP1, number, 9, curves(0.9, 0.6, 0.3))) for number in (0, 1)]
-    assert rungs == [[1, 3], [3]]
+def optuna_study(config: StudyConfig, ended: list[PointOutcome]) -> optuna.Study:
+    """What Optuna knows after points that ended so, and one more proposal."""
+    sampler = OptunaSampler(config)
+    tried: list[Params] = []
+    for point in range(len(ended)):
+        tried.append(sampler.propose(point, tried, [], None).params)
+    sampler.propose(len(ended), tried, ended, None)
+    return sampler.study

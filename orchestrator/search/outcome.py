@@ -1,0 +1,110 @@
+"""How a trial's training ended, decided from its history alone; and how a point ended, over its
+repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from orchestrator.config import StudyConfig
+from orchestrator.search.stopping.rule import Curve, History, curve, misses_threshold
+from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
+from vitaclip.errors import InputError
+
+State = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's training ended: as much as later trials depend on. The rest is in the record
+    only.
+    """
+
+    state: State
+    reason: str | None
+    # the objectives at the best epoch; None: not all were reported
+    values: tuple[float, ...] | None
+    curve: Curve
+    train_s: float
+
+
+@dataclass(frozen=True)
+class PointOutcome:
+    """How a point ended: what proposers are told."""
+
+    state: State
+    values: tuple[float, ...] = ()  # complete: one for each objective
+    curve: Curve = ()  # pruned: the first objective after each epoch
+
+
+def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Outcome | None:
+    """How a training with this history ended; None if it is to go on."""
+    if not history:
+        return None
+    last = int(history[-1]["epoch"])
+    try:
+        _values(history, config)
+    except (InputError, KeyError) as error:
+        return failure(history, f"objective not reported: {error}", config)
+    if last >= trial.last_epoch:
+        return _outcome("complete", history, None, config)
+    if misses_threshold(history, trial.bar, config.search.objectives[0]):
+        return _outcome(
+            "pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config
+        )
+    return None
+
+
+def failure(history: History, reason: str, config: StudyConfig) -> Outcome:
+    """The outcome of a trial that failed after these epochs."""
+    return _outcome("failed", history, reason, config)
+
+
+def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
+    """The outcome that a result tells of. Raises InputError if its history cannot be used."""
+    try:
+        return _outcome(result.state, result.history, result.reason, config)
+    except (InputError, KeyError) as error:
+        raise InputError(
+            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history "
+            f"({error}); "
+            "delete it: the next start of the sweep writes it again"
+        ) from None
+
+
+def point_outcomes(outcomes: Sequence[Outcome], num_repeats: int) -> list[PointOutcome]:
+    """One outcome for each point all of whose repeats have ended."""
+    last_start = len(outcomes) - num_repeats
+    starts = range(0, last_start + 1, num_repeats)
+    return [_point_outcome(outcomes[start : start + num_repeats]) for start in starts]
+
+
+def _point_outcome(repeats: Sequence[Outcome]) -> PointOutcome:
+    complete = [
+        outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values
+    ]
+    if complete:
+        return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
+    pruned = [outcome.curve for outcome in repeats if outcome.state == "pruned"]
+    return PointOutcome("pruned", curve=pruned[0]) if pruned else PointOutcome("failed")
+
+
+def _outcome(state: State, history: History, reason: str | None, config: StudyConfig) -> Outcome:
+    return Outcome(
+        state,
+        reason,
+        None if state == "failed" else _values(history, config),
+        curve(history, config.search.objectives[0]),
+        sum(metrics.get("time/epoch_s", 0.0) for metrics in history),
+    )
+
+
+def _values(history: History, config: StudyConfig) -> tuple[float, ...]:
+    """The objectives at the best epoch of the first one."""
+    objectives = config.search.objectives
+    best = best_epoch(history, objectives[0])
+    metrics = next(m for m in history if m["epoch"] == best)
+    return tuple(metrics[objective.metric] for objective in objectives)

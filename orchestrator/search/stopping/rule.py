@@ -1,0 +1,82 @@
+"""Stopping hopeless trials early, as a pure function of earlier trials.
+
+A trial gets its thresholds when it is proposed: the values it must have reached after certain
+epochs to go on, computed from the trials up to ``number - search.lag``. Unlike Tune's schedulers,
+which compare with whatever happens to have been reported, this gives the same decisions in every
+run of a seeded study and after every crash, and no trial's actor is killed from outside (the way on
+which Ray leaks workers): the trial ends itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.config import Objective
+
+History = Sequence[dict[str, float]]
+# the first objective after epochs 1, 2, ...; NaN where it was not reported
+Curve = tuple[float, ...]
+
+
+class StoppingRule(Protocol):
+    """After which epochs a trial is judged, and what it must have reached by then."""
+
+    def judged_epochs(self, number: int, num_epochs: int) -> Sequence[int]:
+        """Epochs before the last after which trial ``number`` may have to stop, in order."""
+
+    def threshold(self, values: Sequence[float], objective: Objective) -> float | None:
+        """What a trial must have reached at an epoch, given the best values up to it of the earlier
+        trials that came as far; None: too few came to say.
+        """
+
+
+def thresholds(
+    rule: StoppingRule,
+    objective: Objective,
+    number: int,
+    num_epochs: int,
+    earlier: Sequence[Curve],
+) -> dict[int, float]:
+    """Epoch -> the objective that a trial must have reached by then to go on.
+
+    Args:
+        rule: which epochs count, and how much is asked there.
+        objective: the study's first.
+        number: the trial's.
+        num_epochs: of a whole training.
+        earlier: the curves of the trials that this one may depend on.
+    """
+    found = {}
+    for epoch in rule.judged_epochs(number, num_epochs):
+        bests = (_best_until(curve, epoch, objective) for curve in earlier)
+        value = rule.threshold([best for best in bests if best is not None], objective)
+        if value is not None:
+            found[epoch] = value
+    return found
+
+
+def misses_threshold(
+    history: History, thresholds: Mapping[int, float], objective: Objective
+) -> bool:
+    """Whether a trial must stop after its last epoch."""
+    epoch = int(history[-1]["epoch"])
+    best = _best_until(curve(history, objective), epoch, objective)
+    if epoch not in thresholds or best is None:
+        return False
+    threshold = thresholds[epoch]
+    return best < threshold if objective.mode == "max" else best > threshold
+
+
+def curve(history: History, objective: Objective) -> Curve:
+    """The objective alone."""
+    return tuple(metrics.get(objective.metric, math.nan) for metrics in history)
+
+
+def _best_until(curve: Curve, epoch: int, objective: Objective) -> float | None:
+    """The best objective up to ``epoch``; None if the trial never came so far."""
+    values = (
+        [value for value in curve[:epoch] if not math.isnan(value)] if len(curve) >= epoch else []
+    )
+    return (max if objective.mode == "max" else min)(values, default=None)
