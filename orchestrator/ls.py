@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator import command
 from orchestrator.display.tables import code_lines, trials_table
@@ -17,6 +16,16 @@ from orchestrator.settings import Settings
 from orchestrator.storage.store import open_store
 from orchestrator.storage.study_record import StudyRecord, study_names
 from vitaclip.errors import VitaClipError
+from vitaclip.table import Column, FittedTable
+
+_STUDY_COLUMNS = (
+    Column("study"),
+    Column("started", importance=2),
+    Column("finished"),
+    Column("best", importance=1),
+    Column("trial", importance=3),
+    Column("question", importance=1, is_text=True),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,13 +75,14 @@ def _list_studies(console: Console, *, as_json: bool) -> None:
     if as_json:
         command.print_json(console, rows)
         return
-    table = Table("study", "started", "finished", "best", "trial", "question", title=store.uri)
-    for row in rows:
-        best = "-" if row["best"] is None else f"{row['metric']} {row['best']:.3f}"
-        done = f"{row['num_finished']}/{row['num_trials']}"
-        number = "-" if row["best_trial"] is None else str(row["best_trial"])
-        table.add_row(row["name"], row["created_at"][:16], done, best, number, row["question"])
-    console.print(table)
+    console.print(FittedTable(store.uri, _STUDY_COLUMNS, list(map(_study_cells, rows))))
+
+
+def _study_cells(row: Mapping[str, Any]) -> list[str]:
+    best = "-" if row["best"] is None else f"{row['metric']} {row['best']:.3f}"
+    done = f"{row['num_finished']}/{row['num_trials']}"
+    number = "-" if row["best_trial"] is None else str(row["best_trial"])
+    return [row["name"], row["created_at"][:16], done, best, number, row["question"]]
 
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:

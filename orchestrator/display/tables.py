@@ -5,34 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from rich.table import Table
-
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.evaluation.ranking import best_first, pareto_set
 from orchestrator.storage.records import TrialResult
+from vitaclip.table import Column, FittedTable
 
 
-def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+def trials_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedTable:
     """Finished trials, best first: what varied, the objectives, the benchmarks' top-1, state and
     time.
     """
     objectives = [objective.metric for objective in config.search.objectives]
     benchmarks = [benchmark.name for benchmark in config.benchmarks]
-    table = Table(title=f"{config.name}: {len(results)} trials, best first")
-    parameters = [key.rpartition(".")[2] for key in config.search_space]
     front = pareto_set(config, results) if len(objectives) > 1 else None
-    for header in ("trial", *parameters, *objectives, *benchmarks, "state", "minutes"):
-        table.add_column(header, justify="left" if header == "state" else "right", overflow="fold")
-    for result in best_first(config, results):
-        table.add_row(
+    columns = [
+        Column("trial"),
+        *_parameter_columns(config),
+        *map(Column, objectives),
+        *(Column(name, importance=1) for name in benchmarks),
+        Column("state", importance=3, is_text=True),
+        Column("minutes", importance=4),
+    ]
+    rows = [
+        [
             str(result.number),
             *(_cell(result.params.get(key, "-")) for key in config.search_space),
             *(map(_fraction, result.values or [None] * len(objectives))),
             *(_fraction(result.benchmarks.get(f"{name}/top1")) for name in benchmarks),
             result.state + (", on the Pareto front" if front and result.number in front else ""),
             f"{sum(result.durations.values()) / 60:.1f}",
-        )
-    return table
+        ]
+        for result in best_first(config, results)
+    ]
+    return FittedTable(f"{config.name}: {len(results)} trials, best first", columns, rows)
+
+
+def _parameter_columns(config: StudyConfig) -> list[Column]:
+    """A column for each parameter that varies. Choices may be long texts."""
+    return [
+        Column(key.rpartition(".")[2], importance=2, is_text=distribution.type == "categorical")
+        for key, distribution in config.search_space.items()
+    ]
 
 
 def code_lines(results: Sequence[TrialResult]) -> list[str]:
@@ -48,7 +61,7 @@ def code_lines(results: Sequence[TrialResult]) -> list[str]:
     ]
 
 
-def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
+def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedTable:
     """Points that were run with several seeds: mean and standard deviation of each objective, best
     first.
     """
@@ -56,29 +69,27 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> Table:
     for result in best_first(config, results):
         if result.state == "complete":
             groups.setdefault(result.number // config.search.num_repeats, []).append(result)
-    table = Table(
-        title=f"{config.name}: {len(groups)} points, mean and standard deviation over seeds"
-    )
-    parameters = [key.rpartition(".")[2] for key in config.search_space]
-    for header in (
-        "point",
-        *parameters,
-        *(objective.metric for objective in config.search.objectives),
-        "seeds",
-    ):
-        table.add_column(header, justify="right")
+    columns = [
+        Column("point"),
+        *_parameter_columns(config),
+        *(Column(objective.metric) for objective in config.search.objectives),
+        Column("seeds", importance=3),
+    ]
+    rows = []
     sign = -1 if config.search.objectives[0].mode == "max" else 1
     for point, group in sorted(
         groups.items(), key=lambda item: sign * fmean(r.values[0] for r in item[1] if r.values)
     ):
-        columns = zip(*(result.values or () for result in group), strict=True)
-        table.add_row(
+        of_objectives = zip(*(result.values or () for result in group), strict=True)
+        row = [
             str(point),
             *(_cell(group[0].params.get(key, "-")) for key in config.search_space),
-            *(_mean_and_spread(values) for values in columns),
+            *(_mean_and_spread(values) for values in of_objectives),
             str(len(group)),
-        )
-    return table
+        ]
+        rows.append(row)
+    title = f"{config.name}: {len(groups)} points, mean and standard deviation over seeds"
+    return FittedTable(title, columns, rows)
 
 
 def format_params(params: Mapping[str, Scalar]) -> str:
