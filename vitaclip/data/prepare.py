@@ -2,9 +2,10 @@
 decode.
 
 Each video becomes H.264 at a small short side with a key frame every ``GROUP_SIZE`` frames, always
-three B-frames in a row that nothing refers to, and neither CABAC nor deblocking (``docs/data.md``
-has what was measured). Frames keep their number, order and times. Beside ``name.mp4`` stands
-``name.mp4.json``, written last: what it was made from and how, or why it could not be made.
+three B-frames in a row that nothing refers to, and neither CABAC nor deblocking
+(``docs/measurements/video.md`` has what was measured). Frames keep their number, order and times.
+Beside ``name.mp4`` stands ``name.mp4.json``, written last: what it was made from and how, or why it
+could not be made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sizes and frame indices beside the released code's: where they are the same, and where they
 differ on purpose.
 
-Each of its rules is stated here as plainly as it can be; docs/data.md says why ours is kept where
-they differ.
+Each of its rules is stated here as plainly as it can be; docs/reference/video_data.md says why ours
+is kept where they differ.
 """
 
 from __future__ import annotations
