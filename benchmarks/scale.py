@@ -35,8 +35,11 @@ from orchestrator.execution.cluster import ray_session
 from orchestrator.execution.worker import Job, Report
 from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
-from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialRecord, TrialResult
-from orchestrator.storage.store import open_store
+from orchestrator.storage.attempts import begin_attempt
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.score import BenchmarkScore, SplitScore
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
 from orchestrator.tracking.mlflow.service import MlflowService
@@ -107,7 +110,7 @@ def study_config(num_trials: int, sampler: str) -> StudyConfig:
     )
 
 
-def history_of(trial: TrialRecord, num_epochs: int = NUM_EPOCHS) -> list[dict[str, float]]:
+def history_of(trial: TrialInfo, num_epochs: int = NUM_EPOCHS) -> list[dict[str, float]]:
     """Metrics that depend on the parameters, so that a sampler has something to learn."""
     lr, depth = trial.train.optimizer.lr, trial.train.prompts.depth or 0
     best = 1 / (1 + abs(depth - 8) / 8 + abs(lr - 1e-3) * 300)
@@ -125,8 +128,8 @@ def history_of(trial: TrialRecord, num_epochs: int = NUM_EPOCHS) -> list[dict[st
 
 def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> None:
     """All that a worker asks of the store for one trial, without any training."""
-    trial = record.trial(number)
-    attempt = record.begin_attempt(number)
+    trial = record.trial(number).info
+    attempt = begin_attempt(record, number)
     assert attempt is not None
     with TrialLog(record, number, attempt.number) as log, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -141,7 +144,7 @@ def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> 
                 progress=Progress(epoch=epoch, history=tuple(history)),
             )
             (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
-            record.publish_checkpoint(number, attempt.number, folder, history)
+            publish_checkpoint(record, number, attempt.number, folder, history)
             log.add("epoch", **history[-1])
             log.save()
             report(history[-1])
@@ -162,7 +165,7 @@ def _score(record: StudyRecord, number: int) -> BenchmarkScore:
     )
     return BenchmarkScore(
         benchmark=BenchmarkConfig.model_validate(ZERO_SHOT),
-        checkpoint=str(record.best_checkpoint(number)),
+        checkpoint=str(record.trial(number).best_checkpoint(record.objective)),
         splits=(split,),
         metrics={"zero_shot/quickstart/top1": 0.5},
         scored_at=datetime.now(UTC),
@@ -183,7 +186,7 @@ def finished_study(
     for number in range(num_finished):
         params = study._proposer.ask()
         train = apply(config.train, params)
-        trial = TrialRecord(number=number, params=params, train=train, proposed_at=now)
+        trial = TrialInfo(number=number, params=params, train=train, proposed_at=now)
         record.write_trial(trial)
         history = history_of(trial)
         record.write_result(
@@ -220,10 +223,10 @@ def measure_run(num_trials: int, console: Console) -> None:
         start = time.perf_counter()
         trial = study.next_trial()
         ask_s.append(time.perf_counter() - start)
-        assert isinstance(trial, TrialRecord)
+        assert isinstance(trial, TrialInfo)
         train(record, trial.number)
         study.training_ended(trial.number)
-        record.write_score(trial.number, _score(record, trial.number))
+        record.scores(trial.number).write(_score(record, trial.number))
         study.finish(trial.number)
     per_trial = {name: round(count / num_trials, 1) for name, count in sorted(store.counts.items())}
     console.print(f"{num_trials} trials of {NUM_EPOCHS} epochs: requests per trial {per_trial}")

@@ -35,7 +35,7 @@ from orchestrator.execution.cluster import num_cpus, ray_session
 from orchestrator.execution.driver import run_study
 from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.observer import TrackingObserver

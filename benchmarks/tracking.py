@@ -28,8 +28,8 @@ from statistics import median
 from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import open_store
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.observer import TrackingObserver
@@ -91,7 +91,7 @@ def run_trial(
     record = StudyRecord(open_store(store), config.name)
     record.create_or_check(config, {})
     record.write_trial(
-        TrialRecord(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC))
+        TrialInfo(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC))
     )
     tracking = None
     if tracking_uri:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from orchestrator.settings import Settings
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError, VitaClipError
 from vitaclip.terminal import Terminal, print_error, show_warnings

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
+from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.show import trial_content
-from orchestrator.storage.records import flatten
 from orchestrator.storage.study_record import StudyRecord
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -37,7 +37,7 @@ def _compare(options: argparse.Namespace, console: Console) -> None:
     record_a, record_b = command.open_study(study_a), command.open_study(study_b)
     first, second = trial_content(record_a, a), trial_content(record_b, b)
     choice = max(_choice(record_a, a), _choice(record_b, b), key=lambda choice: choice.num_trials)
-    [pairs] = paired_scores(record_a.scores(a), [record_b.scores(b)], choice)
+    [pairs] = paired_scores(record_a.scores(a).read_all(), [record_b.scores(b).read_all()], choice)
     if options.json:
         command.print_json(console, _as_json(first, second, pairs))
         return

@@ -17,7 +17,7 @@ from orchestrator import command
 from orchestrator.config import Scalar
 from orchestrator.search.proposals import proposer_of
 from orchestrator.search.search_space import check_point
-from orchestrator.storage.records import ControlChange
+from orchestrator.storage.records.control import ControlChange
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.yaml_text import load_yaml
 from vitaclip.errors import InputError

@@ -27,7 +27,7 @@ from orchestrator.evaluation.benchmark import (
     summarise,
 )
 from orchestrator.settings import Settings
-from orchestrator.storage.records import Baseline
+from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.service import open_service
 from vitaclip.config import EvalConfig
@@ -99,8 +99,8 @@ def _score_study(
     for benchmark in benchmarks:
         for number, score in score_trials(record, numbers, benchmark).items():
             rows[f"{record.name}/{number}"] |= score.metrics
-        for baseline in {Baseline.of(record.trial(number).train): None for number in numbers}:
-            if clip := record.read_score(baseline, benchmark):
+        for baseline in {Baseline.of(record.trial(number).info.train): None for number in numbers}:
+            if clip := record.scores(baseline).read(benchmark):
                 rows.setdefault(baseline.name, {}).update(clip.metrics)
     return rows
 

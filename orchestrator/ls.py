@@ -13,7 +13,8 @@ from orchestrator import command
 from orchestrator.display.tables import code_lines, trials_table
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.settings import Settings
-from orchestrator.storage.store import open_store
+from orchestrator.storage.later_scores import with_later_scores
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord, study_names
 from vitaclip.errors import VitaClipError
 from vitaclip.table import Column, FittedTable
@@ -46,7 +47,7 @@ def _list_trials_or_studies(options: argparse.Namespace, console: Console) -> No
 def _list_trials(record: StudyRecord, console: Console, *, as_json: bool) -> None:
     config, unreadable = record.info.config, list[str]()
     found = record.results(unreadable)
-    results = best_first(config, record.with_later_scores(found, unreadable))
+    results = best_first(config, with_later_scores(record, found, unreadable))
     trials = record.trials(unreadable)
     for problem in unreadable:
         command.warn(f"left out: {problem}")

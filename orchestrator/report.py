@@ -24,9 +24,11 @@ from orchestrator import command
 from orchestrator.display.figures import StudyData, figures, optuna_study, read_study
 from orchestrator.display.pictures import write_pictures
 from orchestrator.display.tables import code_lines
+from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
-from orchestrator.storage.records import BenchmarkScore, SplitScore, TrialResult, flatten
+from orchestrator.storage.records.score import BenchmarkScore, SplitScore
+from orchestrator.storage.records.trial import TrialResult
 from orchestrator.tracking.service import open_service
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info

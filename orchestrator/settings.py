@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.storage.store import LocalStore, open_store
+from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.stores.opening import open_store
 
 
 class Settings(BaseSettings):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import command
-from orchestrator.storage.records import flatten
+from orchestrator.dotted import flatten
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.terminal import shown
 
@@ -34,7 +34,7 @@ def _show(options: argparse.Namespace, console: Console) -> None:
     if "/" in options.what:
         study, number = command.parse_trial(options.what)
         if options.log:
-            print(shown(command.open_study(study).log(number)), end="")
+            print(shown(command.open_study(study).trial(number).log), end="")
             return
         _show_trial(command.open_study(study), number, console, as_json=options.json)
     else:
@@ -62,14 +62,15 @@ def _show_trial(record: StudyRecord, number: int, console: Console, *, as_json: 
 
 def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
     """A trial's proposal, its result so far, its history, and the scores added since."""
-    trial = record.trial(number).model_dump(mode="json")
-    result = record.result(number)
-    content = trial | (result.model_dump(mode="json") if result else {"state": "not finished"})
-    content["history"] = list(result.history) if result else record.history(number)
-    content["benchmarks"] = record.benchmarks(number)
+    trial = record.trial(number)
+    content, result = trial.info.model_dump(mode="json"), trial.result
+    content |= result.model_dump(mode="json") if result else {"state": "not finished"}
+    content["history"] = list(result.history) if result else trial.history
+    content["benchmarks"] = trial.scores.metrics()
     content["attempts"] = {
-        str(one.number): f"{one.began_at:%Y-%m-%d %H:%M:%S} on {one.host}, code {one.code.name}"
-        for one in record.attempts(number)
+        str(attempt.number): f"{attempt.began_at:%Y-%m-%d %H:%M:%S} on {attempt.host}, "
+        f"code {attempt.code.name}"
+        for attempt in trial.attempts
     }
     return content
 

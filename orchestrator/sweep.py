@@ -21,13 +21,14 @@ from rich.table import Table
 from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.search.resolve import resolve
 from orchestrator.settings import Settings
+from orchestrator.storage.later_scores import with_later_scores
 from orchestrator.yaml_file import load_study
 from vitaclip.errors import InputError, VitaClipError
 from vitaclip.terminal import Terminal, print_error, show_warnings
 
 if TYPE_CHECKING:
     from orchestrator.search.study import Study
-    from orchestrator.storage.records import TrialResult
+    from orchestrator.storage.records.trial import TrialResult
 
 _PIPE_WIDTH = 140  # characters, where no terminal says
 
@@ -76,7 +77,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     from orchestrator.execution.preflight import preflight, provenance, study_inputs
     from orchestrator.monitoring.prometheus import PrometheusGauges
     from orchestrator.search.study import Study
-    from orchestrator.storage.store import open_store
+    from orchestrator.storage.stores.opening import open_store
     from orchestrator.storage.study_record import StudyRecord
     from orchestrator.tracking.observer import TrackingObserver
     from orchestrator.tracking.service import open_service
@@ -118,7 +119,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
 def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     """Prints what a sweep would do and where it would write."""
     from orchestrator.settings import without_password
-    from orchestrator.storage.store import open_store
+    from orchestrator.storage.stores.opening import open_store
     from orchestrator.storage.study_record import StudyRecord
 
     record = StudyRecord(open_store(settings.store_uri), config.name)
@@ -191,7 +192,7 @@ def show_results(study: Study, errors: Mapping[int, str], console: Console) -> N
     """
     from orchestrator.display.tables import code_lines, points_table, trials_table
 
-    results = study.record.with_later_scores(study.record.results())
+    results = with_later_scores(study.record, study.record.results())
     console.print(trials_table(study.config, results))
     if study.config.search.num_repeats > 1:
         console.print(points_table(study.config, results))

@@ -7,16 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.config import BenchmarkConfig, StudyConfig
-from orchestrator.storage.records import (
-    BenchmarkScore,
-    SplitScore,
-    StudyInputs,
-    TrialRecord,
-    TrialResult,
-    best_epoch,
-)
-from orchestrator.storage.store import Store
-from orchestrator.storage.study_record import Contender, StudyRecord
+from orchestrator.storage.attempts import begin_attempt
+from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.score import BenchmarkScore, Contender, SplitScore
+from orchestrator.storage.records.study import StudyInputs
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from orchestrator.storage.stores.base import Store
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity
@@ -76,13 +74,13 @@ def curve_of(num_epochs: int) -> tuple[CurvePoint, ...]:
     )
 
 
-def propose(record: StudyRecord, number: int) -> TrialRecord:
+def propose(record: StudyRecord, number: int) -> TrialInfo:
     """Writes ``trial.json`` of a trial with depth = number."""
     params = {"prompts.depth": number, "optimizer.lr": 1e-3 * (number + 1)}
     train = TrainConfig.model_validate(
         {"epochs": 3, "prompts": {"depth": number}, "optimizer": {"lr": params["optimizer.lr"]}}
     )
-    trial = TrialRecord(
+    trial = TrialInfo(
         number=number, params=params, train=train, proposed_at=STARTED + timedelta(minutes=number)
     )
     record.write_trial(trial)
@@ -91,12 +89,12 @@ def propose(record: StudyRecord, number: int) -> TrialRecord:
 
 def begin(record: StudyRecord, number: int) -> int:
     """Begins an attempt at a trial that has not finished; returns the attempt's number."""
-    attempt = record.begin_attempt(number)
+    attempt = begin_attempt(record, number)
     assert attempt is not None
     return attempt.number
 
 
-def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: float) -> None:
+def train_epochs(record: StudyRecord, trial: TrialInfo, folder: Path, *top1: float) -> None:
     """Publishes a checkpoint (of no tensors) after each epoch, in a new attempt."""
     attempt = begin(record, trial.number)
     for num_epochs in range(1, len(top1) + 1):
@@ -104,19 +102,34 @@ def train_epochs(record: StudyRecord, trial: TrialRecord, folder: Path, *top1: f
 
 
 def publish(
-    record: StudyRecord, trial: TrialRecord, attempt: int, folder: Path, *top1: float
+    record: StudyRecord, trial: TrialInfo, attempt: int, folder: Path, *top1: float
 ) -> None:
     """Publishes one checkpoint (of no tensors), after as many epochs as there are accuracies."""
     history = history_of(*top1)
+    write_checkpoint(folder, trial.train, history)
+    publish_checkpoint(record, trial.number, attempt, folder, history)
+
+
+def write_checkpoint(folder: Path, config: TrainConfig, history: list[dict[str, float]]) -> None:
+    """A checkpoint of no tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     info = CheckpointInfo(
-        config=trial.train,
+        config=config,
         class_names=("left", "right"),
         backbone_sha256="0" * 64,
-        progress=Progress(epoch=len(top1), history=tuple(history), curve=curve_of(len(top1))),
+        progress=Progress(epoch=len(history), history=tuple(history), curve=curve_of(len(history))),
     )
     (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
-    record.publish_checkpoint(trial.number, attempt, folder, history)
+
+
+def best_checkpoint(record: StudyRecord, number: int) -> str | None:
+    """The key of the checkpoint that a trial is scored by."""
+    return record.trial(number).best_checkpoint(record.objective)
+
+
+def epochs_kept(record: StudyRecord, number: int) -> list[int]:
+    """The epochs of whose ends a trial has whole checkpoints that count."""
+    return [c.epoch for c in record.trial(number).checkpoints if not c.step]
 
 
 def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot") -> SplitScore:
@@ -148,19 +161,19 @@ def write_score(
     metrics = {f"{benchmark.name}/top1": split.top1, f"{benchmark.name}/top5": split.top5}
     score = BenchmarkScore(
         benchmark=benchmark,
-        checkpoint=record.best_checkpoint(contender) if isinstance(contender, int) else None,
+        checkpoint=best_checkpoint(record, contender) if isinstance(contender, int) else None,
         baseline=None if isinstance(contender, int) else contender,
         splits=(split,),
         metrics=metrics,
         scored_at=scored_at,
         duration_s=1.0,
     )
-    record.write_score(contender, score)
+    record.scores(contender).write(score)
     return metrics
 
 
 def finish(
-    record: StudyRecord, trial: TrialRecord, state: str, *top1: float, write: bool = True
+    record: StudyRecord, trial: TrialInfo, state: str, *top1: float, write: bool = True
 ) -> TrialResult:
     """Writes a score and, if asked to, ``result.json``."""
     history = history_of(*top1)
@@ -181,9 +194,9 @@ def finish(
             "metrics": best,
             "history": history,
             "best_epoch": epoch,
-            "checkpoint": record.best_checkpoint(trial.number),
+            "checkpoint": best_checkpoint(record, trial.number),
             "benchmarks": benchmarks,
-            "protocols": [score.benchmark for score in record.scores(trial.number)],
+            "protocols": [score.benchmark for score in record.scores(trial.number).read_all()],
             "proposed_at": trial.proposed_at,
             "finished_at": trial.proposed_at + timedelta(seconds=30),
             "durations": {"train_s": 6.0},

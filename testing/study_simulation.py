@@ -9,7 +9,6 @@ depends on its parameters alone, so every order of events must end in the same r
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import sys
@@ -22,11 +21,13 @@ from typing import Any
 from orchestrator.config import StudyConfig
 from orchestrator.search.stopping.rule import misses_threshold
 from orchestrator.search.study import Study
-from orchestrator.storage.attempts import SupersededError
-from orchestrator.storage.records import TrialRecord, best_epoch
-from orchestrator.storage.store import MANIFEST, MissingKeyError, Store
+from orchestrator.storage.attempts import SupersededError, begin_attempt
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.base import MANIFEST, MissingKeyError, Store
 from orchestrator.storage.study_record import StudyRecord
-from testing.study_fixtures import PROVENANCE, study_config
+from testing.study_fixtures import PROVENANCE, study_config, write_checkpoint
+from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError
 
 NUM_EPOCHS = 4
@@ -79,30 +80,23 @@ class MemoryStore(Store):
 
 
 class SimulatedRecord(StudyRecord):
-    """Checkpoints hold a history and nothing else: their other files are tested elsewhere."""
+    """Checkpoints hold what they say of themselves and nothing else: their tensors are tested
+    elsewhere.
+    """
 
     def publish(self, number: int, attempt: int, history: list[dict[str, float]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "history.json").write_text(json.dumps(history))
-            self.publish_checkpoint(number, attempt, Path(folder), history)
+            write_checkpoint(Path(folder), TrainConfig(), history)
+            publish_checkpoint(self, number, attempt, Path(folder), history)
 
     def train(self, number: int, history: list[dict[str, float]]) -> None:
         """An attempt of its own that publishes once."""
-        attempt = self.begin_attempt(number)
+        attempt = begin_attempt(self, number)
         assert attempt is not None
         self.publish(number, attempt.number, history)
 
-    def history(self, number: int) -> list[dict[str, float]]:
-        key = self.newest_checkpoint(number)
-        return [] if key is None else list(self.store.read_json(f"{key}/history.json"))
 
-    def best_checkpoint(self, number: int) -> str | None:
-        checkpoints = self.checkpoints(number)
-        kept = [metrics for metrics in self.history(number) if metrics["epoch"] in checkpoints]
-        return checkpoints[best_epoch(kept, self.objective)] if kept else None
-
-
-def epoch_metrics(trial: TrialRecord, epoch: int) -> dict[str, float]:
+def epoch_metrics(trial: TrialInfo, epoch: int) -> dict[str, float]:
     """Training, as a function of its parameters. One depth and high learning rates never report the
     objective.
     """
@@ -176,7 +170,7 @@ class Simulation:
 class Worker:
     """One attempt at a trial: what it holds in memory."""
 
-    trial: TrialRecord
+    trial: TrialInfo
     attempt: int
     history: list[dict[str, float]]
 
@@ -219,10 +213,10 @@ class Driver:
         else:
             self.training[trial.number] = self.begin(trial)
 
-    def begin(self, trial: TrialRecord) -> Worker:
-        attempt = self.record.begin_attempt(trial.number)
+    def begin(self, trial: TrialInfo) -> Worker:
+        attempt = begin_attempt(self.record, trial.number)
         return Worker(
-            trial, 0 if attempt is None else attempt.number, self.record.history(trial.number)
+            trial, 0 if attempt is None else attempt.number, self.record.trial(trial.number).history
         )
 
     def epoch(self) -> None:
@@ -230,7 +224,7 @@ class Driver:
         trial, history = worker.trial, worker.history
         over = history and (
             history[-1]["epoch"] >= trial.last_epoch
-            or misses_threshold(history, trial.bar, self.record.objective)
+            or misses_threshold(history, trial.thresholds, self.record.objective)
         )
         if over:
             del self.training[trial.number]
@@ -262,7 +256,7 @@ class Driver:
 
     def train(self, worker: Worker) -> None:
         trial, history = worker.trial, worker.history
-        done = history or ([] if trial.parent is None else self.record.history(trial.parent))
+        done = history or ([] if trial.parent is None else self.record.trial(trial.parent).history)
         metrics = epoch_metrics(trial, int(done[-1]["epoch"]) + 1 if done else 1)
         if "val/top1" in metrics:
             try:

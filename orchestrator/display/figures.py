@@ -17,8 +17,10 @@ from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
 from orchestrator.search.search_space import check_values
-from orchestrator.storage.records import Baseline, BenchmarkScore, StudyInfo, TrialResult
-from orchestrator.storage.study_record import Contender, StudyRecord
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, Contender
+from orchestrator.storage.records.study import StudyInfo
+from orchestrator.storage.records.trial import TrialResult
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,7 +84,7 @@ def read_study(record: StudyRecord) -> StudyData:
         if trial.number in finished
     }
     contenders: list[Contender] = [*finished, *set(baseline_of.values())]
-    scores = {one: record.scores(one, unreadable) for one in contenders}
+    scores = {one: record.scores(one).read_all(unreadable) for one in contenders}
     results = [result for result in results if result.number in baseline_of]
     return StudyData(
         record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable)

@@ -12,7 +12,7 @@ from rich.text import Text
 from orchestrator.display.tables import format_params
 from orchestrator.events.tally import RunningTrial, Tally
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord, TrialResult
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from vitaclip.terminal import shown
 
 _PLAIN_INTERVAL_S = 10.0
@@ -39,7 +39,7 @@ class Progress(Tally):
         if self._console.is_terminal:
             self._live.stop()
 
-    def started(self, trial: TrialRecord) -> None:
+    def started(self, trial: TrialInfo) -> None:
         super().started(trial)
         self._say(f"trial {trial.number} starts: {format_params(trial.params)}")
 

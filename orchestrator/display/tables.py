@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.evaluation.ranking import best_first, pareto_set
-from orchestrator.storage.records import TrialResult
+from orchestrator.storage.records.trial import TrialResult
 from vitaclip.table import Column, FittedTable
 
 

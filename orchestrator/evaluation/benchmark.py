@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from orchestrator.config import BenchmarkConfig, ClipTemplates
 from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
-from orchestrator.storage.records import Baseline, BenchmarkScore, SplitScore
-from orchestrator.storage.study_record import Contender, StudyRecord
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, Contender, SplitScore
+from orchestrator.storage.study_record import StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import DataConfig
@@ -81,7 +81,7 @@ def score_trials(
         CheckpointError: a checkpoint or its backbone is not what it says.
     """
     baselines = {
-        Baseline.of(train): train.data for train in (record.trial(n).train for n in numbers)
+        Baseline.of(train): train.data for train in (record.trial(n).info.train for n in numbers)
     }
     contenders: list[Contender] = [*numbers, *baselines]
     scores = {one: _known_score(record, one, benchmark) for one in contenders}
@@ -90,7 +90,7 @@ def score_trials(
         _check_data(record, benchmark, [score for score in scores.values() if score])
         new = _compute(record, missing, baselines, benchmark)
         for one in missing:
-            record.write_score(one, new[one])
+            record.scores(one).write(new[one])
         scores |= new
     return {number: score for number in numbers if (score := scores[number]) is not None}
 
@@ -119,11 +119,11 @@ def _check_data(
 def _known_score(
     record: StudyRecord, contender: Contender, benchmark: BenchmarkConfig
 ) -> BenchmarkScore | None:
-    score = record.read_score(contender, benchmark)
+    score = record.scores(contender).read(benchmark)
     if (
         score is None
         or score.baseline
-        or score.checkpoint == record.best_checkpoint(cast(int, contender))
+        or score.checkpoint == record.trial(cast(int, contender)).best_checkpoint(record.objective)
     ):
         return score
     return None
@@ -159,7 +159,7 @@ def _compute(
 
 
 def _best_checkpoint(record: StudyRecord, number: int) -> str:
-    key = record.best_checkpoint(number)
+    key = record.trial(number).best_checkpoint(record.objective)
     if key is None:
         raise InputError(
             f"study {record.name!r}, trial {number}: has no checkpoint to score; it must train "
@@ -178,7 +178,7 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
             # how this machine reads the videos is the trial's own setting, which no checkpoint
             # brings
             contestants[number] = replace(
-                load_contestant(Path(folder)), data=record.trial(number).train.data
+                load_contestant(Path(folder)), data=record.trial(number).info.train.data
             )
         model = contestants[number].model
         model.clip = backbones.setdefault(model.backbone_sha256, model).clip

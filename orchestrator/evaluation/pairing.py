@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.config import BenchmarkConfig, StudyConfig
 from orchestrator.evaluation.statistics import clip_differences, holm, outcomes, paired_p_value
-from orchestrator.storage.records import BenchmarkScore
+from orchestrator.storage.records.score import BenchmarkScore
 
 SIGNIFICANCE = 0.05
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.config import StudyConfig
-from orchestrator.storage.records import TrialResult
+from orchestrator.storage.records.trial import TrialResult
 
 
 def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:

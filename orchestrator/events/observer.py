@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord, TrialResult
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 
 
 class Observer:
@@ -18,7 +18,7 @@ class Observer:
     def opened(self, study: Study) -> None:
         """The study is about to run. The first call."""
 
-    def started(self, trial: TrialRecord) -> None:
+    def started(self, trial: TrialInfo) -> None:
         """A trial was handed to Ray."""
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 from orchestrator.events.observer import Observer
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord, TrialResult
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 
 
 @dataclass
 class RunningTrial:
     """A trial that Ray has."""
 
-    trial: TrialRecord
+    trial: TrialInfo
     # of its last epoch; empty before the first
     metrics: Mapping[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -34,7 +34,7 @@ class Tally(Observer):
     def opened(self, study: Study) -> None:
         self.ended = study.finished_states
 
-    def started(self, trial: TrialRecord) -> None:
+    def started(self, trial: TrialInfo) -> None:
         self.running[trial.number] = RunningTrial(trial)
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:

@@ -15,12 +15,12 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.execution.scratch import this_process
-from orchestrator.storage.store import KeyExistsError, Store, StoreError
+from orchestrator.storage.keys import StudyKeys, number_of
+from orchestrator.storage.stores.base import KeyExistsError, Store, StoreError
 from vitaclip.errors import InputError, VitaClipError
 
 BEAT_S = 3.0
@@ -54,7 +54,7 @@ class Lease:
             dead_after_s: seconds without one after which a holder counts as dead.
         """
         self._store = store
-        self._folder = f"{study}/leases"
+        self._keys = StudyKeys(study)
         self._study = study
         self._token = uuid.uuid4().hex
         self._say = say
@@ -75,8 +75,8 @@ class Lease:
         number = 1
         if newest := self._newest():
             self._wait_for_death(newest)
-            number = int(Path(newest).stem) + 1
-        self._key = f"{self._folder}/{number:06d}.json"
+            number = number_of(newest) + 1
+        self._key = self._keys.lease(number)
         try:
             self._store.create_json(self._key, self._content(beat=0))
         except KeyExistsError:
@@ -118,7 +118,7 @@ class Lease:
                 _logger.warning("lease of study %s could not be renewed: %s", self._study, error)
 
     def _newest(self) -> str | None:
-        return max(self._store.list(self._folder), default=None)
+        return max(self._store.list(self._keys.leases), default=None)
 
     def _wait_for_death(self, key: str) -> None:
         holder = self._store.read_json(key)

@@ -19,7 +19,8 @@ from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.execution.preflight import dataset_splits
 from orchestrator.execution.scratch import reap_scratch
 from orchestrator.settings import Settings
-from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.stores.base import Store
+from orchestrator.storage.stores.opening import open_store
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import DataIdentity, identify
 from vitaclip.errors import InputError, VitaClipError

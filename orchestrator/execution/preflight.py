@@ -15,8 +15,8 @@ from orchestrator.config import Scalar, StudyConfig
 from orchestrator.search.search_space import apply, edge_values
 from orchestrator.service import attempt
 from orchestrator.settings import Settings
-from orchestrator.storage.records import StudyInputs
-from orchestrator.storage.store import open_store
+from orchestrator.storage.records.study import StudyInputs
+from orchestrator.storage.stores.opening import open_store
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify

@@ -16,7 +16,7 @@ import ray
 from orchestrator.config import BenchmarkConfig, ResourcesConfig
 from orchestrator.evaluation.benchmark import score_trials
 from orchestrator.execution.scratch import scratch_folder
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 
 

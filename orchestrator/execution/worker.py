@@ -21,9 +21,11 @@ import torch
 
 from orchestrator.config import Objective
 from orchestrator.search.stopping.rule import misses_threshold
-from orchestrator.storage.attempts import Attempt
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import open_store
+from orchestrator.storage.attempts import begin_attempt
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.attempt import Attempt
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
 from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint, read_history
@@ -75,7 +77,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         VitaClipError: see :func:`vitaclip.train.fit`; StoreError if the store stays away.
     """
     record = job.open_record()
-    trial, resources = record.trial(job.number), record.info.config.resources
+    trial, resources = record.trial(job.number).info, record.info.config.resources
     torch.set_num_threads(resources.cpus_per_worker)
     attempt = _begin_attempt(record, trial.number)
     if attempt is None:
@@ -117,14 +119,14 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
 
 
 def _check_not_enough(
-    trial: TrialRecord, history: Sequence[EpochMetrics], objective: Objective
+    trial: TrialInfo, history: Sequence[EpochMetrics], objective: Objective
 ) -> None:
     """Raises _EnoughError if the trial ends after the last of these epochs, before its schedule
     does.
     """
     if not history:
         return
-    if misses_threshold(history, trial.bar, objective):
+    if misses_threshold(history, trial.thresholds, objective):
         raise _EnoughError("misses its threshold")
     if trial.last_epoch <= history[-1]["epoch"] < trial.train.epochs:
         raise _EnoughError("its generation is over")
@@ -135,7 +137,7 @@ def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
     meanwhile.
     """
     rank, _ = rank_and_world_size()
-    return gather_from_workers([record.begin_attempt(number)] if rank == 0 else [])[0]
+    return gather_from_workers([begin_attempt(record, number)] if rank == 0 else [])[0]
 
 
 def _publish(
@@ -151,7 +153,7 @@ def _publish(
         _wait_for_space()
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
-            record.publish_checkpoint(number, attempt.number, Path(folder), history, step)
+            publish_checkpoint(record, number, attempt.number, Path(folder), history, step)
 
 
 def _wait_for_space() -> None:
@@ -182,7 +184,7 @@ def _arm(seconds: float) -> None:
 
 
 def _fetch_start(
-    record: StudyRecord, trial: TrialRecord, attempt: Attempt, folder: Path
+    record: StudyRecord, trial: TrialInfo, attempt: Attempt, folder: Path
 ) -> Path | None:
     """Downloads what the attempt goes on from: the trial's newest checkpoint, else its parent's;
     None: nothing.
@@ -190,7 +192,7 @@ def _fetch_start(
     key = attempt.goes_on_from
     inherited = key is None and trial.parent is not None
     if trial.parent is not None and inherited:
-        key = record.newest_checkpoint(trial.parent)
+        key = record.trial(trial.parent).newest_checkpoint
     if key is None:
         return None
     record.store.download_folder(key, folder)

@@ -16,7 +16,7 @@ from ray.util.metrics import Gauge
 from orchestrator.evaluation.ranking import rank
 from orchestrator.events.tally import Tally
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialResult
+from orchestrator.storage.records.trial import TrialResult
 
 _INTERVAL_S = 1.0
 _STATES = ("waiting", "running", "scoring", "complete", "pruned", "failed")

@@ -11,7 +11,8 @@ from typing import Literal
 
 from orchestrator.config import StudyConfig
 from orchestrator.search.stopping.rule import Curve, History, curve, misses_threshold
-from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
+from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from vitaclip.errors import InputError
 
 State = Literal["complete", "pruned", "failed"]
@@ -40,7 +41,7 @@ class PointOutcome:
     curve: Curve = ()  # pruned: the first objective after each epoch
 
 
-def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Outcome | None:
+def outcome_of(trial: TrialInfo, history: History, config: StudyConfig) -> Outcome | None:
     """How a training with this history ended; None if it is to go on."""
     if not history:
         return None
@@ -51,9 +52,9 @@ def outcome_of(trial: TrialRecord, history: History, config: StudyConfig) -> Out
         return failure(history, f"objective not reported: {error}", config)
     if last >= trial.last_epoch:
         return _outcome("complete", history, None, config)
-    if misses_threshold(history, trial.bar, config.search.objectives[0]):
+    if misses_threshold(history, trial.thresholds, config.search.objectives[0]):
         return _outcome(
-            "pruned", history, f"below {trial.bar[last]:.4g} after epoch {last}", config
+            "pruned", history, f"below {trial.thresholds[last]:.4g} after epoch {last}", config
         )
     return None
 

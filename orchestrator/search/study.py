@@ -27,8 +27,10 @@ from orchestrator.search.proposals.proposer import Proposal
 from orchestrator.search.search_space import Params, apply, check_values
 from orchestrator.search.stopping import stopping_rule
 from orchestrator.search.stopping.rule import History, thresholds
-from orchestrator.storage.records import TrialRecord, TrialResult, best_epoch
-from orchestrator.storage.store import KeyExistsError
+from orchestrator.storage.attempts import begin_attempt
+from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from orchestrator.storage.stores.base import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.errors import InputError
 
@@ -46,7 +48,7 @@ class Study:
         self.finished: set[int] = set()  # trials whose result is written
         self._num_proposed = 0
         self._tried: list[Params] = []  # every point, in order
-        self._unfinished: dict[int, TrialRecord] = {}
+        self._unfinished: dict[int, TrialInfo] = {}
         self._to_resume: deque[int] = deque()
         self._recall()
         self._proposer = proposer_of(config)
@@ -86,7 +88,7 @@ class Study:
         enough = self._num_proposed >= self.num_trials or self.stop_reason is not None
         return enough and not self._unfinished
 
-    def next_trial(self) -> TrialRecord | Wait | None:
+    def next_trial(self) -> TrialInfo | Wait | None:
         """The trial to run next: an interrupted one, or a new one, which is then on record; None:
         no more.
 
@@ -120,8 +122,8 @@ class Study:
             if error:
                 # The worker that was given up may still be at work: what it publishes from now on
                 # does not count.
-                self.record.begin_attempt(number)
-            trial, history = self._unfinished[number], self.record.history(number)
+                begin_attempt(self.record, number)
+            trial, history = self._unfinished[number], self.record.trial(number).history
             outcome = None if error else outcome_of(trial, history, self.config)
             self.outcomes[number] = outcome or failure(
                 history, error or "training stopped before its last epoch", self.config
@@ -134,7 +136,7 @@ class Study:
         try:
             self.record.write_result(result)
         except KeyExistsError:
-            result = self.record.result(number) or result
+            result = self.record.trial(number).result or result
         self.finished.add(number)
         del self._unfinished[number]
         return result
@@ -168,15 +170,15 @@ class Study:
                 "under another name (--set name=...)"
             )
 
-    def _recall_unfinished(self, trial: TrialRecord) -> None:
+    def _recall_unfinished(self, trial: TrialInfo) -> None:
         self._unfinished[trial.number] = trial
-        outcome = outcome_of(trial, self.record.history(trial.number), self.config)
+        outcome = outcome_of(trial, self.record.trial(trial.number).history, self.config)
         if outcome is None:
             self._to_resume.append(trial.number)
         else:
             self.outcomes[trial.number] = outcome
 
-    def _note_proposed(self, trial: TrialRecord) -> None:
+    def _note_proposed(self, trial: TrialInfo) -> None:
         self._num_proposed += 1
         if trial.number % self.config.search.num_repeats == 0:
             self._tried.append(trial.params)
@@ -189,16 +191,16 @@ class Study:
         known = [self.outcomes[n] for n in wanted if n in self.outcomes]
         return known if len(known) == len(wanted) else None
 
-    def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialRecord:
+    def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialInfo:
         search = self.config.search
         point, repeat = divmod(number, search.num_repeats)
         proposal = Proposal(self._tried[point]) if repeat else self._proposed(point, settled)
         train = apply(self.config.train, proposal.params)
-        trial = TrialRecord(
+        trial = TrialInfo(
             number=number,
             params=proposal.params,
             train=train.model_copy(update={"seed": train.seed + repeat}),
-            bar=thresholds(
+            thresholds=thresholds(
                 self._rule,
                 search.objectives[0],
                 number,
@@ -212,7 +214,7 @@ class Study:
         try:
             self.record.write_trial(trial)
         except KeyExistsError:  # by a driver that lost its lease a moment ago: the same proposal
-            trial = self.record.trial(number)
+            trial = self.record.trial(number).info
         self._note_proposed(trial)
         self._unfinished[number] = trial
         return trial
@@ -258,9 +260,9 @@ class Study:
             return f"{gpu_hours:.1f} GPU-hours spent, allowed are {search.max_gpu_hours:g}"
         return None
 
-    def _result(self, trial: TrialRecord, outcome: Outcome) -> TrialResult:
-        scores = self.record.scores(trial.number)
-        history = self.record.history(trial.number)
+    def _result(self, trial: TrialInfo, outcome: Outcome) -> TrialResult:
+        recorded = self.record.trial(trial.number)
+        scores, history = recorded.scores.read_all(), recorded.history
         best = _best(history, self.config)
         metrics = next((m for m in history if m["epoch"] == best), {})
         return TrialResult(
@@ -272,7 +274,9 @@ class Study:
             metrics=metrics,
             history=tuple(history),
             best_epoch=best,
-            checkpoint=None if best is None else self.record.best_checkpoint(trial.number),
+            checkpoint=None
+            if best is None
+            else recorded.best_checkpoint(self.config.search.objectives[0]),
             benchmarks={key: value for score in scores for key, value in score.metrics.items()},
             protocols=tuple(score.benchmark for score in scores),
             proposed_at=trial.proposed_at,
@@ -281,7 +285,7 @@ class Study:
                 "train_s": outcome.train_s,
                 "benchmarks_s": sum(score.duration_s for score in scores),
             },
-            code=tuple(dict.fromkeys(one.code.name for one in self.record.attempts(trial.number))),
+            code=tuple(dict.fromkeys(attempt.code.name for attempt in recorded.attempts)),
         )
 
 

@@ -1,9 +1,9 @@
 """One structured log per trial, over all its attempts: one JSON object a line.
 
 Each line has ``time`` and ``event``: an attempt's start and end, each epoch's metrics, and whatever
-this project's packages warn of meanwhile. Each attempt has a file of its own,
-``trials/0003/attempts/0002.jsonl``. The trial's first worker writes it, whole and after every
-epoch: an object store cannot append. The other workers' warnings are in Ray's logs only.
+this project's packages warn of meanwhile. Each attempt has a file of its own. The trial's first
+worker writes it, whole and after every epoch: an object store cannot append. The other workers'
+warnings are in Ray's logs only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 
 from pydantic_core import to_json
 
-from orchestrator.storage.store import StoreError
+from orchestrator.storage.stores.base import StoreError
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.distributed import rank_and_world_size
 
@@ -71,4 +71,5 @@ class TrialLog(logging.Handler):
     def save(self) -> None:
         """Writes all lines to the store. Raises StoreError."""
         if self._rank == 0:
-            self._record.write_log(self._number, self._attempt, self._lines)
+            key = self._record.keys.trial(self._number).log(self._attempt)
+            self._record.store.write_text(key, self._lines)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.events.observer import Observer
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialResult
+from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.service import StudyWriter, TrackingService
 

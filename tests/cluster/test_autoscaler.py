@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from testing.servers.ray_cluster import RayCluster
 from testing.sweeps import PATIENCE_S, start_sweep, wait_until

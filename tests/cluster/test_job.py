@@ -17,7 +17,7 @@ import yaml
 
 from orchestrator.execution.lease import Lease
 from orchestrator.monitoring.prometheus import GAUGES
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from testing.paths import ROOT
 from testing.servers.ray_cluster import RayCluster

@@ -28,7 +28,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.stores.base import Store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from testing.motions import write_motions
 from testing.servers.mlflow_server import MlflowServer
@@ -231,7 +232,7 @@ def lose_and_return_node(sweep: Sweep) -> None:
     """
 
     def group_sizes() -> list[int]:
-        log = StudyRecord(sweep.store, "chaos").log(0)
+        log = StudyRecord(sweep.store, "chaos").trial(0).log
         lines = [json.loads(line) for line in log.splitlines()]
         return [line["num_workers"] for line in lines if line["event"] == "start"]
 
@@ -249,7 +250,9 @@ def drain_node(sweep: Sweep) -> None:
     sweep.cluster.drain(1, deadline_s=round(PAUSE_S))
     record = StudyRecord(sweep.store, "chaos")
     wait_until(
-        lambda: any("PreemptedError" in record.log(n) for n in range(3)), sweep.process, sweep.log
+        lambda: any("PreemptedError" in record.trial(n).log for n in range(3)),
+        sweep.process,
+        sweep.log,
     )
     sweep.cluster.kill_raylet(1)
 

@@ -28,7 +28,8 @@ from unittest.mock import patch
 
 from mlflow import MlflowClient
 
-from orchestrator.storage.store import Store, open_store
+from orchestrator.storage.stores.base import Store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from testing.servers.browser import photograph
 from testing.servers.mlflow_server import MlflowServer

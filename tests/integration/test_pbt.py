@@ -16,8 +16,8 @@ from orchestrator.search.proposals import proposer_of
 from orchestrator.search.proposals.proposer import Proposal
 from orchestrator.search.resolve import resolve
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, study_config
 from testing.sweeps import untimed
@@ -108,7 +108,7 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
     study = Study(config, record)
     for _ in range(6):
         trial = study.next_trial()
-        assert isinstance(trial, TrialRecord)
+        assert isinstance(trial, TrialInfo)
         train_worker(Job(record.store.uri, record.name, trial.number), lambda metrics: None)
         assert study.training_ended(trial.number).state == "complete"
         study.finish(trial.number)
@@ -123,13 +123,15 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
         [3],
     ]
     for generation in ((0, 1), (2, 3)):
-        values = {number: record.result(number).values for number in generation}  # type: ignore[union-attr]
+        values = {number: record.trial(number).result.values for number in generation}  # type: ignore[union-attr]
         best = max(generation, key=lambda number: (values[number], -number))
-        children = [record.trial(number) for number in (generation[0] + 2, generation[1] + 2)]
+        children = [record.trial(number).info for number in (generation[0] + 2, generation[1] + 2)]
         assert [child.parent for child in children] == [best, best]
-        assert children[best % 2].params == record.trial(best).params
-        assert children[1 - best % 2].params != record.trial(best).params
-    survivor = record.trial(max((0, 1), key=lambda number: (record.result(number).values, -number)))  # type: ignore[union-attr]
+        assert children[best % 2].params == record.trial(best).info.params
+        assert children[1 - best % 2].params != record.trial(best).info.params
+    survivor = record.trial(
+        max((0, 1), key=lambda number: (record.trial(number).result.values, -number))
+    )  # type: ignore[union-attr]
     alone = fit(survivor.train).history
     assert untimed([histories[survivor.number][0], histories[survivor.number + 2][0]]) == untimed(
         list(alone[:2])
@@ -147,12 +149,12 @@ def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
     record = StudyRecord(LocalStore(tmp_path / "store"), config.name)
     record.create_or_check(config, PROVENANCE)
     trial = Study(config, record).next_trial()
-    assert isinstance(trial, TrialRecord)
+    assert isinstance(trial, TrialInfo)
     job = Job(record.store.uri, record.name, 0)
     if ended_by == "threshold":
         job = Job(record.store.uri, record.name, 1)
         record.write_trial(
-            trial.model_copy(update={"number": 1, "stop_epoch": None, "bar": {1: 2.0}})
+            trial.model_copy(update={"number": 1, "stop_epoch": None, "thresholds": {1: 2.0}})
         )
 
     def lose_worker(_: dict[str, float]) -> None:
@@ -160,7 +162,7 @@ def test_a_worker_lost_after_its_last_checkpoint_trains_no_further_epoch(
 
     with pytest.raises(WorkerLostError):
         train_worker(job, lose_worker)
-    wanted = record.history(job.number)
+    wanted = record.trial(job.number).history
     train_worker(job, lambda metrics: pytest.fail(f"trained on: {metrics}"))
     assert [metrics["epoch"] for metrics in wanted] == [1]
-    assert record.history(job.number) == wanted
+    assert record.trial(job.number).history == wanted

@@ -14,7 +14,7 @@ from orchestrator import service
 from orchestrator.execution.cluster import check_answers
 from orchestrator.execution.preflight import preflight
 from orchestrator.settings import Settings
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.tracking.mlflow.client import check_tracking
 from testing.study_fixtures import study_config
 from vitaclip.errors import InputError

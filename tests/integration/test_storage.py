@@ -14,15 +14,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from orchestrator.storage.s3_store import S3Store
-from orchestrator.storage.store import (
-    KeyExistsError,
-    LocalStore,
-    MissingKeyError,
-    Store,
-    StoreError,
-    open_store,
-)
+from orchestrator.storage.stores.base import KeyExistsError, MissingKeyError, Store, StoreError
+from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.stores.opening import open_store
+from orchestrator.storage.stores.s3 import S3Store
 from testing.servers.s3_server import S3Server, faulty_proxy, s3_server
 from vitaclip.errors import InputError
 
@@ -245,7 +240,8 @@ def test_no_half_written_file_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     store = LocalStore(tmp_path)
     store.write_json("a.json", 1)
     monkeypatch.setattr(
-        "orchestrator.storage.store._sync", lambda path: (_ for _ in ()).throw(OSError("disk full"))
+        "orchestrator.storage.stores.local._sync",
+        lambda path: (_ for _ in ()).throw(OSError("disk full")),
     )
     with pytest.raises(OSError, match="disk full"):
         store.write_json("a.json", 2)
@@ -323,7 +319,7 @@ def test_failures_may_go_on_for_as_long_as_they_like(
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001
     )
-    monkeypatch.setattr("orchestrator.storage.s3_store.random.uniform", lambda *_: 0.001)
+    monkeypatch.setattr("orchestrator.storage.stores.s3.random.uniform", lambda *_: 0.001)
     with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
         failing,
         _,

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from orchestrator.execution.cluster import num_cpus
 from orchestrator.execution.preflight import study_inputs
 from orchestrator.search.resolve import resolve
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
@@ -167,7 +167,7 @@ def test_a_sweep_with_a_failing_store_a_broken_video_and_lost_trials_ends_as_it_
         proxy.share = 0.0
 
         assert exit_code == 0, log.read_text()
-        assert "PreemptedError: stopped in epoch" in record.log(1)
+        assert "PreemptedError: stopped in epoch" in record.trial(1).log
         assert "Traceback" not in log.read_text()
         assert "ERROR" not in log.read_text()
         failed, complete = record.results()
@@ -175,7 +175,9 @@ def test_a_sweep_with_a_failing_store_a_broken_video_and_lost_trials_ends_as_it_
         assert "NonFiniteLossError" in str(failed.reason)
         assert complete.state == "complete"
         assert complete.metrics["data/broken"] == 1
-        assert untimed(list(complete.history)) == untimed(list(fit(record.trial(1).train).history))
+        assert untimed(list(complete.history)) == untimed(
+            list(fit(record.trial(1).info.train).history)
+        )
     assert leftovers(Path(tempfile.gettempdir())) == []
 
 
@@ -207,9 +209,9 @@ def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preem
     assert sweep.wait(PATIENCE_S) == 0, log.read_text()
     (result,) = record.results()
     assert result.state == "complete"
-    assert "PreemptedError: stopped in epoch" in record.log(0)
+    assert "PreemptedError: stopped in epoch" in record.trial(0).log
     assert log.read_text().count("trial 0 broke off and goes on from its last checkpoint") == 2
-    alone = fit(record.trial(0).train).history
+    alone = fit(record.trial(0).info.train).history
     for ours, theirs in zip(result.history, alone, strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
     assert leftovers(Path(tempfile.gettempdir())) == []
@@ -225,7 +227,7 @@ def check_benchmarks(record: StudyRecord) -> None:
 def check_metrics_equal_plain_training(record: StudyRecord) -> None:
     """Bit for bit: what Ray, the faults and the resumption did must not show in the numbers."""
     for result in record.results():
-        plain = fit(record.trial(result.number).train).history
+        plain = fit(record.trial(result.number).info.train).history
         assert untimed(list(result.history)) == untimed(list(plain))
 
 

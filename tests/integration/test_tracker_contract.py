@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from orchestrator import sync
 from orchestrator.search.study import Study
 from orchestrator.settings import Settings
-from orchestrator.storage.records import Baseline, ControlChange
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.control import ControlChange
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.observer import TrackingObserver
 from orchestrator.tracking.service import TrackingService, open_service

@@ -21,8 +21,10 @@ from orchestrator import ls, report, show, sync
 from orchestrator.config import BenchmarkConfig
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
 from orchestrator.search.study import Study
-from orchestrator.storage.records import ControlChange, TrialRecord
-from orchestrator.storage.store import LocalStore, open_store
+from orchestrator.storage.records.control import ControlChange
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow import writer as writer_module
 from orchestrator.tracking.mlflow.client import check_tracking
@@ -121,7 +123,7 @@ def test_a_study_reads_as_parent_and_children(
         == complete.data.tags["vitaclip.git_commit"]
         == "abc123"
     )
-    commit = record.attempts(0)[0].code.git_commit
+    commit = record.trial(0).attempts[0].code.git_commit
     assert complete.data.tags["mlflow.source.git.commit"] == (commit or "abc123")
     assert (
         complete.data.tags["search.prompts.depth"] == complete.data.params["prompts.depth"] == "0"
@@ -181,7 +183,7 @@ def test_every_optimiser_step_is_logged_once(
     record = new_record(LocalStore(tmp_path / "store"), train=train)
     for number in (0, 1):
         config = TrainConfig.model_validate(train)
-        record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
+        record.write_trial(TrialInfo(number=number, params={}, train=config, proposed_at=STARTED))
 
     def train_trial(number: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         job = Job(record.store.uri, record.name, number)
@@ -201,7 +203,7 @@ def test_every_optimiser_step_is_logged_once(
     assert [step for step, _ in steps_of(uri, resumed, "train/loss")] == [1, 2, 3]
     points = MlflowClient(uri).get_metric_history(whole.info.run_id, "step/loss")
     losses = [point.value for point in points]
-    assert losses == [point.loss for point in record.progress(0).curve]
+    assert losses == [point.loss for point in record.trial(0).progress.curve]
     assert sorted(point.timestamp for point in points) == [point.timestamp for point in points]
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 
 from matplotlib.figure import Figure
 
-from orchestrator.storage.records import SplitScore
+from orchestrator.storage.records.score import SplitScore
 
 
 def per_class_csv(split: SplitScore) -> str:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.models import Model
 
-from orchestrator.storage.records import TrialResult
+from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow import video_classifier
 from orchestrator.tracking.mlflow.client import texts

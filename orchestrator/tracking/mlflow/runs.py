@@ -23,8 +23,10 @@ from mlflow.entities import (
 )
 
 from orchestrator.config import Scalar
-from orchestrator.storage.records import TrialRecord, flatten
-from orchestrator.storage.study_record import MAY_CHANGE, StudyRecord
+from orchestrator.dotted import flatten
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.same_study import MAY_CHANGE
+from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.artifacts import installed_packages
 from orchestrator.tracking.mlflow.client import milliseconds, present, texts, user_name
 
@@ -129,7 +131,7 @@ class Runs:
         self.client.log_dict(run.info.run_id, config, "study.yaml")
         self.client.log_dict(run.info.run_id, installed_packages(), "environment.yaml")
 
-    def open_trial(self, trial: TrialRecord) -> Run:
+    def open_trial(self, trial: TrialInfo) -> Run:
         """A trial's run, made if there is none."""
         shared = {
             key: value

@@ -22,7 +22,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from orchestrator.config import Scalar
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.study import Study
-from orchestrator.storage.records import Baseline, BenchmarkScore, TrialRecord, TrialResult
+from orchestrator.storage.records.score import Baseline, BenchmarkScore
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.artifacts import confusion_figure, curves_csv, per_class_csv
 from orchestrator.tracking.mlflow.client import metric_rows, milliseconds, present
@@ -42,7 +43,7 @@ class MlflowWriter:
         self.client = MlflowClient(tracking_uri)
         self.record = record
         self._runs = Runs(self.client, record)
-        self._trials: dict[int, TrialRecord] = {}  # that may not be complete in MLflow
+        self._trials: dict[int, TrialInfo] = {}  # that may not be complete in MLflow
         self._logged_epochs: dict[int, int] = {}
 
     def reconcile(self) -> None:
@@ -71,7 +72,7 @@ class MlflowWriter:
         trial = self._trial(number)
         run = self._runs.open_trial(trial)
         logged = self._logged_epochs.setdefault(number, int(run.data.metrics.get("epoch", -1)))
-        progress = self.record.progress(number)
+        progress = self.record.trial(number).progress
         ended_ms = milliseconds(trial.proposed_at)
         for metrics in progress.history if history is None else history:
             epoch = int(metrics["epoch"])
@@ -89,7 +90,7 @@ class MlflowWriter:
 
     def log_finished(self, number: int) -> None:
         """Completes a trial's run, whose result is in the store."""
-        if result := self.record.result(number):
+        if result := self.record.trial(number).result:
             self.log_result(result)
 
     def log_result(self, result: TrialResult) -> None:
@@ -129,10 +130,10 @@ class MlflowWriter:
                 continue
             new = [
                 s
-                for s in self.record.scores(number)
+                for s in self.record.scores(number).read_all()
                 if not s.metrics.items() <= run.data.metrics.items()
             ]
-            result = self.record.result(number)
+            result = self.record.trial(number).result
             # As in log_result, for MLflow shows the value of the highest step.
             step = (result and result.best_epoch) or 0
             for score in new:
@@ -161,16 +162,16 @@ class MlflowWriter:
         finally:
             monitor.finish()
 
-    def _trial(self, number: int) -> TrialRecord:
+    def _trial(self, number: int) -> TrialInfo:
         if number not in self._trials:
-            self._trials[number] = self.record.trial(number)
+            self._trials[number] = self.record.trial(number).info
         return self._trials[number]
 
     def _complete(self, run: Run, result: TrialResult) -> None:
         self.log_epochs(result.number, result.history)
         finished_ms = milliseconds(result.finished_at)
         self._log_metrics(run, _final_metrics(result), result.best_epoch or 0, finished_ms)
-        self._log_score_files(run, self.record.scores(result.number))
+        self._log_score_files(run, self.record.scores(result.number).read_all())
         self._log_baseline(run, Baseline.of(self._trial(result.number).train))
         self.client.log_text(run.info.run_id, curves_csv(result.history), "curves.csv")
         self.client.log_dict(run.info.run_id, result.model_dump(mode="json"), "result.json")
@@ -217,7 +218,7 @@ class MlflowWriter:
 
     def _log_baseline(self, run: Run, baseline: Baseline) -> None:
         """The frozen CLIP's scores, beside those of what it is to be compared with."""
-        for score in self.record.scores(baseline):
+        for score in self.record.scores(baseline).read_all():
             clip = {f"frozen_clip/{key}": value for key, value in score.metrics.items()}
             if not clip.items() <= run.data.metrics.items():
                 self._log_metrics(run, clip, 0, milliseconds(score.scored_at))
@@ -227,7 +228,7 @@ class MlflowWriter:
             "vitaclip.reason": result.reason,
             "vitaclip.checkpoint": result.checkpoint,
         }
-        if attempts := self.record.attempts(result.number):
+        if attempts := self.record.trial(result.number).attempts:
             tags["vitaclip.code"] = ", ".join(result.code)
             tags["mlflow.source.git.commit"] = attempts[-1].code.git_commit
         if result.history and "micro_batch_size" in result.history[-1]:
@@ -235,7 +236,7 @@ class MlflowWriter:
                 f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
             )
         if result.checkpoint:
-            tags["vitaclip.backbone_sha256"] = self.record.checkpoint_info(
+            tags["vitaclip.backbone_sha256"] = self.record.checkpoint(
                 result.checkpoint
             ).backbone_sha256
         return tags

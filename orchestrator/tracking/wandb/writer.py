@@ -14,9 +14,11 @@ from typing import Any
 
 import wandb
 
+from orchestrator.dotted import flatten
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.study import Study
-from orchestrator.storage.records import Baseline, TrialRecord, TrialResult, flatten
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.wandb.offline import LoggedRun, logged_runs, wait_until_written
 from vitaclip.checkpoint import CurvePoint
@@ -57,20 +59,20 @@ class WandbWriter:
 
     def log_epochs(self, number: int) -> None:
         """Adds the epochs of a trial that W&B lacks."""
-        progress = self.record.progress(number)
-        self._add_epochs(self.record.trial(number), progress.history, progress.curve)
+        progress = self.record.trial(number).progress
+        self._add_epochs(self.record.trial(number).info, progress.history, progress.curve)
 
     def log_finished(self, number: int) -> None:
         """Completes the run of a trial whose result is in the store."""
-        if result := self.record.result(number):
-            self._complete(self.record.trial(number), result)
+        if result := self.record.trial(number).result:
+            self._complete(self.record.trial(number).info, result)
             self._log_study(self.record.results())
 
     def log_scores(self, numbers: Sequence[int]) -> None:
         """Adds scores that were computed after these trials had finished."""
         self.reconcile()
         for number in numbers:
-            self._summarize(self._open_trial(self.record.trial(number)), self._scores(number))
+            self._summarize(self._open_trial(self.record.trial(number).info), self._scores(number))
         self._close_all()
 
     def log_report(self, folder: Path) -> bool:
@@ -100,11 +102,11 @@ class WandbWriter:
             self._close(run, 0 if is_done else _FAILED)
         self._runs.clear()
 
-    def _complete(self, trial: TrialRecord, result: TrialResult) -> None:
+    def _complete(self, trial: TrialInfo, result: TrialResult) -> None:
         part = f"{trial.number:04d}"
         if self._known(part).summary.get(STATE) == result.state:
             return
-        progress = self.record.progress(trial.number)
+        progress = self.record.trial(trial.number).progress
         self._add_epochs(trial, result.history, progress.curve)
         run = self._open_trial(trial)
         best = {f"best/{key}": value for key, value in result.metrics.items()}
@@ -118,7 +120,7 @@ class WandbWriter:
 
     def _add_epochs(
         self,
-        trial: TrialRecord,
+        trial: TrialInfo,
         history: Sequence[Mapping[str, float]],
         curve: Sequence[CurvePoint],
     ) -> None:
@@ -136,13 +138,13 @@ class WandbWriter:
 
     def _scores(self, number: int) -> dict[str, float]:
         """A trial's benchmarks, and the frozen CLIP's beside them."""
-        baseline = Baseline.of(self.record.trial(number).train)
+        baseline = Baseline.of(self.record.trial(number).info.train)
         clip = {
             f"frozen_clip/{key}": value
-            for score in self.record.scores(baseline)
+            for score in self.record.scores(baseline).read_all()
             for key, value in score.metrics.items()
         }
-        return {**self.record.benchmarks(number), **clip}
+        return {**self.record.scores(number).metrics(), **clip}
 
     def _log_study(self, results: Sequence[TrialResult]) -> None:
         config = self.record.info.config
@@ -165,7 +167,7 @@ class WandbWriter:
         notes = f"{config.question}\n\n{config.hypothesis}"
         return self._open(STUDY, config.name, "study", values, notes)
 
-    def _open_trial(self, trial: TrialRecord) -> wandb.Run:
+    def _open_trial(self, trial: TrialInfo) -> wandb.Run:
         part = f"{trial.number:04d}"
         searched = {f"search.{key}": value for key, value in trial.params.items()}
         values = flatten(trial.train.model_dump(mode="json")) | searched

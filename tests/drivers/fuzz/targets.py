@@ -24,8 +24,9 @@ from orchestrator.report import page
 from orchestrator.search.proposals import proposer_of
 from orchestrator.search.resolve import resolve
 from orchestrator.search.study import Study
-from orchestrator.storage.records import Baseline, ControlChange
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.control import ControlChange
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.yaml_file import load_study
 from testing.paths import ROOT
@@ -226,11 +227,15 @@ class Records(Target):
         run_trial(record, 3, folder / "c", 0.1, state="pruned")
         finish(record, propose(record, 4), "failed")
         train_epochs(record, propose(record, 5), folder / "c", 0.3)
-        write_score(record, Baseline.of(record.trial(0).train), split_score([0, 0, 0], [0, 1, 2]))
+        write_score(
+            record, Baseline.of(record.trial(0).info.train), split_score([0, 0, 0], [0, 1, 2])
+        )
         record.add_change(ControlChange(num_trials=9, paused=False))
         record.add_change(ControlChange(points=({"prompts.depth": 2, "optimizer.lr": 1e-3},)))
         now = datetime.now(UTC).isoformat()
-        record.write_log(5, 1, json.dumps({"time": now, "event": "start"}) + "\n")
+        record.store.write_text(
+            record.keys.trial(5).log(1), json.dumps({"time": now, "event": "start"}) + "\n"
+        )
 
     def damage(self, folder: Path, rng: random.Random) -> None:
         paths = sorted((folder / "store").rglob("*.json*"))
@@ -275,7 +280,7 @@ class Records(Target):
     def _download(self, record: StudyRecord) -> None:
         for number in (0, 5):
             with suppress(VitaClipError):
-                key = record.newest_checkpoint(number)
+                key = record.trial(number).newest_checkpoint
                 if key:
                     record.store.download_folder(key, Path("downloaded"))
 

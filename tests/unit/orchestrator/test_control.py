@@ -12,8 +12,8 @@ from orchestrator import ls, show, sweep
 from orchestrator.control import main
 from orchestrator.search.study import Study
 from orchestrator.settings import Settings
-from orchestrator.storage.records import Control, ControlChange
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.control import Control, ControlChange
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, new_record, propose, run_trial, study_config
 

@@ -13,7 +13,9 @@ from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
 from orchestrator.display.figures import optuna_study, read_study
 from orchestrator.search.study import Study
-from orchestrator.storage.store import LocalStore, StoreError
+from orchestrator.storage.later_scores import with_later_scores
+from orchestrator.storage.stores.base import StoreError
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import lacking_scores
 from testing.study_fixtures import (
@@ -100,7 +102,12 @@ def test_one_bad_file_is_named_and_hides_no_other(
         return
     assert place.startswith("attempts") or place in str(read_study(record).unreadable)
     with pytest.raises(StoreError, match=r"depth/trials/0000/.*; (delete|restore)"):
-        _ = (record.trials(), record.results(), record.scores(0), record.attempts(0))
+        _ = (
+            record.trials(),
+            record.results(),
+            record.scores(0).read_all(),
+            record.trial(0).attempts,
+        )
 
 
 @pytest.mark.parametrize("value", [None, "2026-01-02T03:04:05Z", 99, 1.5, True])
@@ -223,7 +230,7 @@ def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
     assert lacking_scores(config, results) == ["zero_shot/ucf101 (trials 0, 1)"]
     for number in (0, 1):
         write_score(record, number, split_score([0, 0], [0, 1], "test_1"), config.benchmarks[1])
-    assert lacking_scores(config, record.with_later_scores(results)) == []
+    assert lacking_scores(config, with_later_scores(record, results)) == []
     assert record.results() == results
     assert ls.main(["depth", "--json"]) == 0
     trials = json_of(capsys)
@@ -240,19 +247,19 @@ def test_a_benchmark_whose_protocol_changed_is_asked_for_again(
     results = record.results()
     with monkeypatch.context() as patch:
         patch.delattr(StudyRecord, "scores")  # not read while nothing has changed
-        assert record.with_later_scores(results) == results
+        assert with_later_scores(record, results) == results
     of_older_version = [result.model_copy(update={"protocols": ()}) for result in results]
-    assert record.with_later_scores(of_older_version) == results
+    assert with_later_scores(record, of_older_version) == results
 
     record.create_or_check(
         study_config(benchmarks=[ZERO_SHOT | {"views": {"num_temporal_views": 4}}]), {}
     )
     config = record.info.config
-    stale = record.with_later_scores(results)
+    stale = with_later_scores(record, results)
     assert lacking_scores(config, stale) == ["zero_shot/quickstart (trials 0, 1)"]
     assert "zero_shot/quickstart/top1" not in stale[0].benchmarks
     write_score(record, 0, split_score([0, 0], [0, 1]), config.benchmarks[0])
-    again = record.with_later_scores(results)
+    again = with_later_scores(record, results)
     assert lacking_scores(config, again) == ["zero_shot/quickstart (trials 1)"]
     assert again[0].benchmarks["zero_shot/quickstart/top1"] == 0.5
 

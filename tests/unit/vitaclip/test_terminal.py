@@ -14,7 +14,7 @@ from mlflow.utils.validation import _validate_param_name, _validate_tag_name
 from rich.table import Table
 
 from orchestrator import compare, ls, report, show, sync
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.tracking.mlflow.client import allowed_name
 from testing.study_fixtures import new_record, run_trial
 from vitaclip.terminal import Terminal, show_warnings, shown

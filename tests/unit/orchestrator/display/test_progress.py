@@ -15,8 +15,8 @@ from orchestrator.evaluation.ranking import best_first, pareto_set
 from orchestrator.events.tally import Tally
 from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
-from orchestrator.storage.records import TrialRecord, TrialResult
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.sweep import expected_time
 from testing.study_fixtures import (
     STARTED,
@@ -84,7 +84,7 @@ def test_trials_are_counted_once_in_the_state_they_are_in(tmp_path: Path) -> Non
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
     train = apply(study_config().train, params)
     for number in (2, 3, 4, 5):
-        tally.started(TrialRecord(number=number, params=params, train=train, proposed_at=STARTED))
+        tally.started(TrialInfo(number=number, params=params, train=train, proposed_at=STARTED))
     tally.epoch_ended(2, {"epoch": 1})
     for number, state in ((3, "complete"), (4, "failed"), (5, "pruned")):
         tally.training_ended(number, state)
@@ -124,7 +124,7 @@ def test_without_a_terminal_there_are_few_plain_lines(tmp_path: Path) -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
-    trial = TrialRecord(
+    trial = TrialInfo(
         number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
     )
     progress = Progress(console)
@@ -149,7 +149,7 @@ def test_on_a_terminal_each_running_trial_has_a_line(tmp_path: Path) -> None:
     config = study_config()
     console = Console(file=StringIO(), width=120, force_terminal=True)
     params = {"prompts.depth": 2, "optimizer.lr": 1e-3}
-    trial = TrialRecord(
+    trial = TrialInfo(
         number=0, params=params, train=apply(config.train, params), proposed_at=STARTED
     )
     progress = Progress(console)

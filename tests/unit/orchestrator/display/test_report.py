@@ -18,8 +18,8 @@ from orchestrator.display.figures import (
     read_study,
 )
 from orchestrator.report import confused_pairs, page, write_report
-from orchestrator.storage.records import Baseline
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.motions import MOTIONS
 from testing.servers.browser import CHROMIUM, visit
@@ -33,7 +33,7 @@ def record(tmp_path: Path) -> StudyRecord:
         run_trial(record, number, tmp_path / "c", top1 / 2, top1)
     run_trial(record, 4, tmp_path / "c", 0.1, state="pruned")
     finish(record, propose(record, 5), "failed")
-    write_score(record, Baseline.of(record.trial(0).train), split_score([0, 0, 0], [0, 1, 2]))
+    write_score(record, Baseline.of(record.trial(0).info.train), split_score([0, 0, 0], [0, 1, 2]))
     return record
 
 

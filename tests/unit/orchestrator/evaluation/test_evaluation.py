@@ -15,10 +15,12 @@ from orchestrator import evaluate
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
-from orchestrator.storage.records import Baseline, TrialRecord
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
-from testing.study_fixtures import STARTED, begin, finish, study_config
+from testing.study_fixtures import STARTED, begin, best_checkpoint, finish, study_config
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
@@ -50,13 +52,13 @@ def trained(
     data = {"dataset": motion_dataset, "num_frames": 2, "sampling": "uniform"}
     for number, changes in enumerate([{"epochs": 1}, {"epochs": 0}, {"epochs": 0, "data": data}]):
         config = TrainConfig.model_validate(train | changes)
-        record.write_trial(TrialRecord(number=number, params={}, train=config, proposed_at=STARTED))
+        record.write_trial(TrialInfo(number=number, params={}, train=config, proposed_at=STARTED))
 
         attempt = begin(record, number)
 
         def publish(end: EpochEnd, number: int = number, attempt: int = attempt) -> None:
             end.save(root / str(number))
-            record.publish_checkpoint(number, attempt, root / str(number), end.history)
+            publish_checkpoint(record, number, attempt, root / str(number), end.history)
 
         fit(config, on_epoch_end=publish)
     return record
@@ -79,7 +81,7 @@ def test_scores_are_those_of_the_best_checkpoints(
 ) -> None:
     benchmark = benchmark_on(motion_dataset, mode)
     scores = score_trials(record, [0, 1], benchmark)
-    folders = [Path(record.store.uri) / str(record.best_checkpoint(number)) for number in (0, 1)]
+    folders = [Path(record.store.uri) / str(best_checkpoint(record, number)) for number in (0, 1)]
     wanted = evaluate_checkpoints(
         folders, dataset=motion_dataset, split="val", mode=benchmark.mode, views=EvalConfig()
     )
@@ -97,7 +99,7 @@ def test_the_frozen_clip_is_scored_beside_them(record: StudyRecord, motion_datas
     wanted = evaluate_clip(
         config.backbone, dataset=motion_dataset, split="val", data=config.data, views=EvalConfig()
     )
-    [score] = record.scores(Baseline.of(config))
+    [score] = record.scores(Baseline.of(config)).read_all()
     assert score.metrics[f"supervised/{motion_dataset}/top1"] == wanted.top1
 
 
@@ -110,9 +112,9 @@ def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
     score_trials(record, [0, 1, 2], benchmark)
     for number in (2, 1, 0):
         score_trials(other, [number], benchmark)
-    four_frames, two_frames = (Baseline.of(record.trial(number).train) for number in (0, 2))
+    four_frames, two_frames = (Baseline.of(record.trial(number).info.train) for number in (0, 2))
     for baseline, number in ((four_frames, 0), (two_frames, 2)):
-        config = record.trial(number).train
+        config = record.trial(number).info.train
         wanted = evaluate_clip(
             config.backbone,
             dataset=motion_dataset,
@@ -121,7 +123,7 @@ def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
             views=EvalConfig(),
         )
         for scored in (record, other):
-            [score] = scored.scores(baseline)
+            [score] = scored.scores(baseline).read_all()
             assert score.splits[0].ranked == tuple(p.ranked for p in wanted.predictions)
             assert (score.baseline, score.checkpoint) == (baseline, None)
     assert four_frames.name == "frozen CLIP, ViT-test-small, 4 frames dense, stride 2"
@@ -142,7 +144,7 @@ def test_scores_of_other_data_are_never_mixed(
         InputError, match="other data of motions/val: its files have other sizes or content"
     ):
         score_trials(record, [0, 1], benchmark)
-    assert record.scores(1) == []
+    assert record.scores(1).read_all() == []
     assert score_trials(record, [0], benchmark)  # what is there needs no data
 
 
@@ -168,7 +170,7 @@ def test_a_finished_score_is_never_computed_twice(
     score_trials(
         record, [0], benchmark.model_copy(update={"views": EvalConfig(num_temporal_views=2)})
     )
-    assert passes == [[1], [0, Baseline.of(record.trial(0).train)]]
+    assert passes == [[1], [0, Baseline.of(record.trial(0).info.train)]]
 
 
 def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
@@ -187,14 +189,14 @@ def test_splits_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
 
 
 def test_models_share_one_backbone(record: StudyRecord) -> None:
-    checkpoints = {number: str(record.best_checkpoint(number)) for number in (0, 1)}
+    checkpoints = {number: str(best_checkpoint(record, number)) for number in (0, 1)}
     models = evaluation._load_all(record, checkpoints)
     assert models[0].model.clip is models[1].model.clip
 
 
 def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> None:
     templates = ("a video of {}.", "{}, seen from afar")
-    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     with torch.no_grad():
         rows = [model.encode_names([text])[0] for text in ("a video of up.", "up, seen from afar")]
         wanted = sum(row / row.norm() for row in rows) / 2
@@ -259,7 +261,7 @@ def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
 
 
 def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
-    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     for encode in (
         lambda *names: candidate(model, names, "zero_shot").text_CE,
         lambda *names: evaluation.ensemble_names(model, names, ["a {}"]),
@@ -272,14 +274,14 @@ def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
 
 
 def test_classes_in_another_order_are_refused(record: StudyRecord) -> None:
-    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     turned = tuple(reversed(model.class_names))
     with pytest.raises(InputError, match=f"first: '{turned[0]}' against '{turned[-1]}'"):
         candidate(model, turned, "supervised")
 
 
 def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:
-    model = evaluation._load_all(record, {0: str(record.best_checkpoint(0))})[0].model
+    model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     with torch.no_grad():
         row = model.encode_names(["a {0.x}{} and {0.x}{}"])[0]
     found = evaluation.ensemble_names(model, ["{0.x}{}"], ["a {} and {}"])[0]
@@ -297,10 +299,12 @@ def test_the_command_scores_what_exists(
     monkeypatch.setenv("VITACLIP_STORE", record.store.uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr(
-        StudyRecord, "results", lambda self: [finish(self, self.trial(0), "complete", write=False)]
+        StudyRecord,
+        "results",
+        lambda self: [finish(self, self.trial(0).info, "complete", write=False)],
     )
     if target == "folder":
-        target = str(Path(record.store.uri) / str(record.best_checkpoint(0)))
+        target = str(Path(record.store.uri) / str(best_checkpoint(record, 0)))
     assert evaluate.main([target, "--on", motion_dataset]) == 2
     assert "name its --split" in capsys.readouterr().err
     arguments = [target, "--on", motion_dataset, "--split", "val", "--json"]
@@ -316,6 +320,6 @@ def test_the_command_scores_what_exists(
 def test_a_trial_without_checkpoint_cannot_be_scored(
     record: StudyRecord, motion_dataset: str
 ) -> None:
-    record.write_trial(record.trial(0).model_copy(update={"number": 7}))
+    record.write_trial(record.trial(0).info.model_copy(update={"number": 7}))
     with pytest.raises(InputError, match="trial 7: has no checkpoint"):
         score_trials(record, [7], benchmark_on(motion_dataset))

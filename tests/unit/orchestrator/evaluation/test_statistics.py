@@ -23,7 +23,7 @@ from orchestrator.evaluation.statistics import (
     mean_and_std,
     paired_p_value,
 )
-from orchestrator.storage.records import BenchmarkScore
+from orchestrator.storage.records.score import BenchmarkScore
 from testing.study_fixtures import STARTED, split_score
 
 Right = npt.NDArray[np.bool_]

@@ -13,7 +13,7 @@ from orchestrator.config import ResourcesConfig
 from orchestrator.execution import nodes
 from orchestrator.execution.cluster import check_capacity
 from orchestrator.settings import Settings
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
 from vitaclip.errors import InputError

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.execution.lease import Lease, LeaseLostError
 from orchestrator.execution.scratch import this_process
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.stores.local import LocalStore
 from testing.paths import ROOT
 from vitaclip.errors import InputError
 
@@ -22,7 +22,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from orchestrator.execution.lease import Lease
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.stores.local import LocalStore
 with Lease(LocalStore(Path(sys.argv[1])), "study", beat_s=0.1):
     print("held", flush=True)
     time.sleep(60)

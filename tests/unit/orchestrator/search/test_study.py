@@ -18,7 +18,8 @@ from orchestrator.search.outcome import PointOutcome
 from orchestrator.search.proposals.optuna_sampler import OptunaSampler
 from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
-from orchestrator.storage.records import ControlChange, TrialRecord
+from orchestrator.storage.records.control import ControlChange
+from orchestrator.storage.records.trial import TrialInfo
 from testing.study_fixtures import PROVENANCE, history_of, study_config
 from testing.study_simulation import (
     SEARCHES,
@@ -66,9 +67,9 @@ class Manual:
         self.record.create_or_check(self.config, PROVENANCE)
         self.study = Study(self.config, self.record)
 
-    def next(self) -> TrialRecord:
+    def next(self) -> TrialInfo:
         trial = self.study.next_trial()
-        assert isinstance(trial, TrialRecord), trial
+        assert isinstance(trial, TrialInfo), trial
         return trial
 
     def train(self, *top1: float, error: str | None = None) -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.execution.worker import Job, train_worker
-from orchestrator.storage.attempts import SupersededError
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.attempts import SupersededError, begin_attempt
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import (
     begin,
+    best_checkpoint,
+    epochs_kept,
     finish,
     history_of,
     new_record,
@@ -42,7 +44,7 @@ def test_a_given_up_worker_cannot_publish_once_another_began(
     with pytest.raises(SupersededError, match="attempt 2 has begun"):
         publish(record, trial, first, tmp_path / "a", 0.1, 0.2, 0.9)
     publish(record, trial, second, tmp_path / "b", 0.1, 0.2, 0.3)
-    assert [m["val/top1"] for m in record.history(0)] == [0.1, 0.2, 0.3]
+    assert [m["val/top1"] for m in record.trial(0).history] == [0.1, 0.2, 0.3]
 
 
 def test_what_a_given_up_worker_was_uploading_is_never_read(
@@ -55,8 +57,8 @@ def test_what_a_given_up_worker_was_uploading_is_never_read(
     begin(record, 0)
     late = "depth/trials/0000/checkpoints/attempt-0001/epoch-0003"
     record.store.upload_folder(tmp_path / "a", late)
-    assert list(record.checkpoints(0)) == [1]
-    assert len(record.history(0)) == 1
+    assert epochs_kept(record, 0) == [1]
+    assert len(record.trial(0).history) == 1
     # and what it left is cleared away when the newer attempt publishes
     publish(record, trial, 2, tmp_path / "b", 0.1, 0.2)
     assert record.store.list(late) == []
@@ -70,8 +72,8 @@ def test_attempts_follow_one_another_over_several_breakdowns(
     for _ in range(3):  # attempts that ended before their first epoch
         begin(record, 0)
     publish(record, trial, 4, tmp_path / "b", 0.1, 0.9, 0.3)
-    assert list(record.checkpoints(0)) == [2, 3]
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
+    assert epochs_kept(record, 0) == [2, 3]
+    assert best_checkpoint(record, 0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
 
 
 def test_a_finished_trials_checkpoints_are_never_touched(
@@ -87,7 +89,7 @@ def test_a_finished_trials_checkpoints_are_never_touched(
     assert record.store.list("depth/trials/0000") == before
     assert result.checkpoint is not None
     record.store.download_folder(result.checkpoint, tmp_path / "best")
-    assert record.begin_attempt(0) is None
+    assert begin_attempt(record, 0) is None
 
 
 def test_workers_that_publish_the_same_epoch_at_once_damage_nothing(
@@ -106,13 +108,13 @@ def test_workers_that_publish_the_same_epoch_at_once_damage_nothing(
             thread.start()
         for thread in threads:
             thread.join()
-        key = record.newest_checkpoint(0)
+        key = record.trial(0).newest_checkpoint
         assert key is not None
         assert f"attempt-{attempts[1]:04d}" in key
         record.store.download_folder(key, tmp_path / "fetched" / str(turn))
 
 
-def _try_to_publish(record: StudyRecord, trial: TrialRecord, attempt: int, folder: Path) -> None:
+def _try_to_publish(record: StudyRecord, trial: TrialInfo, attempt: int, folder: Path) -> None:
     with suppress(SupersededError):
         publish(record, trial, attempt, folder, 0.1, 0.2)
 
@@ -132,9 +134,9 @@ def test_a_late_worker_overwrites_no_log(record: StudyRecord) -> None:
     propose(record, 0)
     for _ in range(2):
         begin(record, 0)
-    record.write_log(0, 2, "new\n")
-    record.write_log(0, 1, "old\n")
-    assert record.log(0) == "old\nnew\n"
+    record.store.write_text(record.keys.trial(0).log(2), "new\n")
+    record.store.write_text(record.keys.trial(0).log(1), "old\n")
+    assert record.trial(0).log == "old\nnew\n"
 
 
 def test_training_of_a_trial_that_has_finished_ends_at_once(
@@ -156,4 +158,4 @@ def test_an_attempt_says_who_it_is_and_what_it_goes_on_from(
     told = json.loads((tmp_path / "store/depth/trials/0000/attempts/0002.json").read_text())
     assert told["goes_on_from"] == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
     assert told["host"]
-    assert history_of(0.1) == record.history(0)
+    assert history_of(0.1) == record.trial(0).history

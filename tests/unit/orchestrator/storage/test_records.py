@@ -11,14 +11,21 @@ import pytest
 
 from orchestrator.code_version import CodeVersion, code_version, source_sha256
 from orchestrator.config import Objective
-from orchestrator.storage.records import Baseline, StudyInputs, best_epoch
-from orchestrator.storage.store import KeyExistsError, LocalStore, StoreError
-from orchestrator.storage.study_record import StudyRecord, config_hash, study_names
+from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.records.study import StudyInputs
+from orchestrator.storage.same_study import config_hash
+from orchestrator.storage.stores.base import KeyExistsError, StoreError
+from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.study_record import StudyRecord, study_names
 from testing.study_fixtures import (
     INPUTS,
     PROVENANCE,
     TRAIN_DATA,
     begin,
+    best_checkpoint,
+    epochs_kept,
     finish,
     history_of,
     new_record,
@@ -48,6 +55,20 @@ def test_what_was_written_is_read(record: StudyRecord, tmp_path: Path) -> None:
     assert study_names(record.store) == ["depth"]
 
 
+def test_thresholds_are_read_under_the_name_they_had_before(record: StudyRecord) -> None:
+    trial = propose(record, 0).model_copy(update={"number": 1, "thresholds": {2: 0.5}})
+    record.write_trial(trial)
+    key = record.keys.trial(1).info
+    written = record.store.read_json(key)
+    assert "bar" not in written
+    record.store.write_json(key, {**written, "bar": written["thresholds"]})
+    with pytest.raises(StoreError, match="bar"):  # both: which one?
+        record.trials()
+    written["bar"] = written.pop("thresholds")
+    record.store.write_json(key, written)
+    assert record.trials()[1] == trial
+
+
 def test_trials_and_results_are_written_once(record: StudyRecord, tmp_path: Path) -> None:
     result = run_trial(record, 0, tmp_path / "c", 0.1)
     before = (tmp_path / "store/depth/trials/0000/result.json").read_bytes()
@@ -59,13 +80,15 @@ def test_trials_and_results_are_written_once(record: StudyRecord, tmp_path: Path
 
 def test_best_and_last_checkpoints_are_kept(record: StudyRecord, tmp_path: Path) -> None:
     trial = propose(record, 0)
-    assert record.newest_checkpoint(0) is None
-    assert record.best_checkpoint(0) is None
+    assert record.trial(0).newest_checkpoint is None
+    assert best_checkpoint(record, 0) is None
     train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3, 0.4)
-    assert list(record.checkpoints(0)) == [2, 4]
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
-    assert record.history(0) == history_of(0.1, 0.5, 0.3, 0.4)
+    assert epochs_kept(record, 0) == [2, 4]
+    assert (
+        record.trial(0).newest_checkpoint == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
+    )
+    assert best_checkpoint(record, 0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
+    assert record.trial(0).history == history_of(0.1, 0.5, 0.3, 0.4)
 
 
 def test_a_checkpoint_within_an_epoch_is_gone_on_from_until_the_epoch_ends(
@@ -74,20 +97,22 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from_until_the_epoch_ends(
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.1, 0.5, 0.3)
     stopped = tmp_path / "c"
-    assert record.publish_checkpoint(0, 1, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith(
+    assert publish_checkpoint(record, 0, 1, stopped, history_of(0.1, 0.5, 0.3), step=7).endswith(
         "3-step-000007"
     )
     assert (
-        record.newest_checkpoint(0)
+        record.trial(0).newest_checkpoint
         == "depth/trials/0000/checkpoints/attempt-0001/epoch-0003-step-000007"
     )
-    assert record.history(0) == history_of(0.1, 0.5, 0.3)
-    assert list(record.checkpoints(0)) == [2]
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
-    record.publish_checkpoint(0, 1, stopped, history_of(0.1, 0.5, 0.3, 0.4))
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
+    assert record.trial(0).history == history_of(0.1, 0.5, 0.3)
+    assert epochs_kept(record, 0) == [2]
+    assert best_checkpoint(record, 0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
+    publish_checkpoint(record, 0, 1, stopped, history_of(0.1, 0.5, 0.3, 0.4))
+    assert (
+        record.trial(0).newest_checkpoint == "depth/trials/0000/checkpoints/attempt-0001/epoch-0004"
+    )
     propose(record, 1)
-    assert record.publish_checkpoint(1, begin(record, 1), stopped, [], step=2).endswith(
+    assert publish_checkpoint(record, 1, begin(record, 1), stopped, [], step=2).endswith(
         "attempt-0001/epoch-0000-step-000002"
     )
 
@@ -96,8 +121,8 @@ def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
     record = new_record(LocalStore(tmp_path / "store"), resources={"num_best_checkpoints": 2})
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.4, 0.5, 0.5, 0.3, 0.1)
-    assert list(record.checkpoints(0)) == [2, 3, 5]
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
+    assert epochs_kept(record, 0) == [2, 3, 5]
+    assert best_checkpoint(record, 0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0002"
 
 
 def test_a_half_uploaded_checkpoint_is_not_resumed_from(
@@ -105,8 +130,10 @@ def test_a_half_uploaded_checkpoint_is_not_resumed_from(
 ) -> None:
     train_epochs(record, propose(record, 0), tmp_path / "c", 0.5, 0.1)
     record.store.delete("depth/trials/0000/checkpoints/attempt-0001/epoch-0002/manifest.json")
-    assert record.newest_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
-    assert record.best_checkpoint(0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
+    assert (
+        record.trial(0).newest_checkpoint == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
+    )
+    assert best_checkpoint(record, 0) == "depth/trials/0000/checkpoints/attempt-0001/epoch-0001"
 
 
 def test_a_study_goes_on_with_more_trials_but_not_another_question(record: StudyRecord) -> None:
@@ -159,9 +186,9 @@ def test_every_attempt_tells_its_code(
     trial = propose(record, 0)
     begin(record, 0)
     other = CodeVersion(git_commit=None, source_sha256="e" * 64)
-    monkeypatch.setattr("orchestrator.storage.study_record.code_version", lambda: other)
+    monkeypatch.setattr("orchestrator.storage.attempts.code_version", lambda: other)
     train_epochs(record, trial, tmp_path / "c", 0.1)
-    assert [one.code for one in record.attempts(0)] == [code_version(), other]
+    assert [one.code for one in record.trial(0).attempts] == [code_version(), other]
 
 
 def test_the_source_hash_sees_every_change(tmp_path: Path) -> None:
@@ -189,7 +216,7 @@ def test_an_unknown_study_is_an_input_error(tmp_path: Path) -> None:
 
 def test_a_record_of_another_version_is_named(record: StudyRecord) -> None:
     record.store.write_json("depth/trials/0000/trial.json", {"number": 0})
-    with pytest.raises(StoreError, match=r"depth/trials/0000/trial\.json is no TrialRecord"):
+    with pytest.raises(StoreError, match=r"depth/trials/0000/trial\.json is no TrialInfo"):
         record.trials()
 
 
@@ -197,24 +224,24 @@ def test_scores_of_trials_and_of_clip(record: StudyRecord, tmp_path: Path) -> No
     trial = propose(record, 0)
     train_epochs(record, trial, tmp_path / "c", 0.1)
     benchmark = record.info.config.benchmarks[0]
-    assert record.read_score(0, benchmark) is None
+    assert record.scores(0).read(benchmark) is None
     write_score(record, 0, split_score([0, 1, 0, 1], [0, 1, 2, 1]))
     baseline = Baseline.of(trial.train)
     write_score(record, baseline, split_score([0], [1]))
-    score = record.read_score(0, benchmark)
+    score = record.scores(0).read(benchmark)
     assert score is not None
     assert score.splits[0].per_class_top1 == {"left": 1.0, "right": 1.0, "up": 0.0}
     assert score.splits[0].confusion.tolist() == [[1, 0, 0], [0, 2, 0], [1, 0, 0]]
     assert score.splits[0].correct == {0: True, 1: True, 2: False, 3: True}
-    assert record.scores(0) == [score]
-    assert [s.baseline for s in record.scores(baseline)] == [baseline]
+    assert record.scores(0).read_all() == [score]
+    assert [s.baseline for s in record.scores(baseline).read_all()] == [baseline]
     other = benchmark.model_copy(update={"split": "val"})
-    assert record.read_score(0, other) is None
+    assert record.scores(0).read(other) is None
 
 
 def test_failed_trials_need_no_checkpoint(record: StudyRecord) -> None:
     result = finish(record, propose(record, 0), "failed")
-    assert (result.values, result.checkpoint, record.history(0)) == (None, None, [])
+    assert (result.values, result.checkpoint, record.trial(0).history) == (None, None, [])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from orchestrator import show
 from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
 from orchestrator.search.study import Study
-from orchestrator.storage.store import open_store
+from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
 from orchestrator.yaml_file import read_yaml
@@ -43,7 +43,7 @@ def train(record: StudyRecord, fail_at: int | None = None) -> None:
 def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(
     record: StudyRecord, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert record.log(0) == ""
+    assert record.trial(0).log == ""
     with pytest.raises(RuntimeError):
         train(record, fail_at=2)
     train(record)
@@ -58,7 +58,7 @@ def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(
     epochs = [line for line in lines if line["event"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert [line["val/top1"] for line in epochs] == [
-        metrics["val/top1"] for metrics in record.history(0)
+        metrics["val/top1"] for metrics in record.trial(0).history
     ]
     times = [line["time"] for line in lines]
     assert times == sorted(times)
@@ -67,4 +67,4 @@ def test_a_trials_log_tells_of_every_attempt_epoch_and_warning(
 def test_a_loss_that_is_no_number_is_logged(record: StudyRecord) -> None:
     with TrialLog(record, 0, 1) as log:
         log.add("epoch", loss=float("nan"))
-    assert json.loads(record.log(0).splitlines()[1])["loss"] == "NaN"
+    assert json.loads(record.trial(0).log.splitlines()[1])["loss"] == "NaN"

@@ -15,8 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 
-from orchestrator.storage.records import TrialRecord
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.registry import MODEL_TAG
 from orchestrator.tracking.mlflow.writer import MlflowWriter
@@ -55,7 +56,7 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
     }
     record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
-    trial = TrialRecord(
+    trial = TrialInfo(
         number=0,
         params={"prompts.depth": 1},
         train=TrainConfig.model_validate(train),
@@ -67,7 +68,7 @@ def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) 
 
     def publish(end: EpochEnd) -> None:
         end.save(tmp_path / "checkpoint")
-        record.publish_checkpoint(0, attempt, tmp_path / "checkpoint", end.history)
+        publish_checkpoint(record, 0, attempt, tmp_path / "checkpoint", end.history)
 
     fit(trial.train, on_epoch_end=publish)
     finish(record, trial, "complete", 0.5)

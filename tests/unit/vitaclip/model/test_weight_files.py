@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orchestrator.storage.store import LocalStore
+from orchestrator.storage.stores.local import LocalStore
 from tests.unit.vitaclip.model.test_backbone import random_clip, to_hugging_face
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import Progress, save_checkpoint

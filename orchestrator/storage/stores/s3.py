@@ -24,7 +24,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as S3ConnectionError
 
-from orchestrator.storage.store import (
+from orchestrator.storage.stores.base import (
     KeyExistsError,
     MissingKeyError,
     Store,

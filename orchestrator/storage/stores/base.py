@@ -1,5 +1,4 @@
-"""Where records and checkpoints live: a local folder, or S3-compatible storage
-(:mod:`orchestrator.storage.s3_store`).
+"""A tree of keys that hold values, and folders of files that appear whole or not at all.
 
 Keys are relative, with forward slashes. Every single write is atomic. A folder (a checkpoint) is
 published by writing its files first and ``manifest.json`` (sizes, SHA-256) last: without the
@@ -8,17 +7,13 @@ manifest it does not exist.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from vitaclip.errors import InputError, VitaClipError
 
@@ -38,7 +33,7 @@ class KeyExistsError(StoreError):
 
 
 class Store(ABC):
-    """A tree of keys. Made by :func:`open_store`."""
+    """A tree of keys. Made by :func:`orchestrator.storage.stores.opening.open_store`."""
 
     uri: str
 
@@ -144,8 +139,9 @@ class Store(ABC):
         files = content.get("files") if isinstance(content, dict) else None
         wanted = {"path": str, "size_bytes": int, "sha256": str}
         if not isinstance(files, list) or not all(
-            isinstance(one, dict) and {name: type(value) for name, value in one.items()} == wanted
-            for one in files
+            isinstance(entry, dict)
+            and {name: type(value) for name, value in entry.items()} == wanted
+            for entry in files
         ):
             raise StoreError(
                 f"{self.uri}: {key} is no manifest; delete this checkpoint to go back to an "
@@ -208,138 +204,6 @@ class Store(ABC):
             )
 
 
-class LocalStore(Store):
-    """A folder. A file appears under its name only after its content has reached the disk."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
-        self.uri = str(root)
-
-    def _path(self, key: str) -> Path:
-        return self.root / key
-
-    def _put(self, key: str, data: bytes) -> None:
-        with self._staged(key) as staged:
-            staged.write_bytes(data)
-
-    def _create(self, key: str, data: bytes) -> bool:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = _staging_name(path)
-        try:
-            staged.write_bytes(data)
-            _sync(staged)
-            # unlike a rename, a link fails if the name is taken
-            os.link(staged, path)
-            _sync(path.parent)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise StoreError(
-                f"{self.uri}: {key} cannot be created ({error.strerror or error}); records that "
-                "are written once "
-                "need a file system with hard links and free space: ext4, XFS, NFS and Lustre have "
-                "links, FAT has none"
-            ) from None
-        finally:
-            staged.unlink(missing_ok=True)
-        return True
-
-    def _get(self, key: str) -> bytes:
-        with self._naming(key):
-            return self._path(key).read_bytes()
-
-    def _upload_file(self, path: Path, key: str) -> None:
-        with self._staged(key) as staged:
-            shutil.copyfile(path, staged)
-
-    def _download_file(self, key: str, path: Path) -> None:
-        with self._naming(key):
-            shutil.copyfile(self._path(key), path)
-
-    def _delete_keys(self, keys: list[str]) -> None:
-        for key in keys:
-            self._path(key).unlink(missing_ok=True)
-            self._remove_empty_parents(self._path(key).parent)
-
-    def _remove_empty_parents(self, folder: Path) -> None:
-        while folder != self.root:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-            folder = folder.parent
-
-    def exists(self, key: str) -> bool:
-        return self._path(checked_key(key)).is_file()
-
-    def list(self, prefix: str) -> list[str]:
-        folder = self._path(checked_key(prefix)) if prefix else self.root
-        paths = (  # os.walk passes over folders that are deleted meanwhile
-            Path(parent, name) for parent, _, names in os.walk(folder) for name in names
-        )
-        keys = (
-            p.relative_to(self.root).as_posix() for p in paths if not p.name.startswith(".staged-")
-        )
-        return sorted(keys)
-
-    @contextlib.contextmanager
-    def _staged(self, key: str) -> Iterator[Path]:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = _staging_name(path)
-        try:
-            yield staged
-            _sync(staged)
-            staged.replace(path)
-            _sync(path.parent)
-        finally:
-            staged.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _naming(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise MissingKeyError(f"{self.uri}: there is no {key}") from None
-        except OSError as error:
-            raise StoreError(
-                f"{self.uri}: {key} cannot be read: {error.strerror or error}"
-            ) from None
-
-
-def open_store(uri: str) -> Store:
-    """A store at a local path, a ``file://`` URI or ``s3://bucket/prefix``. Nothing is contacted
-    yet.
-
-    Raises:
-        InputError: the URI has another scheme, names no bucket, or holds credentials or options.
-    """
-    from orchestrator.storage.s3_store import S3Store  # it is a Store
-
-    parts = urlsplit(uri)
-    # An address is handed to workers, recorded and shown.
-    if parts.scheme and (parts.username is not None or parts.query):
-        raise InputError(
-            f"store {parts.scheme}://...: found a user or options in the address, allowed is "
-            "s3://bucket/prefix; "
-            "credentials come from AWS's own variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
-        )
-    if parts.scheme == "s3":
-        if not parts.netloc:
-            raise InputError(
-                f"store {uri!r}: found no bucket, allowed is s3://bucket or s3://bucket/prefix"
-            )
-        return S3Store(parts.netloc, parts.path)
-    if parts.scheme == "file":
-        return LocalStore(Path(unquote(parts.path)))
-    if parts.scheme or not uri:
-        raise InputError(
-            f"store {uri!r}: allowed are a folder, file:///folder and s3://bucket/prefix"
-        )
-    return LocalStore(Path(uri))
-
-
 def checked_key(key: str) -> str:
     """The key, if it stays inside the store. Raises StoreError."""
     parts = PurePosixPath(key).parts
@@ -360,15 +224,3 @@ def _manifest_entry(path: Path, name: str) -> dict[str, Any]:
             "size_bytes": path.stat().st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }
-
-
-def _staging_name(path: Path) -> Path:
-    return path.with_name(f".staged-{uuid.uuid4().hex}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""``scores/<benchmark>.json``: how well a trial, or the frozen CLIP, did on each clip."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+from pydantic import AwareDatetime, Field, PositiveInt
+
+from orchestrator.config import BenchmarkConfig
+from vitaclip.config import BackboneConfig, Config, TrainConfig
+from vitaclip.data.identity import DataIdentity
+from vitaclip.evaluate import confusion_matrix, per_class_top1
+
+
+class SplitScore(Config):
+    """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked``
+    belong to them.
+    """
+
+    split: str
+    data: DataIdentity
+    top1: float
+    top5: float
+    num_broken: int = Field(description="clips that could not be read; they are left out")
+    num_missing: int = Field(
+        0, description="clips that are annotated but have no file; they are left out"
+    )
+    classes: tuple[str, ...]
+    clips: tuple[int, ...]
+    files: tuple[int, ...] = Field(
+        description="numbers of the clips' files, equal in every split that holds them"
+    )
+    labels: tuple[int, ...]
+    ranked: tuple[tuple[int, ...], ...] = Field(
+        description="the five most probable classes, best first"
+    )
+
+    @property
+    def correct(self) -> dict[int, bool]:
+        """Clip -> whether the most probable class was right."""
+        rows = zip(self.clips, self.labels, self.ranked, strict=True)
+        return {clip: label == best[0] for clip, label, best in rows}
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
+        return confusion_matrix(self.labels, [best[0] for best in self.ranked], len(self.classes))
+
+    @property
+    def per_class_top1(self) -> dict[str, float]:
+        """Accuracy of each class that has clips."""
+        return per_class_top1(self.classes, self.confusion)
+
+
+class Baseline(Config):
+    """The frozen CLIP that a trial is compared with: its backbone without prompts, on clips drawn
+    as for the trial.
+    """
+
+    backbone: BackboneConfig
+    num_frames: PositiveInt
+    sampling: Literal["dense", "uniform"]
+    stride: PositiveInt | None = Field(description="None: the way of sampling knows no stride")
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> Baseline:
+        """That of a trial."""
+        data = train.data
+        stride = data.stride if data.sampling == "dense" else None
+        return cls(
+            backbone=train.backbone,
+            num_frames=data.num_frames,
+            sampling=data.sampling,
+            stride=stride,
+        )
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        stride = "" if self.stride is None else f", stride {self.stride}"
+        return (
+            f"frozen CLIP, {self.backbone.name}, {self.num_frames} frames {self.sampling}{stride}"
+        )
+
+    @property
+    def key(self) -> str:
+        """Its folder in the record."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return f"{self.num_frames}-{self.sampling}-{digest[:12]}"
+
+
+class BenchmarkScore(Config):
+    """``scores/<benchmark>.json``: a checkpoint's, or the frozen CLIP's, score on all splits of one
+    benchmark.
+    """
+
+    benchmark: BenchmarkConfig
+    checkpoint: str | None = Field(description="None: a baseline's")
+    baseline: Baseline | None = Field(None, description="None: a trial's")
+    splits: tuple[SplitScore, ...]
+    metrics: dict[str, float]
+    scored_at: AwareDatetime
+    duration_s: float
+
+
+Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP

@@ -1,0 +1,1 @@
+"""Where records and checkpoints live: a local folder, or S3-compatible storage."""
