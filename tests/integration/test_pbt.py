@@ -129,9 +129,8 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
         assert [child.parent for child in children] == [best, best]
         assert children[best % 2].params == record.trial(best).info.params
         assert children[1 - best % 2].params != record.trial(best).info.params
-    survivor = record.trial(
-        max((0, 1), key=lambda number: (record.trial(number).result.values, -number))
-    )  # type: ignore[union-attr]
+    best = max((0, 1), key=lambda number: (record.trial(number).result.values, -number))  # type: ignore[union-attr]
+    survivor = record.trial(best).info
     alone = fit(survivor.train).history
     assert untimed([histories[survivor.number][0], histories[survivor.number + 2][0]]) == untimed(
         list(alone[:2])
