@@ -7,6 +7,7 @@ An experiment file says *what*; where data, results and servers live comes from 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -67,6 +68,25 @@ class Objective(Config):
 
     metric: str = Field("val/top1", description="one of TrainConfig.metrics")
     mode: Literal["max", "min"] = "max"
+
+    @property
+    def is_maximized(self) -> bool:
+        """Whether more is better."""
+        return self.mode == "max"
+
+    def gain(self, value: float) -> float:
+        """The value, with its sign turned where less is better: of two gains the larger is the
+        better one.
+        """
+        return value if self.is_maximized else -value
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether the first value is the better one, and not only as good."""
+        return self.gain(value) > self.gain(other)
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of the values; None if there is none."""
+        return max(values, key=self.gain, default=None)
 
 
 SamplerName = Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"]

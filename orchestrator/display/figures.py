@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from orchestrator.config import StudyConfig
 from orchestrator.display.tables import format_params
-from orchestrator.evaluation.ranking import best_first
+from orchestrator.evaluation.ranking import best_first, pareto_front
 from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
 from orchestrator.search.search_space import check_values
 from orchestrator.storage.records.score import Baseline, BenchmarkScore, Contender
@@ -198,16 +198,6 @@ def learning_curves(data: StudyData) -> go.Figure:
     return figure.update_xaxes(title="epoch").update_yaxes(title=data.metric)
 
 
-def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """The keys of the points that no other point beats in both coordinates, from left to right."""
-    front = [
-        key
-        for key, (x, y) in points.items()
-        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
-    ]
-    return sorted(front, key=lambda key: points[key])
-
-
 def accuracies(data: StudyData, x: str, y: str) -> dict[int, tuple[float, float]]:
     """Two accuracies of every trial that has both."""
     return {
@@ -245,7 +235,7 @@ def trade_offs(data: StudyData) -> list[tuple[str, str]]:
     objectives = [
         objective.metric
         for objective in data.info.config.search.objectives
-        if objective.mode == "max"
+        if objective.is_maximized
     ]
     names = [f"{b.name}/top1" for b in data.info.config.benchmarks if b.mode == "zero_shot"]
     return [*combinations(objectives, 2), *((data.metric, name) for name in names)]

@@ -17,9 +17,9 @@ from orchestrator.display.figures import (
     accuracies,
     fanova,
     first_objective,
-    pareto_front,
     trade_offs,
 )
+from orchestrator.evaluation.ranking import pareto_front
 
 
 def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:

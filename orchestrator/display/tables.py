@@ -76,9 +76,9 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
         Column("seeds", importance=3),
     ]
     rows = []
-    sign = -1 if config.search.objectives[0].mode == "max" else 1
+    gain = config.search.objectives[0].gain
     for point, group in sorted(
-        groups.items(), key=lambda item: sign * fmean(r.values[0] for r in item[1] if r.values)
+        groups.items(), key=lambda item: -gain(fmean(r.values[0] for r in item[1] if r.values))
     ):
         of_objectives = zip(*(result.values or () for result in group), strict=True)
         row = [

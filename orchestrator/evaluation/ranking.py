@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.config import StudyConfig
 from orchestrator.storage.records.trial import TrialResult
@@ -10,20 +10,31 @@ from orchestrator.storage.records.trial import TrialResult
 
 def pareto_set(config: StudyConfig, results: Sequence[TrialResult]) -> set[int]:
     """Numbers of the complete trials that no other one beats in every objective."""
-    signs = [1 if objective.mode == "max" else -1 for objective in config.search.objectives]
-    points = {
-        result.number: tuple(sign * value for sign, value in zip(signs, result.values, strict=True))
+    objectives = config.search.objectives
+    gains = {
+        result.number: tuple(
+            objective.gain(value)
+            for objective, value in zip(objectives, result.values, strict=True)
+        )
         for result in results
         if result.state == "complete" and result.values
     }
-    return {
-        number
-        for number, point in points.items()
+    return set(pareto_front(gains))
+
+
+def pareto_front(points: Mapping[int, tuple[float, ...]]) -> list[int]:
+    """The keys of the points that no other point beats in every coordinate, from left to right.
+    More is better in each coordinate.
+    """
+    front = [
+        key
+        for key, point in points.items()
         if not any(
             other != point and all(a >= b for a, b in zip(other, point, strict=True))
             for other in points.values()
         )
-    }
+    ]
+    return sorted(front, key=lambda key: points[key])
 
 
 def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[TrialResult]:
@@ -35,5 +46,5 @@ def best_first(config: StudyConfig, results: Sequence[TrialResult]) -> list[Tria
 
 def rank(config: StudyConfig, state: str, values: Sequence[float] | None) -> tuple[int, float]:
     """Orders trials: smaller is better."""
-    sign = -1 if config.search.objectives[0].mode == "max" else 1
-    return ("complete", "pruned", "failed").index(state), sign * values[0] if values else 0.0
+    gain = config.search.objectives[0].gain(values[0]) if values else 0.0
+    return ("complete", "pruned", "failed").index(state), -gain

@@ -298,9 +298,9 @@ def _best(history: History, config: StudyConfig) -> int | None:
 
 def _num_since_best(settled: Sequence[Outcome], config: StudyConfig) -> int:
     """How many trials ended after the one with the best first objective."""
-    sign = 1 if config.search.objectives[0].mode == "max" else -1
+    gain = config.search.objectives[0].gain
     ranked = [
-        (sign * outcome.values[0], -position)
+        (gain(outcome.values[0]), -position)
         for position, outcome in enumerate(settled)
         if outcome.state == "complete" and outcome.values
     ]

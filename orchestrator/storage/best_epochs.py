@@ -29,5 +29,5 @@ def best_epochs(history: Sequence[Mapping[str, float]], objective: Objective) ->
         raise InputError(
             f"objective {objective.metric!r}: found {found}; name one of the metrics of training"
         )
-    sign = -1 if objective.mode == "max" else 1
-    return [int(m["epoch"]) for m in sorted(known, key=lambda m: sign * m[objective.metric])]
+    best_first = sorted(known, key=lambda metrics: -objective.gain(metrics[objective.metric]))
+    return [int(metrics["epoch"]) for metrics in best_first]

@@ -132,9 +132,11 @@ class OptunaSampler:
 
 
 def directions(objectives: Iterable[Objective]) -> list[StudyDirection]:
-    """What Optuna calls the modes of objectives."""
-    names = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-    return [names[objective.mode] for objective in objectives]
+    """What Optuna calls the directions of objectives."""
+    return [
+        StudyDirection.MAXIMIZE if objective.is_maximized else StudyDirection.MINIMIZE
+        for objective in objectives
+    ]
 
 
 def suggest_params(trial: optuna.Trial, space: SearchSpace) -> Params:

@@ -108,11 +108,13 @@ class PopulationBasedTraining:
 
     def _best_first(self, outcomes: Sequence[PointOutcome]) -> list[int]:
         """The members that have not failed."""
-        sign = 1 if self._config.search.objectives[0].mode == "max" else -1
-        values = {
-            member: outcome.values[0] for member, outcome in enumerate(outcomes) if outcome.values
+        gain = self._config.search.objectives[0].gain
+        gains = {
+            member: gain(outcome.values[0])
+            for member, outcome in enumerate(outcomes)
+            if outcome.values
         }
-        return sorted(values, key=lambda member: (-sign * values[member], member))
+        return sorted(gains, key=lambda member: (-gains[member], member))
 
     def _perturb(self, params: Params, rng: random.Random) -> Params:
         """Each parameter a fifth up or down, or drawn anew."""

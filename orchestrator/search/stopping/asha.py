@@ -24,7 +24,7 @@ class Asha:
     def threshold(self, values: Sequence[float], objective: Objective) -> float | None:
         if len(values) < self._factor:
             return None
-        ranked = sorted(values, reverse=objective.mode == "max")
+        ranked = sorted(values, key=objective.gain, reverse=True)
         return ranked[len(ranked) // self._factor - 1]
 
     def rungs(self, num_epochs: int) -> list[int]:

@@ -65,8 +65,7 @@ def misses_threshold(
     best = _best_until(curve(history, objective), epoch, objective)
     if epoch not in thresholds or best is None:
         return False
-    threshold = thresholds[epoch]
-    return best < threshold if objective.mode == "max" else best > threshold
+    return objective.better(thresholds[epoch], best)
 
 
 def curve(history: History, objective: Objective) -> Curve:
@@ -76,7 +75,5 @@ def curve(history: History, objective: Objective) -> Curve:
 
 def _best_until(curve: Curve, epoch: int, objective: Objective) -> float | None:
     """The best objective up to ``epoch``; None if the trial never came so far."""
-    values = (
-        [value for value in curve[:epoch] if not math.isnan(value)] if len(curve) >= epoch else []
-    )
-    return (max if objective.mode == "max" else min)(values, default=None)
+    reported = curve[:epoch] if len(curve) >= epoch else ()
+    return objective.best(value for value in reported if not math.isnan(value))

@@ -14,7 +14,6 @@ from orchestrator.display.figures import (
     class_gains,
     figures,
     optuna_study,
-    pareto_front,
     read_study,
 )
 from orchestrator.report import confused_pairs, page, write_report
@@ -127,18 +126,6 @@ def test_two_objectives_are_drawn(tmp_path: Path) -> None:
         "MINIMIZE",
     ]
     assert not isinstance(figures(data)["Parallel coordinates"], str)
-
-
-def test_pareto_front_is_what_nothing_beats() -> None:
-    points = {
-        0: (0.1, 0.9),
-        1: (0.5, 0.5),
-        2: (0.4, 0.4),
-        3: (0.9, 0.1),
-        4: (0.5, 0.5),
-        5: (0.05, 0.9),
-    }
-    assert pareto_front(points) == [0, 1, 4, 3]  # from left to right
 
 
 def test_gains_are_over_clip_by_class(record: StudyRecord) -> None:
