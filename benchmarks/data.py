@@ -30,8 +30,9 @@ from rich.table import Table
 
 from testing.data_videos import leave_real_time
 from vitaclip.data.decode import Frames, decode_frames, scale
+from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.frame_cache import FrameCache
-from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.prepare import encode
 from vitaclip.data.sampling import Sampling, random_indices
 
 HEIGHT, WIDTH, NUM_FRAMES, FPS = 256, 340, 300, 30

@@ -1,133 +1,29 @@
-"""``python -m orchestrator.compare A B``: how two trials differ, and whether the difference is
-one.
-"""
+"""``vitaclip compare``, also ``python -m orchestrator.compare``."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+from typer import Argument
 
-from orchestrator import command
-from orchestrator.dotted import flatten
-from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
-from orchestrator.evaluation.ranking import best_first
-from orchestrator.show import trial_content
-from orchestrator.storage.study_record import StudyRecord
+from vitaclip.cli.options import Json
+from vitaclip.cli.run import run_alone
 
-_BARS = "▁▂▃▄▅▆▇█"
+Trial = Annotated[str, Argument(metavar="STUDY/NUMBER")]
+
+
+def compare(first: Trial, second: Trial, json: Json = False) -> None:
+    """Compares two trials, and tests their difference."""
+    from orchestrator.commands.compare import compare_trials
+
+    compare_trials(first, second, as_json=json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.compare", description=__doc__)
-    parser.add_argument("first", metavar="STUDY/NUMBER")
-    parser.add_argument("second", metavar="STUDY/NUMBER")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return command.run(parser, _compare, arguments)
-
-
-def _compare(options: argparse.Namespace, console: Console) -> None:
-    (study_a, a), (study_b, b) = map(command.parse_trial, (options.first, options.second))
-    record_a, record_b = command.open_study(study_a), command.open_study(study_b)
-    first, second = trial_content(record_a, a), trial_content(record_b, b)
-    choice = max(_choice(record_a, a), _choice(record_b, b), key=lambda choice: choice.num_trials)
-    [pairs] = paired_scores(record_a.scores(a).read_all(), [record_b.scores(b).read_all()], choice)
-    if options.json:
-        command.print_json(console, _as_json(first, second, pairs))
-        return
-    console.print(_config_table(options.first, options.second, first, second))
-    console.print(_metrics_table(options.first, options.second, first, second, record_a))
-    console.print(_paired_table(options.first, options.second, pairs))
-
-
-def _choice(record: StudyRecord, number: int) -> Choice:
-    """How this trial was chosen, if it is its study's best one."""
-    results = best_first(record.info.config, record.results())
-    is_best = bool(results) and results[0].number == number
-    return Choice.of_best(record.info.config, len(results)) if is_best else NO_CHOICE
-
-
-def _as_json(
-    first: dict[str, Any], second: dict[str, Any], pairs: Sequence[PairedScore]
-) -> dict[str, Any]:
-    return {
-        "config": {key: list(values) for key, values in _differences(first, second).items()},
-        "metrics": [first.get("metrics", {}), second.get("metrics", {})],
-        "history": [first["history"], second["history"]],
-        "benchmarks": [{**asdict(pair), "verdict": pair.verdict} for pair in pairs],
-    }
-
-
-def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    a, b = flatten(first["train"]), flatten(second["train"])
-    return {
-        key: (a.get(key), b.get(key))
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-    }
-
-
-def _config_table(name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any]) -> Table:
-    table = Table("differs", name_a, name_b, title="training config")
-    for key, values in _differences(first, second).items():
-        table.add_row(key, *map(str, values))
-    return table
-
-
-def _metrics_table(
-    name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any], record: StudyRecord
-) -> Table:
-    table = Table("metric", name_a, name_b, title="best epoch")
-    a, b = first.get("metrics", {}), second.get("metrics", {})
-    for key in sorted(a.keys() | b.keys()):
-        table.add_row(key, *(f"{side[key]:.4g}" if key in side else "-" for side in (a, b)))
-    metric = record.objective.metric
-    curves = [
-        [metrics[metric] for metrics in side["history"] if metric in metrics]
-        for side in (first, second)
-    ]
-    table.add_row(f"{metric} by epoch", *(_sparkline(curve, curves) for curve in curves))
-    return table
-
-
-def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str:
-    values = [value for other in curves for value in other]
-    low, span = (
-        min(values, default=0.0),
-        (max(values, default=0.0) - min(values, default=0.0)) or 1.0,
-    )
-    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in curve) or "-"
-
-
-def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> Table:
-    columns = (
-        "benchmark",
-        name_a,
-        name_b,
-        "only first right",
-        "only second right",
-        "p (corrected)",
-        "verdict",
-    )
-    table = Table(*columns, title="top-1 on the same clips")
-    for pair in pairs:
-        counts = (str(pair.only_first), str(pair.only_second))
-        tops = (f"{value:.3f}" for value in pair.top1)
-        table.add_row(pair.benchmark, *tops, *counts, f"{pair.p_value:.3g}", pair.verdict)
-    num_choices = max((pair.num_choices for pair in pairs), default=1)
-    if num_choices > 1:
-        table.caption = (
-            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p "
-            "is multiplied by "
-            f"{num_choices}."
-        )
-    return table
+    """Runs the command alone; see :func:`vitaclip.cli.run.run` for what is returned."""
+    return run_alone(compare, "python -m orchestrator.compare", arguments)
 
 
 if __name__ == "__main__":

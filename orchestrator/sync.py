@@ -1,40 +1,34 @@
-"""``python -m orchestrator.sync STUDY``: brings the tracking service up to a study's record, after
-a sweep could not reach it.
-"""
+"""``vitaclip sync``, also ``python -m orchestrator.sync``."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-from rich.console import Console
+from typer import Argument
 
-from orchestrator import command
-from orchestrator.settings import Settings
-from orchestrator.tracking.service import open_service
+from vitaclip.cli.run import run_alone
+
+
+def sync(
+    studies: Annotated[
+        list[str],
+        Argument(metavar="STUDY", help="studies of the store that no sweep is running"),
+    ],
+) -> None:
+    """Brings the tracking service up to a study's record.
+
+    A sweep does so itself, unless it could not reach the service.
+    """
+    from orchestrator.commands.sync import sync_studies
+
+    sync_studies(studies)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.sync", description=__doc__)
-    parser.add_argument(
-        "studies", nargs="+", metavar="STUDY", help="studies of the store that no sweep is running"
-    )
-    return command.run(parser, _sync, arguments)
-
-
-def _sync(options: argparse.Namespace, console: Console) -> None:
-    service = open_service(Settings())
-    service.check()
-    for name in options.studies:
-        record = command.open_study(name)
-        writer = service.writer(record)
-        writer.reconcile()
-        writer.stop()
-        console.print(
-            f"{name}: {len(record.trials())} trials are in {service.name} at {service.address}",
-        )
+    """Runs the command alone; see :func:`vitaclip.cli.run.run` for what is returned."""
+    return run_alone(sync, "python -m orchestrator.sync", arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""``python -m vitaclip data check|prepare|show``: look after data sets."""
+"""What ``vitaclip data check|prepare|show`` do: look after data sets."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,107 +13,41 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vitaclip.config import AugmentConfig, DataConfig, EvalConfig, TrainConfig
+from vitaclip.config import EvalConfig, TrainConfig
 from vitaclip.data.check import FileReport, check_files
 from vitaclip.data.datasets import available_splits, dataset_root, load_dataset, root_variable
+from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.folders import open_folder, read_remote
 from vitaclip.data.loader import eval_batches, train_batches
 from vitaclip.data.manifest import Manifest
-from vitaclip.data.prepare import PrepareParameters, prepare
+from vitaclip.data.prepare import prepare
 from vitaclip.errors import DataError, InputError
 from vitaclip.terminal import Terminal, shown
 
 MAX_LISTED = 20  # broken files that a report names
 _console = Terminal(stderr=True)
 
-# argparse offers no public name for what add_subparsers returns
-Subparsers = argparse._SubParsersAction
 
+def check(dataset: str, splits: Sequence[str] | None, ledger: Path, *, num_threads: int) -> None:
+    """Reads every video of the splits (default: all) and prints a table of what was found.
 
-def add_commands(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Adds ``data`` with its commands. Each sets ``run``, a function of the parsed arguments.
+    Args:
+        dataset: its name; its folder is ``VITACLIP_DATA_<NAME>``.
+        splits: those to read; None for every split that is there.
+        ledger: the file for results, one JSON line per video; files it knows are not read again.
+        num_threads: how many videos are read at once.
 
-    The functions raise InputError for input that cannot be used, and DataError if a video is
-    broken.
+    Raises:
+        InputError: there is no such data set or split.
+        DataError: a video is broken or missing.
     """
-    parser = subparsers.add_parser("data", help="check, prepare and show data sets")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_check(commands)
-    _add_prepare(commands)
-    _add_show(commands)
-
-
-def _add_check(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("check", help="whether every video exists, is whole, and decodes")
-    _add_dataset(parser)
-    parser.add_argument(
-        "--report", type=Path, help="results, one JSON line per file (default: DATASET-check.jsonl)"
-    )
-    parser.set_defaults(run=_check)
-
-
-def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    defaults = PrepareParameters()
-    parser = commands.add_parser(
-        "prepare", help="re-encode a data set once, so that training reads it fast"
-    )
-    _add_dataset(parser)
-    parser.add_argument("--out", required=True, help="a folder, here or s3://bucket/prefix")
-    parser.add_argument(
-        "--short-side", type=int, default=defaults.short_side, help="pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--crf", type=int, default=defaults.crf, help="x264's quality (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--group-size", type=int, default=defaults.group_size, help="frames per key frame"
-    )
-    parser.set_defaults(run=_prepare)
-
-
-def _add_show(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    data = DataConfig()
-    parser = commands.add_parser("show", help="a picture of a clip's frames as the model sees them")
-    parser.add_argument("dataset")
-    parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument(
-        "--clip", type=int, required=True, help="the clip's position in the split, from 0"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the picture, such as strip.png")
-    parser.add_argument("--num-frames", type=int, default=data.num_frames)
-    parser.add_argument("--sampling", choices=("dense", "uniform"), default=data.sampling)
-    parser.add_argument("--stride", type=int, default=data.stride)
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument(
-        "--draws", type=int, default=2, help="augmented training draws below the test view"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.set_defaults(run=_show)
-
-
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help="its folder is VITACLIP_DATA_<DATASET>")
-    parser.add_argument(
-        "--split", action="append", help="default: every split that is there; may be repeated"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="default: all cores"
-    )
-
-
-def _check(args: argparse.Namespace) -> None:
-    splits = _load_splits(args.dataset, args.split)
-    paths = sorted({clip.path for manifest in splits.values() for clip in manifest.clips})
-    ledger = args.report or Path(f"{args.dataset}-check.jsonl")
+    manifests = _load_splits(dataset, splits)
+    paths = sorted({clip.path for manifest in manifests.values() for clip in manifest.clips})
     with _progress("checking", len(paths)) as advance:
-        reports = check_files(paths, ledger, num_threads=args.threads, on_done=lambda _: advance())
-    _print_check(splits, reports)
+        reports = check_files(paths, ledger, num_threads=num_threads, on_done=lambda _: advance())
+    _print_check(manifests, reports)
     _console.print(f"every file's result: {ledger}")
-    broken = [report.error for report in reports if report.error is not None]
-    if broken:
-        raise DataError(
-            f"{args.dataset}: {len(broken)} of {len(reports)} videos are broken:{_listed(broken)}"
-        )
+    _refuse_broken(dataset, [report.error for report in reports])
 
 
 def _print_check(splits: dict[str, Manifest], reports: Sequence[FileReport]) -> None:
@@ -166,62 +99,104 @@ def _most_common(values: Iterator[str]) -> str:
     )
 
 
-def _prepare(args: argparse.Namespace) -> None:
-    if args.short_side < 16 or args.group_size < 1 or not 0 <= args.crf <= 51:
-        raise InputError(
-            f"prepare: found --short-side {args.short_side}, --group-size {args.group_size}, --crf "
-            f"{args.crf}; "
-            "allowed: at least 16, at least 1, and 0..51"
-        )
-    splits = _load_source(args.dataset, args.split)
-    parameters = PrepareParameters(args.short_side, args.crf, args.group_size)
-    num_videos = len({clip.path for manifest in splits.values() for clip in manifest.clips})
+def prepare_dataset(
+    dataset: str,
+    splits: Sequence[str] | None,
+    out: str,
+    parameters: PrepareParameters,
+    *,
+    num_threads: int,
+) -> None:
+    """Encodes the videos of the splits again and prints how to train on them.
+
+    Args:
+        dataset: its name; ``VITACLIP_DATA_<NAME>`` is its folder, here or in an object store.
+        splits: those to prepare; None for every split that is there.
+        out: the folder to write, here or ``s3://bucket/prefix``.
+        parameters: how the videos are encoded.
+        num_threads: how many videos are encoded at once.
+
+    Raises:
+        InputError: a parameter is out of range, or there is no such data set or split.
+        DataError: a video is broken or missing.
+    """
+    _check_parameters(parameters)
+    manifests = _load_source(dataset, splits)
+    num_videos = len({clip.path for manifest in manifests.values() for clip in manifest.clips})
     with _progress("preparing", num_videos) as advance:
         results = prepare(
-            splits,
-            open_folder(args.out),
+            manifests,
+            open_folder(out),
             parameters,
-            num_threads=args.threads,
+            num_threads=num_threads,
             on_done=lambda _: advance(),
         )
     num_new = sum(result.is_new and result.error is None for result in results)
-    broken = [result.error for result in results if result.error is not None]
+    num_broken = sum(result.error is not None for result in results)
     print(
-        f"{num_new} videos prepared, {len(results) - num_new - len(broken)} were ready, "
-        f"{len(broken)} broken"
+        f"{num_new} videos prepared, {len(results) - num_new - num_broken} were ready, "
+        f"{num_broken} broken"
     )
-    print(shown(f"train on them with {root_variable(args.dataset)}={args.out}"))
+    print(shown(f"train on them with {root_variable(dataset)}={out}"))
+    _refuse_broken(dataset, [result.error for result in results])
+
+
+def _check_parameters(parameters: PrepareParameters) -> None:
+    short_side, crf, group_size = parameters.short_side, parameters.crf, parameters.group_size
+    if short_side < 16 or group_size < 1 or not 0 <= crf <= 51:
+        raise InputError(
+            f"prepare: found --short-side {short_side}, --group-size {group_size}, --crf {crf}; "
+            "allowed: at least 16, at least 1, and 0..51"
+        )
+
+
+def _refuse_broken(dataset: str, errors: Sequence[str | None]) -> None:
+    broken = [error for error in errors if error is not None]
     if broken:
         raise DataError(
-            f"{args.dataset}: {len(broken)} of {len(results)} videos are broken:{_listed(broken)}"
+            f"{dataset}: {len(broken)} of {len(errors)} videos are broken:{_listed(broken)}"
         )
 
 
-def _show(args: argparse.Namespace) -> None:
-    manifest = load_dataset(args.dataset, args.split)
-    if not 0 <= args.clip < len(manifest.clips):
-        raise InputError(
-            f"--clip: found {args.clip}, allowed 0..{len(manifest.clips) - 1} ({args.split})"
-        )
-    clip = manifest.clips[args.clip]
-    one = replace(manifest, clips=(clip,))
-    data = DataConfig(
-        num_frames=args.num_frames,
-        sampling=args.sampling,
-        stride=args.stride,
-        augment=AugmentConfig(),
-        max_broken=0,
-    )
-    test = next(eval_batches(one, data, EvalConfig(), image_size=args.image_size)).video[0, 0]
-    config = TrainConfig(seed=args.seed, batch_size=1, data=data)
+def draw_clip(
+    dataset: str,
+    split: str,
+    place: int,
+    out: Path,
+    config: TrainConfig,
+    *,
+    image_size: int,
+    num_draws: int,
+) -> None:
+    """Draws a clip's test view and, below it, what training draws from it in its first epochs.
+
+    Args:
+        dataset: its name; its folder is ``VITACLIP_DATA_<NAME>``.
+        split: the split that holds the clip.
+        place: the clip's position in the split, from 0.
+        out: the picture to write; its suffix decides the format.
+        config: the training: its seed, and how clips are drawn.
+        image_size: pixels a side of what the model sees.
+        num_draws: how many training draws are shown.
+
+    Raises:
+        InputError: there is no such data set, split or clip.
+        DataError: the clip's video is broken.
+    """
+    manifest = load_dataset(dataset, split)
+    if not 0 <= place < len(manifest.clips):
+        raise InputError(f"--clip: found {place}, allowed 0..{len(manifest.clips) - 1} ({split})")
+    clip = manifest.clips[place]
+    only = replace(manifest, clips=(clip,))
+    test = next(eval_batches(only, config.data, EvalConfig(), image_size=image_size)).video[0, 0]
     draws = [
-        next(train_batches(one, config, image_size=args.image_size, epoch=draw)).video[0]
-        for draw in range(args.draws)
+        next(train_batches(only, config, image_size=image_size, epoch=draw)).video[0]
+        for draw in range(num_draws)
     ]
     rows_3THW = {"test": test, **{f"train {i}": draw for i, draw in enumerate(draws)}}
     strips = {name: video.permute(1, 2, 3, 0).numpy() for name, video in rows_3THW.items()}
-    _write_picture(strips, f"{manifest.classes[clip.label]}  ({Path(clip.path).name})", args.out)
-    print(shown(str(args.out)))
+    _write_picture(strips, f"{manifest.classes[clip.label]}  ({Path(clip.path).name})", out)
+    print(shown(str(out)))
 
 
 def _write_picture(strips_THWC: dict[str, np.ndarray], title: str, path: Path) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from vitaclip.data.decode import decode_frames, open_pyav, scaled_size, video_info
+from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.folders import Folder, file_stat, local_copy
 from vitaclip.data.geometry import display_matrix
 from vitaclip.data.manifest import Clip, Manifest, class_list_text
@@ -43,25 +44,6 @@ MAX_DIFFERENCE = (
     12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
 )
 FORMAT = 3  # of the records; raise it when prepared videos of older versions should be made again
-
-
-@dataclass(frozen=True)
-class PrepareParameters:
-    """How videos are encoded. A change of any of these makes prepared videos stale."""
-
-    short_side: int = 256  # pixels; smaller videos keep their size
-    crf: int = 23  # x264's constant quality: lower is better and larger
-    group_size: int = 12  # frames from one key frame to the next
-    preset: str = "medium"
-
-    def encoder_options(self) -> dict[str, str]:
-        """Options of libx264. Threads: videos are encoded in parallel, not frames."""
-        group = (
-            f"keyint={self.group_size}:min-keyint={self.group_size}:"
-            "scenecut=0:bframes=3:b-adapt=0:b-pyramid=none"
-        )
-        options = {"crf": str(self.crf), "preset": self.preset, "tune": "fastdecode"}
-        return {**options, "x264-params": f"{group}:threads=1", "movflags": "faststart"}
 
 
 @dataclass(frozen=True)

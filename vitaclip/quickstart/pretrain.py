@@ -9,14 +9,14 @@ Shape legend: B pictures, L tokens, D width, E embedding, C candidates, H and W 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import open_clip
@@ -24,7 +24,9 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer import Option
 
+from vitaclip.cli.run import run_alone
 from vitaclip.model.tensor_file import write_tensors
 from vitaclip.quickstart import pictures
 from vitaclip.quickstart.pictures import (
@@ -129,20 +131,17 @@ class Probes(nn.Module):
         return torch.stack(losses).mean()
 
 
-def main() -> None:
+def pretrain(
+    seed: Annotated[int, Option()] = 0,
+    out: Annotated[Path, Option(parser=Path, help="the safetensors file to write")] = WEIGHTS,
+) -> None:
     """Trains, writes the weights and prints the figures."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vitaclip.quickstart.pretrain", description=__doc__
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the safetensors file to write")
-    args = parser.parse_args()
     torch.set_num_threads(1)  # the same sums, and so the same weights, on any number of cores
     started = time.process_time()
-    clip = train(args.seed, on_step=_print_progress)
+    clip = train(seed, on_step=_print_progress)
     print(f"trained in {(time.process_time() - started) / 60:.1f} CPU-minutes")
-    save(clip, args.out)
-    for name, value in figures(clip, seed=args.seed + 1).items():
+    save(clip, out)
+    for name, value in figures(clip, seed=seed + 1).items():
         print(f"{name:45s} {value:.3f}")
 
 
@@ -327,4 +326,4 @@ def _print_progress(step: int, loss: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_alone(pretrain, "python -m vitaclip.quickstart.pretrain", None))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import ls, show, sweep
+from orchestrator import ls, show
+from orchestrator.commands import sweep
 from orchestrator.control import main
 from orchestrator.search.study import Study
 from orchestrator.settings import Settings

@@ -11,13 +11,13 @@ import pytest
 
 from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
+from orchestrator.commands.sweep import lacking_scores
 from orchestrator.display.figures import optuna_study, read_study
 from orchestrator.search.study import Study
 from orchestrator.storage.later_scores import with_later_scores
 from orchestrator.storage.stores.base import StoreError
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.sweep import lacking_scores
 from testing.study_fixtures import (
     ZERO_SHOT,
     finish,

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.commands.sweep import expected_time
 from orchestrator.display.progress import Progress
 from orchestrator.display.tables import points_table, trials_table
 from orchestrator.evaluation.ranking import best_first, pareto_set
@@ -17,7 +18,6 @@ from orchestrator.search.search_space import apply
 from orchestrator.search.study import Study
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.local import LocalStore
-from orchestrator.sweep import expected_time
 from testing.study_fixtures import (
     STARTED,
     finish,

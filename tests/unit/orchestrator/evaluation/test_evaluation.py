@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from orchestrator import evaluate
+from orchestrator.commands import evaluate as command
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
@@ -228,13 +229,13 @@ def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> Non
     ],
 )
 def test_the_command_takes_templates(words: list[str], wanted: object) -> None:
-    assert evaluate._templates(words) == wanted
+    assert command._templates(words) == wanted
 
 
 @pytest.mark.parametrize("words", [["ucf"], ["a {}.", "no braces"], ["ucf101", "a {}."]])
 def test_the_command_refuses_other_templates(words: list[str]) -> None:
     with pytest.raises(InputError, match="kinetics700 or ucf101"):
-        evaluate._templates(words)
+        command._templates(words)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_the_command_refuses_other_templates(words: list[str]) -> None:
 )
 def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
     with pytest.raises(InputError, match="no other brace"):
-        evaluate._templates([template])
+        command._templates([template])
     with pytest.raises(ValidationError, match="no other brace"):
         BenchmarkConfig.model_validate(
             {"dataset": "x", "split": "val", "mode": "zero_shot", "templates": ["a {}", template]}

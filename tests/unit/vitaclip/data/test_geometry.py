@@ -10,7 +10,8 @@ import pytest
 
 from testing.data_videos import moving_frames, whole_file, write_packets, write_video
 from vitaclip.data.decode import decode_frames, video_info
-from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.encoding import PrepareParameters
+from vitaclip.data.prepare import encode
 
 ONE = 1 << 16
 UNIT = 1 << 30

@@ -17,8 +17,9 @@ from testing.data_videos import moving_frames, whole_file, write_video
 from vitaclip.data.check import check_file
 from vitaclip.data.container import require_local_file
 from vitaclip.data.decode import decode_frames, open_video
+from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.formats import video_paths
-from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.prepare import encode
 from vitaclip.errors import DataError
 
 

@@ -21,10 +21,11 @@ from testing.data_videos import CODECS, moving_frames, write_video
 from vitaclip.config import AugmentConfig, DataConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info
+from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.folders import LocalFolder
 from vitaclip.data.loader import train_batches
 from vitaclip.data.manifest import Clip, Manifest
-from vitaclip.data.prepare import PrepareParameters, encode, prepare, video_names
+from vitaclip.data.prepare import encode, prepare, video_names
 from vitaclip.errors import DataError, InputError
 
 PARAMETERS = PrepareParameters(short_side=48, preset="ultrafast")

@@ -14,7 +14,8 @@ from av.stream import Disposition
 from testing.data_videos import moving_frames, whole_file, write_video
 from vitaclip.data.check import check_file
 from vitaclip.data.decode import decode_frames, video_info
-from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.encoding import PrepareParameters
+from vitaclip.data.prepare import encode
 from vitaclip.errors import DataError
 
 NUM_FRAMES = 30

@@ -16,7 +16,8 @@ from testing.data_videos import moving_frames, whole_file, write_packets, write_
 from vitaclip.data import decode
 from vitaclip.data.check import check_file, check_files
 from vitaclip.data.decode import decode_frames, open_pyav, read_frames, video_info
-from vitaclip.data.prepare import PrepareParameters, encode
+from vitaclip.data.encoding import PrepareParameters
+from vitaclip.data.prepare import encode
 from vitaclip.data.timeline import Packet, timeline_of_times
 
 NUM_FRAMES = 60

@@ -1,39 +1,16 @@
-"""What the small commands share: arguments, errors as one line, tables for people and JSON for
-scripts.
-"""
+"""What the commands share: how studies and trials are named, and how accuracies are printed."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-
-from rich.console import Console
+from collections.abc import Mapping
 
 from orchestrator.settings import Settings
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
-from vitaclip.errors import InputError, VitaClipError
-from vitaclip.terminal import Terminal, print_error, show_warnings
-
-
-def run(
-    parser: argparse.ArgumentParser,
-    action: Callable[[argparse.Namespace, Console], None],
-    arguments: Sequence[str] | None,
-) -> int:
-    """Runs one command; 0 if it worked, 2 for input that cannot be used, 1 for any other
-    failure.
-    """
-    show_warnings()
-    try:
-        options = parser.parse_args(arguments)
-        action(options, Terminal())
-    except VitaClipError as error:
-        print_error(error)
-        return 2 if isinstance(error, InputError) else 1
-    return 0
+from vitaclip.errors import InputError
+from vitaclip.terminal import Terminal
 
 
 def open_study(name: str) -> StudyRecord:
@@ -72,6 +49,6 @@ def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
     return f"{top1:.3f}{spread}{interval}"
 
 
-def print_json(console: Console, value: object) -> None:
+def print_json(value: object) -> None:
     """Prints a value for scripts."""
-    console.print(json.dumps(value, indent=1, allow_nan=False), soft_wrap=True)
+    Terminal().print(json.dumps(value, indent=1, allow_nan=False), soft_wrap=True)

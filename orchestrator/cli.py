@@ -1,0 +1,39 @@
+"""The command ``vitaclip``: the orchestrator's commands, and the library's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from orchestrator.compare import compare
+from orchestrator.control import control
+from orchestrator.evaluate import evaluate
+from orchestrator.ls import ls
+from orchestrator.report import report
+from orchestrator.show import show
+from orchestrator.sweep import sweep
+from orchestrator.sync import sync
+from vitaclip.cli.app import app as library
+from vitaclip.cli.run import new_app, run
+
+app = new_app(
+    sweep,
+    ls,
+    show,
+    compare,
+    evaluate,
+    report,
+    control,
+    sync,
+    help="Sweeps Vita-CLIP's prompts over video, and shows what came of it.",
+)
+app.add_typer(library)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command, or shows what there is; see :func:`vitaclip.cli.run.run`."""
+    return run(app, "vitaclip", (sys.argv[1:] if arguments is None else arguments) or ["--help"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the commands do. Their options stand in the files of the same names one folder up."""

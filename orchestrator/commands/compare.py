@@ -1,0 +1,119 @@
+"""How two trials differ, and whether the difference is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from orchestrator.commands import common
+from orchestrator.commands.show import trial_content
+from orchestrator.dotted import flatten
+from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
+from orchestrator.evaluation.ranking import best_first
+from orchestrator.storage.study_record import StudyRecord
+from vitaclip.terminal import Terminal
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def compare_trials(name_a: str, name_b: str, *, as_json: bool) -> None:
+    """Prints what differs between two trials, each ``STUDY/NUMBER``. Raises InputError."""
+    (study_a, a), (study_b, b) = map(common.parse_trial, (name_a, name_b))
+    record_a, record_b = common.open_study(study_a), common.open_study(study_b)
+    first, second = trial_content(record_a, a), trial_content(record_b, b)
+    choice = max(_choice(record_a, a), _choice(record_b, b), key=lambda choice: choice.num_trials)
+    [pairs] = paired_scores(record_a.scores(a).read_all(), [record_b.scores(b).read_all()], choice)
+    if as_json:
+        common.print_json(_as_json(first, second, pairs))
+        return
+    console = Terminal()
+    console.print(_config_table(name_a, name_b, first, second))
+    console.print(_metrics_table(name_a, name_b, first, second, record_a))
+    console.print(_paired_table(name_a, name_b, pairs))
+
+
+def _choice(record: StudyRecord, number: int) -> Choice:
+    """How this trial was chosen, if it is its study's best one."""
+    results = best_first(record.info.config, record.results())
+    is_best = bool(results) and results[0].number == number
+    return Choice.of_best(record.info.config, len(results)) if is_best else NO_CHOICE
+
+
+def _as_json(
+    first: dict[str, Any], second: dict[str, Any], pairs: Sequence[PairedScore]
+) -> dict[str, Any]:
+    return {
+        "config": {key: list(values) for key, values in _differences(first, second).items()},
+        "metrics": [first.get("metrics", {}), second.get("metrics", {})],
+        "history": [first["history"], second["history"]],
+        "benchmarks": [{**asdict(pair), "verdict": pair.verdict} for pair in pairs],
+    }
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    a, b = flatten(first["train"]), flatten(second["train"])
+    return {
+        key: (a.get(key), b.get(key))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
+
+
+def _config_table(name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any]) -> Table:
+    table = Table("differs", name_a, name_b, title="training config")
+    for key, values in _differences(first, second).items():
+        table.add_row(key, *map(str, values))
+    return table
+
+
+def _metrics_table(
+    name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any], record: StudyRecord
+) -> Table:
+    table = Table("metric", name_a, name_b, title="best epoch")
+    a, b = first.get("metrics", {}), second.get("metrics", {})
+    for key in sorted(a.keys() | b.keys()):
+        table.add_row(key, *(f"{side[key]:.4g}" if key in side else "-" for side in (a, b)))
+    metric = record.objective.metric
+    curves = [
+        [metrics[metric] for metrics in side["history"] if metric in metrics]
+        for side in (first, second)
+    ]
+    table.add_row(f"{metric} by epoch", *(_sparkline(curve, curves) for curve in curves))
+    return table
+
+
+def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str:
+    values = [value for other in curves for value in other]
+    low, span = (
+        min(values, default=0.0),
+        (max(values, default=0.0) - min(values, default=0.0)) or 1.0,
+    )
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in curve) or "-"
+
+
+def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> Table:
+    columns = (
+        "benchmark",
+        name_a,
+        name_b,
+        "only first right",
+        "only second right",
+        "p (corrected)",
+        "verdict",
+    )
+    table = Table(*columns, title="top-1 on the same clips")
+    for pair in pairs:
+        counts = (str(pair.only_first), str(pair.only_second))
+        tops = (f"{value:.3f}" for value in pair.top1)
+        table.add_row(pair.benchmark, *tops, *counts, f"{pair.p_value:.3g}", pair.verdict)
+    num_choices = max((pair.num_choices for pair in pairs), default=1)
+    if num_choices > 1:
+        table.caption = (
+            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p "
+            "is multiplied by "
+            f"{num_choices}."
+        )
+    return table

@@ -1,0 +1,154 @@
+"""Benchmarks for whatever has been trained: a study, one of its trials, or a checkpoint folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from orchestrator.commands import common
+from orchestrator.config import BenchmarkConfig, ClipTemplates, checked_template
+from orchestrator.evaluation.benchmark import (
+    PROTOCOLS,
+    load_contestant,
+    score_contestants,
+    score_trials,
+    summarise,
+)
+from orchestrator.settings import Settings
+from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.study_record import StudyRecord
+from orchestrator.tracking.service import open_service
+from vitaclip.config import EvalConfig
+from vitaclip.errors import InputError, suggest
+from vitaclip.terminal import Terminal
+
+Rows = dict[str, dict[str, float]]  # model -> metrics
+
+
+@dataclass(frozen=True)
+class NamedBenchmarks:
+    """The benchmarks that a command line names."""
+
+    datasets: Sequence[str]
+    splits: Sequence[str]  # none: the datasets' published protocols
+    mode: Literal["zero_shot", "supervised"]  # with splits
+    views: EvalConfig
+    templates: Sequence[str]  # sentences, or the name of a list
+
+
+def evaluate_target(target: str, named: NamedBenchmarks, *, as_json: bool) -> None:
+    """Scores a target on the named benchmarks, or on its study's, and prints the scores.
+
+    Raises:
+        InputError: there is no such target or dataset, or it cannot be scored so.
+    """
+    if (Path(target) / "checkpoint.json").is_file():
+        rows = _score_folder(Path(target), _benchmarks(named))
+    else:
+        study, numbers = _trials(target)
+        benchmarks = _benchmarks(named) if named.datasets else study.info.config.benchmarks
+        rows = _score_study(study, numbers, benchmarks)
+        _track(study, numbers)
+    if as_json:
+        common.print_json(rows)
+    else:
+        Terminal().print(_table(rows))
+
+
+def _trials(target: str) -> tuple[StudyRecord, list[int]]:
+    """A study and its trials that can be scored, or the one that was named."""
+    if "/" in target:
+        name, number = common.parse_trial(target)
+        return common.open_study(name), [number]
+    record = common.open_study(target)
+    return record, [result.number for result in record.results() if result.checkpoint]
+
+
+def _score_study(
+    record: StudyRecord, numbers: Sequence[int], benchmarks: Sequence[BenchmarkConfig]
+) -> Rows:
+    if not benchmarks:
+        raise InputError(f"study {record.name!r} has no benchmarks; name datasets with --on")
+    rows: Rows = {f"{record.name}/{number}": {} for number in numbers}
+    for benchmark in benchmarks:
+        for number, score in score_trials(record, numbers, benchmark).items():
+            rows[f"{record.name}/{number}"] |= score.metrics
+        for baseline in {Baseline.of(record.trial(number).info.train): None for number in numbers}:
+            if clip := record.scores(baseline).read(benchmark):
+                rows.setdefault(baseline.name, {}).update(clip.metrics)
+    return rows
+
+
+def _score_folder(folder: Path, benchmarks: Sequence[BenchmarkConfig]) -> Rows:
+    contestants = {0: load_contestant(folder)}
+    metrics: dict[str, float] = {}
+    for benchmark in benchmarks:
+        metrics |= summarise(benchmark, score_contestants(contestants, benchmark)[0])
+    return {str(folder): metrics}
+
+
+def _benchmarks(named: NamedBenchmarks) -> list[BenchmarkConfig]:
+    if not named.datasets:
+        raise InputError(
+            "--on: a checkpoint folder belongs to no study; name the datasets to score it on"
+        )
+    return [_benchmark(dataset, named) for dataset in named.datasets]
+
+
+def _benchmark(dataset: str, named: NamedBenchmarks) -> BenchmarkConfig:
+    protocol = PROTOCOLS.get(dataset)
+    if protocol is None and not named.splits:
+        raise InputError(
+            f"--on: {dataset!r} has no published protocol{suggest(dataset, PROTOCOLS)}; name its "
+            "--split"
+        )
+    if protocol is None or named.splits:
+        split = named.splits[0] if len(named.splits) == 1 else tuple(named.splits)
+        try:
+            protocol = BenchmarkConfig(dataset=dataset, split=split, mode=named.mode)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"--on, --split: found {first['input']!r}, allowed: {first['msg']}"
+            ) from None
+    return protocol.model_copy(
+        update={"views": named.views, "templates": _templates(named.templates)}
+    )
+
+
+def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:
+    for name in get_args(ClipTemplates):
+        if list(words) == [name]:
+            return name  # type: ignore[no-any-return]
+    try:
+        return tuple(map(checked_template, words))
+    except ValueError as error:
+        raise InputError(
+            f"--templates: {error}; or the name of a list: {' or '.join(get_args(ClipTemplates))}"
+        ) from error
+
+
+def _track(record: StudyRecord, numbers: Sequence[int]) -> None:
+    service = open_service(Settings())
+    try:
+        service.check()
+    except InputError as error:
+        text = f"not logged to {service.name}: {error}"
+        Terminal().print(text, soft_wrap=True, style="yellow")
+    else:
+        service.writer(record).log_scores(numbers)
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    names = sorted(
+        {key.removesuffix("/top1") for row in rows.values() for key in row if key.endswith("/top1")}
+    )
+    table = Table("model", *names, title="top-1 [95% interval]")
+    for model, row in rows.items():
+        table.add_row(model, *(common.accuracy(row, name) for name in names))
+    return table

@@ -1,0 +1,75 @@
+"""Everything on record of a study or of one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from orchestrator.commands import common
+from orchestrator.dotted import flatten
+from orchestrator.storage.study_record import StudyRecord
+from vitaclip.terminal import Terminal, shown
+
+
+def show_study(name: str, *, as_json: bool) -> None:
+    """Prints a study's record. Raises InputError if there is no such study."""
+    record = common.open_study(name)
+    info = record.info.model_dump(mode="json") | {"control": asdict(record.control())}
+    if as_json:
+        common.print_json(info)
+    else:
+        Terminal().print(_key_value_table(record.name, flatten(info)))
+
+
+def show_trial(reference: str, *, as_json: bool) -> None:
+    """Prints the record of ``STUDY/NUMBER``. Raises InputError if there is no such trial."""
+    study, number = common.parse_trial(reference)
+    record, console = common.open_study(study), Terminal()
+    content = trial_content(record, number)
+    if as_json:
+        common.print_json(content)
+        return
+    history = content.pop("history")
+    console.print(_key_value_table(f"{record.name}/{number}", flatten(content)))
+    if history:
+        console.print(_history_table(history))
+
+
+def show_log(reference: str) -> None:
+    """Prints the log of ``STUDY/NUMBER``, one JSON object a line. Raises InputError."""
+    study, number = common.parse_trial(reference)
+    print(shown(common.open_study(study).trial(number).log), end="")
+
+
+def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
+    """A trial's proposal, its result so far, its history, and the scores added since."""
+    trial = record.trial(number)
+    content, result = trial.info.model_dump(mode="json"), trial.result
+    content |= result.model_dump(mode="json") if result else {"state": "not finished"}
+    content["history"] = list(result.history) if result else trial.history
+    content["benchmarks"] = trial.scores.metrics()
+    content["attempts"] = {
+        str(attempt.number): f"{attempt.began_at:%Y-%m-%d %H:%M:%S} on {attempt.host}, "
+        f"code {attempt.code.name}"
+        for attempt in trial.attempts
+    }
+    return content
+
+
+def _key_value_table(title: str, values: Mapping[str, Any]) -> Table:
+    table = Table("field", "value", title=title)
+    for key, value in values.items():
+        table.add_row(key, str(value))
+    return table
+
+
+def _history_table(history: Sequence[Mapping[str, float]]) -> Table:
+    columns = sorted({key for metrics in history for key in metrics} - {"epoch"})
+    table = Table("epoch", *columns, title="epochs")
+    for metrics in history:
+        cells = (f"{metrics[key]:.4g}" if key in metrics else "-" for key in columns)
+        table.add_row(f"{metrics['epoch']:.0f}", *cells)
+    return table
