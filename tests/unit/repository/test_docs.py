@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from typer.main import get_command
 
+from orchestrator.cli import app
+from orchestrator.search.resolve import resolve
+from orchestrator.yaml_file import load_study
 from testing.paths import ROOT
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PACKAGES = "vitaclip|orchestrator|testing|benchmarks|tests"
 FILE = re.compile(rf"(?<![\w./<-])((?:{PACKAGES}|infra|experiments|docs)/[\w./*-]*)(?:::(\w+))?")
@@ -23,8 +29,9 @@ EXTERNAL = ("https://", "http://", "mailto:")
 MAX_LENGTH = 100
 
 SITE = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
-LINKING = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "infra").rglob("*.md"))]
+GENERATED = [ROOT / "docs/reference" / name for name in ("study_file.md", "commands.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(p for p in SITE if p not in GENERATED)]
+LINKING = [*PAGES, *GENERATED, ROOT / "CHANGELOG.md", *sorted((ROOT / "infra").rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:
@@ -94,6 +101,63 @@ def test_every_module_that_a_page_names_is_there(page: Path) -> None:
 def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
     targets = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"^make ([a-z][\w-]*)", code(page), re.MULTILINE)) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -> None:
+    for words in commands(page):
+        command = get_command(app)
+        path = iter(words)
+        while inner := getattr(command, "commands", {}):
+            name = next(path, "--help")
+            if name.startswith("-") or name == "COMMAND":
+                break
+            assert name in inner, f"vitaclip {name}: there is no such command"
+            command = inner[name]
+        known = {option for parameter in command.params for option in parameter.opts}
+        given = {word.partition("=")[0] for word in path if word.startswith("--")}
+        assert given - {"--help"} <= known, f"vitaclip {' '.join(words)}"
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words after ``vitaclip`` of each command, also where it is called as a module."""
+    called = r"(?:^|[\s/])(?:python -m orchestrator\.(\w+)|(?:python -m )?vitaclip(?=\s))([^|;&]*)"
+    for line in code(page).splitlines():
+        for module, rest in re.findall(called, line.partition(" #")[0]):
+            yield [module, *shlex.split(rest)] if module else shlex.split(rest)
+
+
+def test_every_variable_of_the_environment_is_in_the_reference_and_no_other() -> None:
+    reference = ROOT / "docs/reference/environment.md"
+    variable = re.compile(r"\bVITACLIP_(?!DATA_)[A-Z_]*[A-Z]\b")
+    read = {name for source in sources() for name in variable.findall(source.read_text())}
+    named = {name for page in PAGES for name in variable.findall(page.read_text())}
+    assert set(variable.findall(reference.read_text())) == read | named == read
+
+
+@pytest.mark.parametrize("page", GENERATED, ids=name_of)
+def test_generated_pages_are_up_to_date(page: Path) -> None:
+    written = make_reference().PAGES[page.name]()
+    assert page.read_text() == written, "run: python docs/make_reference.py"
+
+
+def make_reference() -> ModuleType:
+    """The script, which is in no package."""
+    spec = spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_study_that_a_page_shows_can_be_run(page: Path, tmp_path: Path) -> None:
+    for language, block in FENCE.findall(page.read_text()):
+        if language == "yaml" and block.startswith("name:"):
+            (tmp_path / "study.yaml").write_text(block)
+            resolve(load_study(tmp_path / "study.yaml"))
 
 
 def is_defined(dotted: str) -> bool:
