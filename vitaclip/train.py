@@ -37,7 +37,7 @@ from vitaclip.distributed import (
     rank_and_world_size,
 )
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.evaluate import Candidate, candidate, evaluate
+from vitaclip.evaluation import Candidate, candidate, evaluate
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.optimizer import (
     accumulate_gradients,

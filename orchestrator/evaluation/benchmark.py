@@ -28,7 +28,7 @@ from vitaclip.data.identity import DataIdentity, identify
 from vitaclip.data.manifest import Manifest, read_class_list
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
-from vitaclip.evaluate import Candidate, Score, candidate, evaluate, frozen_clip
+from vitaclip.evaluation import Candidate, Score, candidate, evaluate, frozen_clip
 from vitaclip.model.vita_clip import VitaCLIP
 
 _Key = TypeVar("_Key")  # of a contestant

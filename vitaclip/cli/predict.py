@@ -16,7 +16,7 @@ from vitaclip.errors import DataError
 from vitaclip.terminal import shown
 
 if TYPE_CHECKING:
-    from vitaclip.predict import VideoPrediction
+    from vitaclip.prediction import VideoPrediction
 
 
 def predict(
@@ -34,7 +34,7 @@ def predict(
     """Shows the most probable classes of one's own videos."""
     names = None if classes is None else class_names(classes)
     eval_config = EvalConfig.parse(views)
-    from vitaclip.predict import predict as predict_videos
+    from vitaclip.prediction import predict as predict_videos
 
     predictions = predict_videos(checkpoint, videos, names, views=eval_config)
     if json:

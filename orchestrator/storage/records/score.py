@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, PositiveInt
 from orchestrator.config import BenchmarkConfig
 from vitaclip.config import BackboneConfig, Config, TrainConfig
 from vitaclip.data.identity import DataIdentity
-from vitaclip.evaluate import confusion_matrix, per_class_top1
+from vitaclip.evaluation import confusion_matrix, per_class_top1
 
 
 class SplitScore(Config):

@@ -18,7 +18,7 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from vitaclip.class_names import parse_class_names
-from vitaclip.predict import predict
+from vitaclip.prediction import predict
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "video")]),

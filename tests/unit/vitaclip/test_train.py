@@ -31,10 +31,10 @@ from vitaclip.config import BackboneConfig, EvalConfig, OptimizerConfig, TrainCo
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
-from vitaclip.evaluate import evaluate_checkpoints, evaluate_clip
+from vitaclip.evaluation import evaluate_checkpoints, evaluate_clip
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.optimizer import build_optimizer, learning_rate
-from vitaclip.predict import VideoPrediction, predict
+from vitaclip.prediction import VideoPrediction, predict
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
 

@@ -25,7 +25,7 @@ from testing.study_fixtures import STARTED, begin, best_checkpoint, finish, stud
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
-from vitaclip.evaluate import candidate, evaluate_checkpoints, evaluate_clip
+from vitaclip.evaluation import candidate, evaluate_checkpoints, evaluate_clip
 from vitaclip.train import EpochEnd, fit
 
 

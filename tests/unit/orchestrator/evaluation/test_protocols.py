@@ -22,7 +22,7 @@ from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
 from vitaclip.data.formats import clean_class_name
 from vitaclip.data.manifest import read_class_list
-from vitaclip.predict import predict
+from vitaclip.prediction import predict
 from vitaclip.train import fit
 
 # for each split: video -> its class, as the dataset's files spell it

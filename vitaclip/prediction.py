@@ -18,7 +18,7 @@ from vitaclip.data.loader import eval_batches
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.distributed import default_device
 from vitaclip.errors import DataError
-from vitaclip.evaluate import Candidate, class_probabilities
+from vitaclip.evaluation import Candidate, class_probabilities
 from vitaclip.model.vita_clip import VitaCLIP
 
 _logger = logging.getLogger(__name__)
