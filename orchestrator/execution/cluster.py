@@ -17,17 +17,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from orchestrator import service
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution import RAY_ENVIRONMENT
 from orchestrator.execution.local_ray import local_ray
+from orchestrator.execution.ray_internals import (
+    GcsClient,
+    GetClusterStatusReply,
+    canonicalize_bootstrap_address,
+    is_autoscaler_v2,
+    placement_groups,
+)
 from vitaclip.errors import InputError
 
 # Settings that workers share with the driver, and all that begins with the prefix; credentials are
@@ -251,9 +253,7 @@ def free_dead_groups() -> None:
     blind without one; the cluster's tables always answer.
     """
     own_job = ray.get_runtime_context().get_job_id()
-    accessor = ray._private.state.state._connect_and_get_accessor()
-    for row in accessor.get_placement_group_table():
-        group = PlacementGroupTableData.FromString(row)
+    for group in placement_groups():
         of_actor = not ray.ActorID(group.creator_actor_id).is_nil()
         over = group.creator_job_dead or group.creator_job_id.hex() == own_job
         if of_actor and group.creator_actor_dead and over and not group.is_detached:

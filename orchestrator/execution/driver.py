@@ -16,12 +16,12 @@ from typing import Any
 
 from ray import tune
 from ray.tune.callback import Callback
-from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from orchestrator.config import ResourcesConfig
 from orchestrator.events.observer import Observer
+from orchestrator.execution.ray_internals import forget_statistics, keep_keys_out_of_trials
 from orchestrator.execution.scoring import Scorer
 from orchestrator.execution.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
 from orchestrator.execution.worker import Job
@@ -31,11 +31,7 @@ _ERROR_LINES = 3
 # What Tune prints of attempts that broke off: Progress says it in a line, the trial's log has more.
 for _module in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
     logging.getLogger(_module).setLevel(logging.CRITICAL)
-# Tune would put the driver's keys into each trial's runtime environment, which Ray logs and its
-# dashboard shows.
-class_cache.ENV_VARS_TO_PROPAGATE -= {
-    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
-}
+keep_keys_out_of_trials()
 
 
 def run_study(
@@ -170,7 +166,7 @@ class _Driver(_NotSaved, Callback):
             self._study.resume(number)
             for observer in self._observers:
                 observer.broke_off(number, reason)
-        _forget(trial)
+        forget_statistics(trial)
 
     def _may_try_again(self, number: int, *, preempted: bool) -> bool:
         """Whether a trial that broke off has attempts left. Preemptions have a budget of their
@@ -239,14 +235,6 @@ def _actor_resources(resources: ResourcesConfig) -> dict[str, float]:
 
 def _number(trial: Trial) -> int:
     return int(trial.config["job"]["number"])
-
-
-def _forget(trial: Trial) -> None:
-    """Tune keeps statistics of every metric of every ended trial: half of what a trial leaves in
-    the driver.
-    """
-    trial.run_metadata.metric_analysis.clear()
-    trial.run_metadata.metric_n_steps.clear()
 
 
 def _last_lines(trial: Trial) -> str:

@@ -21,16 +21,16 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import (
-    _set_torch_distributed_env_vars,
-    _setup_torch_process_group,
-    _TorchBackend,
-)
 
 from orchestrator.config import ResourcesConfig
+from orchestrator.execution.ray_internals import (
+    TorchBackend,
+    join_process_group,
+    may_cluster,
+    reread_settings,
+    set_torch_environment,
+)
 from orchestrator.execution.scratch import scratch_folder
 
 _LOOPBACK = "127.0.0.1"
@@ -78,33 +78,33 @@ def _closed_to_others() -> Iterator[None]:
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
     }
-    before = {name: os.environ.get(name) for name in settings}, ray_constants.ENABLE_RAY_CLUSTER
-    _apply(settings, may_cluster=False)
+    before = {name: os.environ.get(name) for name in settings}, may_cluster()
+    _apply(settings, is_cluster=False)
     try:
         yield
     finally:
         _apply(*before)
 
 
-def _apply(environment: Mapping[str, str | None], may_cluster: bool) -> None:
+def _apply(environment: Mapping[str, str | None], is_cluster: bool) -> None:
     """Changes the environment, and what Ray took from it when it was imported."""
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    ray_constants.ENABLE_RAY_CLUSTER = may_cluster
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    reread_settings(may_cluster=is_cluster)
 
 
 @contextmanager
 def _tracking_settings_hidden() -> Iterator[None]:
-    """Ray's processes inherit the environment, but only the driver speaks to MLflow and needs its
-    credentials.
+    """Ray's processes inherit the environment, but only the driver speaks to the tracking service
+    and needs its credentials.
     """
     hidden = {
-        name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MLFLOW_TRACKING_") or name == "WANDB_API_KEY"
     }
     for name in hidden:
         del os.environ[name]
@@ -133,17 +133,17 @@ class _FileTorchConfig(TorchConfig):
     meeting: str = ""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[TorchBackend]:
         return _FileTorchBackend
 
 
-class _FileTorchBackend(_TorchBackend):
+class _FileTorchBackend(TorchBackend):
     """Ray Train's, but for the place where the workers meet."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         has_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         place = f"file://{backend_config.meeting}-{uuid.uuid4().hex}"
-        worker_group.execute(_set_torch_distributed_env_vars)
+        worker_group.execute(set_torch_environment)
         size = len(worker_group)
         options = {
             "backend": "nccl" if has_gpu else "gloo",
@@ -153,7 +153,7 @@ class _FileTorchBackend(_TorchBackend):
         ray.get(
             [
                 worker_group.execute_single_async(
-                    rank, _setup_torch_process_group, world_rank=rank, **options
+                    rank, join_process_group, world_rank=rank, **options
                 )
                 for rank in range(size)
             ]

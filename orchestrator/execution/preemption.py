@@ -13,6 +13,8 @@ from typing import Self
 
 import ray
 
+from orchestrator.execution.ray_internals import draining_nodes
+
 _POLL_NODE_S = 5.0
 
 
@@ -58,6 +60,4 @@ class Notice:
         if time.monotonic() < self._next_poll:
             return False
         self._next_poll = time.monotonic() + _POLL_NODE_S
-        return (
-            ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
-        )
+        return ray.get_runtime_context().get_node_id() in draining_nodes()

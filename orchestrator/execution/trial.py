@@ -8,21 +8,17 @@ needed: for several workers.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray import train, tune
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.controller import TrainController
 
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution.local_ray import torch_config
 from orchestrator.execution.preemption import Notice
+from orchestrator.execution.ray_internals import InProcessTrainer, raised_error
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
@@ -33,7 +29,6 @@ PREEMPTION = "preemption"  # a machine of its is taken away: elsewhere it goes o
 BREAKDOWN = "breakdown"  # a worker was lost
 # of 20 s each (orchestrator/execution/cluster.py): half an hour for a lost node to come back
 _START_ATTEMPTS = 90
-_UNUSED = (DatasetsCallback, PlacementGroupCleanerCallback)
 _HOPELESS = (CheckpointError, DataError, InputError, NonFiniteLossError)
 
 
@@ -71,9 +66,7 @@ def _cause(error: Exception, kinds: tuple[type[Exception], ...]) -> Exception | 
     """The error, of one worker or of the group's, that is of one of these kinds."""
     errors = [error]
     if isinstance(error, train.WorkerGroupError):
-        errors = [
-            getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()
-        ]
+        errors = [raised_error(failure) for failure in error.worker_failures.values()]
     return next((one for one in errors if isinstance(one, kinds)), None)
 
 
@@ -83,7 +76,7 @@ def _train(job: Job, report: Callable[[dict[str, float]], None]) -> None:
 
 
 def _train_on_workers(job: Job, resources: ResourcesConfig, folder: Path) -> None:
-    _Trainer(
+    InProcessTrainer(
         _worker,
         train_loop_config=asdict(job),
         torch_config=torch_config(),
@@ -104,29 +97,6 @@ def _train_on_workers(job: Job, resources: ResourcesConfig, folder: Path) -> Non
             callbacks=[_ReportToTune()],  # type: ignore[list-item]
         ),
     ).fit()
-
-
-class _Trainer(TorchTrainer):
-    """Ray Train with its controller in the trial's actor, which would only wait for it.
-
-    That saves processes and their start, and reports need no queue between the two: Ray's own way,
-    ``TuneReportCallback``, comes to a deadlock when the training function returns while a report is
-    in the queue.
-    """
-
-    def _initialize_and_run_controller(self, **parts: Any) -> train.Result:
-        controller = TrainController(**parts)
-        asyncio.run(controller.run())  # type: ignore[no-untyped-call]
-        return controller.get_result()
-
-    def _create_default_callbacks(self) -> list[Any]:
-        """Without a process for Ray's datasets, and without the cleaner.
-
-        This is a process per trial that outlives it, and that is blind without a dashboard;
-        :func:`orchestrator.execution.cluster.free_dead_groups` does its work.
-        """
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in callbacks if not isinstance(callback, _UNUSED)]
 
 
 class _ReportToTune(train.UserCallback):

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from ray.tune.execution import class_cache
 
-from orchestrator.execution import driver
 from orchestrator.execution.cluster import worker_settings
 from testing.paths import ROOT
 from testing.servers.mlflow_server import MlflowServer
@@ -153,7 +152,6 @@ def test_workers_are_given_settings_and_no_credentials(monkeypatch: pytest.Monke
 def test_tune_passes_no_credentials_on() -> None:
     """It would put those into the runtime environment of each trial's actor."""
     assert class_cache.ENV_VARS_TO_PROPAGATE
-    assert driver.class_cache is class_cache
     named = [one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("RAY_")]
     assert not [one for one in named if re.search("AWS|KEY|TOKEN|SECRET|PASSWORD", one)]
 
