@@ -5,6 +5,8 @@ own features.
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import open_clip
@@ -266,3 +268,9 @@ def test_quickstart_backbone_is_what_the_repository_ships() -> None:
         backbone.clip.token_embedding.weight[row], shipped["token_embedding.weight"][5].float()
     )
     assert num_layers(config) == len(backbone.clip.visual.transformer.resblocks)
+
+
+def test_loading_clip_imports_no_tracker() -> None:
+    """timm would import wandb, whose folders a killed process leaves behind."""
+    code = "import sys, vitaclip.model.backbone; assert 'wandb' not in sys.modules; import wandb"
+    subprocess.run([sys.executable, "-c", code], check=True)
