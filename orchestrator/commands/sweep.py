@@ -157,7 +157,8 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
 
 def expected_time(config: StudyConfig, results: Sequence[TrialResult], num_trials: int) -> str:
     """What is left to do in hours, by the mean of the trials that have finished."""
-    durations = [result.durations["train_s"] for result in results if result.state == "complete"]
+    complete = [result for result in results if result.state == "complete"]
+    durations = [seconds for r in complete if (seconds := r.durations.get("train_s"))]
     if not durations:
         return "not known before a first trial is complete"
     resources = config.resources

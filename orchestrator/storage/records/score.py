@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import AwareDatetime, Field, PositiveInt
+from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 
 from orchestrator.config import BenchmarkConfig
 from vitaclip.config import BackboneConfig, Config, TrainConfig
@@ -103,6 +103,13 @@ class BenchmarkScore(Config):
     metrics: dict[str, float]
     scored_at: AwareDatetime
     duration_s: float
+
+    @model_validator(mode="after")
+    def _has_its_accuracy(self) -> Self:
+        needed = f"{self.benchmark.name}/top1"
+        if needed not in self.metrics:
+            raise ValueError(f"metrics: found {sorted(self.metrics)[:5]}, needed is {needed}")
+        return self
 
 
 Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP

@@ -239,6 +239,17 @@ def test_scores_of_trials_and_of_clip(record: StudyRecord, tmp_path: Path) -> No
     assert record.scores(0).read(other) is None
 
 
+def test_a_score_without_its_accuracy_is_refused(record: StudyRecord, tmp_path: Path) -> None:
+    train_epochs(record, propose(record, 0), tmp_path / "c", 0.1)
+    write_score(record, 0, split_score([0, 1], [0, 1]))
+    [key] = record.store.list("depth/trials/0000/scores")
+    score = record.store.read_json(key)
+    del score["metrics"]["zero_shot/quickstart/top1"]
+    record.store.write_json(key, score)
+    with pytest.raises(StoreError, match="needed is zero_shot/quickstart/top1"):
+        record.scores(0).read_all()
+
+
 def test_failed_trials_need_no_checkpoint(record: StudyRecord) -> None:
     result = finish(record, propose(record, 0), "failed")
     assert (result.values, result.checkpoint, record.trial(0).history) == (None, None, [])
