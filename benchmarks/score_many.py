@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.data import write_scene
 from orchestrator.config import BenchmarkConfig
-from orchestrator.evaluation.benchmark import Contestant, score_contestants
+from orchestrator.evaluation.benchmark import LoadedModel, score_models
 from vitaclip.config import TrainConfig
 from vitaclip.model.vita_clip import build_model
 
@@ -40,12 +40,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"VITACLIP_DATA_SCENES": folder, "VITACLIP_FRAME_CACHE_GB": "0"}
         _make_dataset(Path(folder), args.videos)
-        contestants = {seed: _contestant(seed) for seed in range(args.checkpoints)}
-        one = _seconds({0: contestants[0]}, args.repeats)
-        many = _seconds(contestants, args.repeats)
-    print(f"1 checkpoint: {one:.2f} s, {args.checkpoints} checkpoints: {many:.2f} s of processor "
-          "time, "
-          f"{args.videos} videos: {many / one:.2f} times (target: below {TARGET})")  # fmt: skip
+        models = {seed: _untrained(seed) for seed in range(args.checkpoints)}
+        single = _seconds({0: models[0]}, args.repeats)
+        many = _seconds(models, args.repeats)
+    print(
+        f"1 checkpoint: {single:.2f} s, {args.checkpoints} checkpoints: {many:.2f} s of processor "
+        f"time, {args.videos} videos: {many / single:.2f} times (target: below {TARGET})"
+    )
 
 
 def _make_dataset(folder: Path, num_videos: int) -> None:
@@ -57,20 +58,20 @@ def _make_dataset(folder: Path, num_videos: int) -> None:
     (folder / "classes.txt").write_text("\n".join(CLASSES))
 
 
-def _contestant(seed: int) -> Contestant:
+def _untrained(seed: int) -> LoadedModel:
     backbone = {"name": "quickstart-tiny", "pretrained": "quickstart"}
     config = TrainConfig.model_validate(
         {"seed": seed, "backbone": backbone, "data": {"dataset": "scenes"}}
     )
-    return Contestant(build_model(config, CLASSES), config.data)
+    return LoadedModel(build_model(config, CLASSES), config.data)
 
 
-def _seconds(contestants: dict[int, Contestant], repeats: int) -> float:
+def _seconds(models: dict[int, LoadedModel], repeats: int) -> float:
     benchmark = BenchmarkConfig(dataset="scenes", split="test", mode="zero_shot")
     times = []
     for _ in range(repeats):
         started = time.process_time()
-        score_contestants(contestants, benchmark)
+        score_models(models, benchmark)
         times.append(time.process_time() - started)
     return statistics.median(times)
 

@@ -178,6 +178,9 @@ def checked_template(text: str) -> str:
 Template = Annotated[str, Field(max_length=500), AfterValidator(checked_template)]
 
 
+ProtocolName = Literal["zero_shot", "supervised"]  # orchestrator/evaluation/protocols
+
+
 class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
@@ -185,7 +188,7 @@ class BenchmarkConfig(Config):
     split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
         Field(description="one split, or several: their mean and spread are reported")
     )
-    mode: Literal["zero_shot", "supervised"]
+    mode: ProtocolName
     views: EvalConfig = EvalConfig()
     templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
         (),
@@ -202,7 +205,7 @@ class BenchmarkConfig(Config):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits to score."""
+        """The splits that the file names."""
         return (self.split,) if isinstance(self.split, str) else self.split
 
     @property

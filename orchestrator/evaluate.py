@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Argument, Option
 
+from orchestrator.config import ProtocolName
 from vitaclip.cli.options import Json, Views
 from vitaclip.cli.run import run_alone
 from vitaclip.config import EvalConfig
@@ -22,7 +23,7 @@ def evaluate(
         list[str] | None,
         Option(metavar="SPLIT...", help="instead of the dataset's published protocol"),
     ] = None,
-    mode: Annotated[Literal["zero_shot", "supervised"], Option(help="with --split")] = "zero_shot",
+    mode: Annotated[ProtocolName, Option(help="with --split")] = "zero_shot",
     views: Views = "1x1",
     templates: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ from orchestrator.config import BenchmarkConfig, StudyConfig
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.best_epochs import best_epoch
 from orchestrator.storage.checkpoints import publish_checkpoint
-from orchestrator.storage.records.score import BenchmarkScore, Contender, SplitScore
+from orchestrator.storage.records.score import BenchmarkScore, ScoredModel, SplitScore
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.base import Store
@@ -151,7 +151,7 @@ def split_score(predicted: list[int], labels: list[int], split: str = "zero_shot
 
 def write_score(
     record: StudyRecord,
-    contender: Contender,
+    model: ScoredModel,
     split: SplitScore,
     benchmark: BenchmarkConfig | None = None,
     scored_at: datetime = STARTED,
@@ -161,14 +161,14 @@ def write_score(
     metrics = {f"{benchmark.name}/top1": split.top1, f"{benchmark.name}/top5": split.top5}
     score = BenchmarkScore(
         benchmark=benchmark,
-        checkpoint=best_checkpoint(record, contender) if isinstance(contender, int) else None,
-        baseline=None if isinstance(contender, int) else contender,
+        checkpoint=best_checkpoint(record, model) if isinstance(model, int) else None,
+        baseline=None if isinstance(model, int) else model,
         splits=(split,),
         metrics=metrics,
         scored_at=scored_at,
         duration_s=1.0,
     )
-    record.scores(contender).write(score)
+    record.scores(model).write(score)
     return metrics
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
@@ -33,7 +34,7 @@ EvalMode = Literal["supervised", "zero_shot"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Classifier:
     """A model and the text features ``[C, E]`` of the classes it chooses among."""
 
     model: VitaCLIP
@@ -119,10 +120,9 @@ def evaluate_checkpoints(
         raise InputError(
             "checkpoints scored in one pass must share frames and sampling; score them one by one"
         )
-    candidates = [
-        candidate(model.to(default_device()), manifest.classes, mode) for model, _ in models
-    ]
-    return evaluate(candidates, manifest, data[0], views)
+    classifier = {"supervised": supervised_classifier, "zero_shot": zero_shot_classifier}[mode]
+    classifiers = [classifier(model.to(default_device()), manifest.classes) for model, _ in models]
+    return evaluate(classifiers, manifest, data[0], views)
 
 
 def evaluate_clip(
@@ -133,7 +133,7 @@ def evaluate_clip(
     """
     manifest = load_dataset(dataset, split)
     model = frozen_clip(backbone, data.num_frames)
-    return evaluate([candidate(model, manifest.classes, "zero_shot")], manifest, data, views)[0]
+    return evaluate([zero_shot_classifier(model, manifest.classes)], manifest, data, views)[0]
 
 
 def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VitaCLIP:
@@ -145,44 +145,61 @@ def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VitaCLIP:
     return model.to(default_device())
 
 
-def candidate(model: VitaCLIP, classes: Sequence[str], mode: EvalMode) -> Candidate:
-    """Text features of the classes: learned context (supervised) or plain names (zero-shot).
+@torch.no_grad()
+def supervised_classifier(model: VitaCLIP, classes: Sequence[str]) -> Classifier:
+    """The model with its trained classes, read with their learned context.
 
     Raises:
-        InputError: supervised, and the classes are not the trained ones in their order.
+        InputError: the classes are not the trained ones in their order.
     """
-    with torch.no_grad():
-        if mode == "zero_shot":
-            return Candidate(model, model.encode_names([*map(clean_class_name, classes)]))
-        if [*map(clean_class_name, classes)] != [*map(clean_class_name, model.class_names)]:
-            raise InputError(
-                f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint "
-                "was trained on, "
-                f"found {len(classes)} (first: '{classes[0]}' against '{model.class_names[0]}'); "
-                "use mode zero_shot"
-            )
-        return Candidate(model, model.encode_classes())
+    if [*map(clean_class_name, classes)] != [*map(clean_class_name, model.class_names)]:
+        raise InputError(
+            f"supervised evaluation needs the {len(model.class_names)} classes the checkpoint was "
+            f"trained on, found {len(classes)} (first: '{classes[0]}' against "
+            f"'{model.class_names[0]}'); use mode zero_shot"
+        )
+    return Classifier(model, model.encode_classes())
+
+
+@torch.no_grad()
+def zero_shot_classifier(
+    model: VitaCLIP, classes: Sequence[str], templates: Sequence[str] = ()
+) -> Classifier:
+    """The model with any classes, read as plain names.
+
+    With templates, sentences in which ``{}`` is the name, each class is the mean over them of the
+    normalised features, as in CLIP's ensembles.
+    """
+    names = [*map(clean_class_name, classes)]
+    if not templates:
+        return Classifier(model, model.encode_names(names))
+    features = [
+        model.encode_names([template.replace("{}", name) for name in names])
+        for template in templates
+    ]
+    normalised = [F.normalize(text_CE.float(), dim=-1) for text_CE in features]
+    return Classifier(model, torch.stack(normalised).mean(dim=0))
 
 
 def evaluate(
-    candidates: Sequence[Candidate], manifest: Manifest, data: DataConfig, views: EvalConfig
+    classifiers: Sequence[Classifier], manifest: Manifest, data: DataConfig, views: EvalConfig
 ) -> list[Score]:
-    """Scores candidates on a manifest in one pass, sharing the clips among workers if there are
+    """Scores models on a manifest in one pass, sharing the clips among workers if there are
     several.
 
     Raises:
         DataError: more than ``data.max_broken`` of the clips cannot be read.
     """
     rank, world_size = rank_and_world_size()
-    image_size = candidates[0].model.clip.visual.image_size[0]
-    predictions: list[list[Prediction]] = [[] for _ in candidates]
+    image_size = classifiers[0].model.clip.visual.image_size[0]
+    predictions: list[list[Prediction]] = [[] for _ in classifiers]
     broken: dict[int, str] = {}
     for batch in eval_batches(
         manifest, data, views, image_size=image_size, rank=rank, world_size=world_size
     ):
         broken |= batch.broken
-        for found, one in zip(predictions, candidates, strict=True):
-            probabilities_BC = class_probabilities(one, batch.video)
+        for found, classifier in zip(predictions, classifiers, strict=True):
+            probabilities_BC = class_probabilities(classifier, batch.video)
             found.extend(_predictions(probabilities_BC, batch.labels, batch.indices))
     gathered = [gather_from_workers(found) for found in predictions]
     broken = dict(gather_from_workers(list(broken.items())))
@@ -194,15 +211,15 @@ def evaluate(
 
 
 @torch.inference_mode()
-def class_probabilities(one: Candidate, video_BVCTHW: Tensor) -> Tensor:
+def class_probabilities(classifier: Classifier, video_BVCTHW: Tensor) -> Tensor:
     """Softmax over classes, averaged over the views of a clip (released code): ``[B, C]``, on the
     CPU.
     """
     if not len(video_BVCTHW):
-        return torch.zeros(0, len(one.text_CE))
+        return torch.zeros(0, len(classifier.text_CE))
     num_views = video_BVCTHW.shape[1]
-    video = video_BVCTHW.flatten(0, 1).to(one.text_CE.device, non_blocking=True)
-    logits = one.model.logits(one.model.encode_video(video), one.text_CE)
+    video = video_BVCTHW.flatten(0, 1).to(classifier.text_CE.device, non_blocking=True)
+    logits = classifier.model.logits(classifier.model.encode_video(video), classifier.text_CE)
     probabilities_BC: Tensor = logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
     return probabilities_BC.float().cpu()
 

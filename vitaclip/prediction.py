@@ -18,7 +18,7 @@ from vitaclip.data.loader import eval_batches
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.distributed import default_device
 from vitaclip.errors import DataError
-from vitaclip.evaluation import Candidate, class_probabilities
+from vitaclip.evaluation import Classifier, class_probabilities
 from vitaclip.model.vita_clip import VitaCLIP
 
 _logger = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ def predict(
     model, config = load_model(checkpoint)
     model.to(default_device())
     names = tuple(map(clean_class_name, model.class_names if class_names is None else class_names))
-    candidate, is_learned = _candidate(model, names)
+    classifier, is_learned = _classifier(model, names)
     probabilities, broken = _probabilities(
-        candidate, names, videos, config.data, views or EvalConfig()
+        classifier, names, videos, config.data, views or EvalConfig()
     )
     predictions = []
     for place, video in enumerate(videos):
@@ -80,7 +80,7 @@ def predict(
 
 
 def _probabilities(
-    candidate: Candidate,
+    classifier: Classifier,
     names: tuple[str, ...],
     videos: Sequence[Path],
     data: DataConfig,
@@ -97,10 +97,10 @@ def _probabilities(
         Manifest("videos", names, clips),
         data.model_copy(update={"max_broken": 1.0, "limit": None}),
         views,
-        image_size=candidate.model.clip.visual.image_size[0],
+        image_size=classifier.model.clip.visual.image_size[0],
     ):
         broken |= {places[index]: reason for index, reason in batch.broken.items()}
-        rows = class_probabilities(candidate, batch.video)
+        rows = class_probabilities(classifier, batch.video)
         probabilities |= {
             places[index]: row for index, row in zip(batch.indices.tolist(), rows, strict=True)
         }
@@ -119,17 +119,17 @@ def _not_local(videos: Sequence[Path]) -> dict[int, str]:
 
 
 @torch.no_grad()
-def _candidate(model: VitaCLIP, names: Sequence[str]) -> tuple[Candidate, bool]:
+def _classifier(model: VitaCLIP, names: Sequence[str]) -> tuple[Classifier, bool]:
     """The model with its text features of the names, and whether these have learned context."""
     places = {clean_class_name(name): place for place, name in enumerate(model.class_names)}
     trained = [name for name in names if name in places]
     if len(trained) == len(names):
         features = model.encode_classes()[[places[name] for name in names]]
-        return Candidate(model, features), model.text_prompts is not None
+        return Classifier(model, features), model.text_prompts is not None
     if trained:
         _logger.warning(
             "%d of %d class names were trained (%s), the others are new: all are read as plain "
             "names, without learned "
             "context", len(trained), len(names), ", ".join(trained[:5]),
         )  # fmt: skip
-    return Candidate(model, model.encode_names(names)), False
+    return Classifier(model, model.encode_names(names)), False

@@ -37,7 +37,7 @@ from vitaclip.distributed import (
     rank_and_world_size,
 )
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.evaluation import Candidate, candidate, evaluate
+from vitaclip.evaluation import Classifier, evaluate, supervised_classifier, zero_shot_classifier
 from vitaclip.model.vita_clip import VitaCLIP, build_model
 from vitaclip.optimizer import (
     accumulate_gradients,
@@ -134,7 +134,7 @@ class _Run:
     config: TrainConfig
     train: Manifest
     val: Manifest
-    development: tuple[Candidate, Manifest] | None  # plain names in a frozen tower: encoded once
+    development: tuple[Classifier, Manifest] | None  # plain names in a frozen tower: encoded once
     model: VitaCLIP
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
@@ -264,7 +264,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
 
 def _load_development(
     config: TrainConfig, train: Manifest, model: VitaCLIP
-) -> tuple[Candidate, Manifest] | None:
+) -> tuple[Classifier, Manifest] | None:
     if config.data.development is None:
         return None
     development = load_dataset(config.data.dataset, config.data.development)
@@ -274,7 +274,7 @@ def _load_development(
             "classes with "
             f"training ({', '.join(sorted(shared)[:3])}); allowed are splits of other classes"
         )
-    return candidate(model, development.classes, "zero_shot"), development
+    return zero_shot_classifier(model, development.classes), development
 
 
 def _restore(run: _Run, folder: Path) -> None:
@@ -387,8 +387,8 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
 
 
 def _validate(run: _Run) -> EpochMetrics:
-    run_candidate = candidate(run.model, run.val.classes, "supervised")
-    score = evaluate([run_candidate], run.val, run.config.data, run.config.validation)[0]
+    trained = supervised_classifier(run.model, run.val.classes)
+    score = evaluate([trained], run.val, run.config.data, run.config.validation)[0]
     metrics = {
         "val/top1": score.top1,
         "val/top5": score.top5,

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 from rich.table import Table
 
 from orchestrator.commands import common
-from orchestrator.config import BenchmarkConfig, ClipTemplates, checked_template
+from orchestrator.config import BenchmarkConfig, ClipTemplates, ProtocolName, checked_template
 from orchestrator.evaluation.benchmark import (
-    PROTOCOLS,
-    load_contestant,
-    score_contestants,
+    PUBLISHED_BENCHMARKS,
+    load_checkpoint,
+    score_models,
     score_trials,
-    summarise,
 )
+from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.settings import Settings
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.study_record import StudyRecord
@@ -36,7 +36,7 @@ class NamedBenchmarks:
 
     datasets: Sequence[str]
     splits: Sequence[str]  # none: the datasets' published protocols
-    mode: Literal["zero_shot", "supervised"]  # with splits
+    mode: ProtocolName  # with splits
     views: EvalConfig
     templates: Sequence[str]  # sentences, or the name of a list
 
@@ -85,10 +85,10 @@ def _score_study(
 
 
 def _score_folder(folder: Path, benchmarks: Sequence[BenchmarkConfig]) -> Rows:
-    contestants = {0: load_contestant(folder)}
+    models = {0: load_checkpoint(folder)}
     metrics: dict[str, float] = {}
     for benchmark in benchmarks:
-        metrics |= summarise(benchmark, score_contestants(contestants, benchmark)[0])
+        metrics |= protocol_of(benchmark).summarize(score_models(models, benchmark)[0])
     return {str(folder): metrics}
 
 
@@ -101,11 +101,11 @@ def _benchmarks(named: NamedBenchmarks) -> list[BenchmarkConfig]:
 
 
 def _benchmark(dataset: str, named: NamedBenchmarks) -> BenchmarkConfig:
-    protocol = PROTOCOLS.get(dataset)
+    protocol = PUBLISHED_BENCHMARKS.get(dataset)
     if protocol is None and not named.splits:
         raise InputError(
-            f"--on: {dataset!r} has no published protocol{suggest(dataset, PROTOCOLS)}; name its "
-            "--split"
+            f"--on: {dataset!r} has no published protocol{suggest(dataset, PUBLISHED_BENCHMARKS)}; "
+            "name its --split"
         )
     if protocol is None or named.splits:
         split = named.splits[0] if len(named.splits) == 1 else tuple(named.splits)

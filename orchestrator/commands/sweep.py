@@ -117,6 +117,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
 
 def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     """Prints what a sweep would do and where it would write."""
+    from orchestrator.evaluation.protocols import protocol_of
     from orchestrator.settings import without_password
     from orchestrator.storage.stores.opening import open_store
     from orchestrator.storage.study_record import StudyRecord
@@ -125,7 +126,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     results = record.results() if record.exists() else []
     num_trials = record.control().num_trials if record.exists() else config.search.num_trials
     search, resources, train = config.search, config.resources, config.train
-    benchmarks = [f"{b.name} on {', '.join(b.splits)}" for b in config.benchmarks] or ["none"]
+    scored = [f"{b.name} on {', '.join(protocol_of(b).splits)}" for b in config.benchmarks]
     lines = {
         "study": config.name,
         "question": config.question.strip(),
@@ -138,7 +139,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "time": expected_time(config, results, num_trials),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
-        "benchmarks": "; ".join(benchmarks),
+        "benchmarks": "; ".join(scored or ["none"]),
         "writes": f"up to {num_trials * max(train.epochs, 1)} checkpoints (of each trial the last "
         "and the best "
         f"{resources.num_best_checkpoints} stay), {num_trials * len(config.benchmarks)} benchmark "

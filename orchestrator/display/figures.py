@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 
 from orchestrator.config import StudyConfig
 from orchestrator.display.tables import format_params
+from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.evaluation.ranking import best_first, pareto_front
 from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
 from orchestrator.search.search_space import check_values
-from orchestrator.storage.records.score import Baseline, BenchmarkScore, Contender
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
 from orchestrator.storage.records.study import StudyInfo
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.study_record import StudyRecord
@@ -37,7 +38,7 @@ class StudyData:
     info: StudyInfo
     results: tuple[TrialResult, ...]  # best first
     baseline_of: Mapping[int, Baseline]  # by trial number
-    scores: Mapping[Contender, Sequence[BenchmarkScore]]
+    scores: Mapping[ScoredModel, Sequence[BenchmarkScore]]
     unreadable: tuple[str, ...] = ()  # files that were left out, and why
 
     @property
@@ -53,13 +54,11 @@ class StudyData:
     @property
     def baselines(self) -> list[Baseline]:
         """The frozen CLIP for each way of drawing clips, by number of frames."""
-        return sorted(set(self.baseline_of.values()), key=lambda one: (one.num_frames, one.key))
+        return sorted(set(self.baseline_of.values()), key=lambda clip: (clip.num_frames, clip.key))
 
-    def metrics(self, contender: Contender) -> dict[str, float]:
+    def metrics(self, model: ScoredModel) -> dict[str, float]:
         """All benchmark metrics of one trial or baseline."""
-        return {
-            key: value for score in self.scores[contender] for key, value in score.metrics.items()
-        }
+        return {key: value for score in self.scores[model] for key, value in score.metrics.items()}
 
     def gpu_hours(self, result: TrialResult) -> float:
         """Training time times the GPUs that it held."""
@@ -83,8 +82,8 @@ def read_study(record: StudyRecord) -> StudyData:
         for trial in record.trials(unreadable)
         if trial.number in finished
     }
-    contenders: list[Contender] = [*finished, *set(baseline_of.values())]
-    scores = {one: record.scores(one).read_all(unreadable) for one in contenders}
+    models: list[ScoredModel] = [*finished, *set(baseline_of.values())]
+    scores = {model: record.scores(model).read_all(unreadable) for model in models}
     results = [result for result in results if result.number in baseline_of]
     return StudyData(
         record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable)
@@ -231,13 +230,14 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
 
 
 def trade_offs(data: StudyData) -> list[tuple[str, str]]:
-    """Objectives against each other, and the first one against each zero-shot benchmark."""
+    """Objectives against each other, and the first one against each benchmark of new classes."""
     objectives = [
         objective.metric
         for objective in data.info.config.search.objectives
         if objective.is_maximized
     ]
-    names = [f"{b.name}/top1" for b in data.info.config.benchmarks if b.mode == "zero_shot"]
+    benchmarks = data.info.config.benchmarks
+    names = [f"{b.name}/top1" for b in benchmarks if protocol_of(b).has_new_classes]
     return [*combinations(objectives, 2), *((data.metric, name) for name in names)]
 
 

@@ -11,31 +11,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
-import torch
-from torch.nn import functional as F
-
-from orchestrator.config import BenchmarkConfig, ClipTemplates
-from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
-from orchestrator.storage.records.score import Baseline, BenchmarkScore, Contender, SplitScore
+from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation.protocols import protocol_of
+from orchestrator.evaluation.protocols.protocol import ClassTexts
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel, SplitScore
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.checkpoint import load_model
-from vitaclip.class_names import clean_class_name
 from vitaclip.config import DataConfig
-from vitaclip.data.datasets import CLASS_LISTS, load_dataset
+from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import DataIdentity, identify
-from vitaclip.data.manifest import Manifest, read_class_list
+from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
-from vitaclip.evaluation import Candidate, Score, candidate, evaluate, frozen_clip
+from vitaclip.evaluation import (
+    Classifier,
+    Score,
+    evaluate,
+    frozen_clip,
+    supervised_classifier,
+    zero_shot_classifier,
+)
 from vitaclip.model.vita_clip import VitaCLIP
 
-_Key = TypeVar("_Key")  # of a contestant
-TEMPLATES = CLASS_LISTS.with_name("templates")
+_Key = TypeVar("_Key")  # what the caller calls a model
 
 # How the published datasets are scored where a command names only the dataset.
-PROTOCOLS = {
+PUBLISHED_BENCHMARKS = {
     benchmark.dataset: benchmark
     for benchmark in (
         BenchmarkConfig(dataset="hmdb51", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
@@ -53,7 +56,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class Contestant:
+class LoadedModel:
     """A model to score, and how clips must be drawn for it."""
 
     model: VitaCLIP
@@ -83,14 +86,14 @@ def score_trials(
     baselines = {
         Baseline.of(train): train.data for train in (record.trial(n).info.train for n in numbers)
     }
-    contenders: list[Contender] = [*numbers, *baselines]
-    scores = {one: _known_score(record, one, benchmark) for one in contenders}
-    missing = [one for one, score in scores.items() if score is None]
+    models: list[ScoredModel] = [*numbers, *baselines]
+    scores = {model: _known_score(record, model, benchmark) for model in models}
+    missing = [model for model, score in scores.items() if score is None]
     if missing:
         _check_data(record, benchmark, [score for score in scores.values() if score])
         new = _compute(record, missing, baselines, benchmark)
-        for one in missing:
-            record.scores(one).write(new[one])
+        for model in missing:
+            record.scores(model).write(new[model])
         scores |= new
     return {number: score for number in numbers if (score := scores[number]) is not None}
 
@@ -101,13 +104,15 @@ def _check_data(
     """Raises InputError if the data is not that of the study's start and of the scores that are
     there.
     """
-    for split in benchmark.splits:
+    for split in protocol_of(benchmark).splits:
         name = f"{benchmark.dataset}/{split}"
-        before = [one.data for score in known for one in score.splits if one.split == split]
+        before = [
+            scored.data for score in known for scored in score.splits if scored.split == split
+        ]
         if name in record.info.inputs.data:
             before.append(record.info.inputs.data[name])
         now = identify(load_dataset(benchmark.dataset, split))
-        if differing := next((found for one in before if (found := one.differences(now))), None):
+        if differing := next((found for data in before if (found := data.differences(now))), None):
             raise InputError(
                 f"study {record.name!r} was scored or started on other data of {name}: "
                 f"{'; '.join(differing)}; restore "
@@ -117,13 +122,13 @@ def _check_data(
 
 
 def _known_score(
-    record: StudyRecord, contender: Contender, benchmark: BenchmarkConfig
+    record: StudyRecord, model: ScoredModel, benchmark: BenchmarkConfig
 ) -> BenchmarkScore | None:
-    score = record.scores(contender).read(benchmark)
+    score = record.scores(model).read(benchmark)
     if (
         score is None
-        or score.baseline
-        or score.checkpoint == record.trial(cast(int, contender)).best_checkpoint(record.objective)
+        or isinstance(model, Baseline)
+        or score.checkpoint == record.trial(model).best_checkpoint(record.objective)
     ):
         return score
     return None
@@ -131,30 +136,40 @@ def _known_score(
 
 def _compute(
     record: StudyRecord,
-    contenders: Sequence[Contender],
+    models: Sequence[ScoredModel],
     baselines: Mapping[Baseline, DataConfig],
     benchmark: BenchmarkConfig,
-) -> dict[Contender, BenchmarkScore]:
+) -> dict[ScoredModel, BenchmarkScore]:
+    """Scores of models that have none.
+
+    Args:
+        record: where trials' checkpoints are.
+        models: trials and baselines.
+        baselines: how clips are drawn for each baseline.
+        benchmark: what they are scored on.
+    """
     started = time.perf_counter()
-    checkpoints = {one: _best_checkpoint(record, one) for one in contenders if isinstance(one, int)}
-    contestants: dict[Contender, Contestant] = dict(_load_all(record, checkpoints).items())
-    for one in contenders:
-        if isinstance(one, Baseline):
-            clip = frozen_clip(one.backbone, one.num_frames)
-            contestants[one] = Contestant(clip, baselines[one], only_names=True)
-    splits = score_contestants(contestants, benchmark)
-    duration_s = (time.perf_counter() - started) / len(contenders)
+    checkpoints = {
+        number: _best_checkpoint(record, number) for number in models if isinstance(number, int)
+    }
+    loaded: dict[ScoredModel, LoadedModel] = dict(_load_all(record, checkpoints).items())
+    for model in models:
+        if isinstance(model, Baseline):
+            clip = frozen_clip(model.backbone, model.num_frames)
+            loaded[model] = LoadedModel(clip, baselines[model], only_names=True)
+    splits = score_models(loaded, benchmark)
+    duration_s = (time.perf_counter() - started) / len(models)
     return {
-        one: BenchmarkScore(
+        model: BenchmarkScore(
             benchmark=benchmark,
-            checkpoint=checkpoints[one] if isinstance(one, int) else None,
-            baseline=one if isinstance(one, Baseline) else None,
-            splits=splits[one],
-            metrics=summarise(benchmark, splits[one]),
+            checkpoint=checkpoints[model] if isinstance(model, int) else None,
+            baseline=model if isinstance(model, Baseline) else None,
+            splits=splits[model],
+            metrics=protocol_of(benchmark).summarize(splits[model]),
             scored_at=datetime.now(UTC),
             duration_s=duration_s,
         )
-        for one in contenders
+        for model in models
     }
 
 
@@ -168,92 +183,63 @@ def _best_checkpoint(record: StudyRecord, number: int) -> str:
     return key
 
 
-def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, Contestant]:
+def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, LoadedModel]:
     """The models of checkpoints in the store; equal backbones are held in memory once."""
-    contestants: dict[int, Contestant] = {}
+    loaded: dict[int, LoadedModel] = {}
     backbones: dict[str, VitaCLIP] = {}
     for number, key in checkpoints.items():
         with tempfile.TemporaryDirectory() as folder:
             record.store.download_folder(key, Path(folder))
             # how this machine reads the videos is the trial's own setting, which no checkpoint
             # brings
-            contestants[number] = replace(
-                load_contestant(Path(folder)), data=record.trial(number).info.train.data
+            loaded[number] = replace(
+                load_checkpoint(Path(folder)), data=record.trial(number).info.train.data
             )
-        model = contestants[number].model
+        model = loaded[number].model
         model.clip = backbones.setdefault(model.backbone_sha256, model).clip
-    return contestants
+    return loaded
 
 
-def load_contestant(checkpoint: Path) -> Contestant:
+def load_checkpoint(folder: Path) -> LoadedModel:
     """The model of a checkpoint folder, on this process's device. Raises CheckpointError."""
-    model, config = load_model(checkpoint)
-    return Contestant(model.to(default_device()), config.data)
+    model, config = load_model(folder)
+    return LoadedModel(model.to(default_device()), config.data)
 
 
-def score_contestants(
-    contestants: Mapping[_Key, Contestant], benchmark: BenchmarkConfig
+def score_models(
+    models: Mapping[_Key, LoadedModel], benchmark: BenchmarkConfig
 ) -> dict[_Key, tuple[SplitScore, ...]]:
-    """Scores on every split, one pass over the videos for all contestants that can share their
-    clips.
-    """
-    groups: dict[tuple[object, ...], dict[_Key, Contestant]] = {}
-    for number, contestant in contestants.items():
-        groups.setdefault(contestant.clip_shape, {})[number] = contestant
-    scores: dict[_Key, tuple[SplitScore, ...]] = dict.fromkeys(contestants, ())
-    for split in benchmark.splits:
+    """Scores on every split, one pass over the videos for all models that can share their clips."""
+    groups: dict[tuple[object, ...], dict[_Key, LoadedModel]] = {}
+    for key, model in models.items():
+        groups.setdefault(model.clip_shape, {})[key] = model
+    scores: dict[_Key, tuple[SplitScore, ...]] = dict.fromkeys(models, ())
+    for split in protocol_of(benchmark).splits:
         for group in groups.values():
-            for number, score in _score_split(group, benchmark, split).items():
-                scores[number] += (score,)
+            for key, score in _score_split(group, benchmark, split).items():
+                scores[key] += (score,)
     return scores
 
 
 def _score_split(
-    contestants: Mapping[_Key, Contestant], benchmark: BenchmarkConfig, split: str
+    models: Mapping[_Key, LoadedModel], benchmark: BenchmarkConfig, split: str
 ) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
-    candidates = [_candidate(one, manifest.classes, benchmark) for one in contestants.values()]
-    data = next(iter(contestants.values())).data
-    scores = evaluate(candidates, manifest, data, benchmark.views)
+    texts = protocol_of(benchmark).class_texts(split)
+    classifiers = [_classifier(model, manifest.classes, texts) for model in models.values()]
+    data = next(iter(models.values())).data
+    scores = evaluate(classifiers, manifest, data, benchmark.views)
     identity = identify(manifest)
     return {
-        number: _split_score(split, score, manifest, identity)
-        for number, score in zip(contestants, scores, strict=True)
+        key: _split_score(split, score, manifest, identity)
+        for key, score in zip(models, scores, strict=True)
     }
 
 
-def _candidate(one: Contestant, classes: Sequence[str], benchmark: BenchmarkConfig) -> Candidate:
-    if benchmark.mode == "supervised" and not one.only_names:
-        return candidate(one.model, classes, "supervised")
-    if benchmark.templates:
-        return Candidate(
-            one.model, ensemble_names(one.model, classes, sentences(benchmark.templates))
-        )
-    return candidate(one.model, classes, "zero_shot")
-
-
-def sentences(templates: ClipTemplates | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates themselves; those of CLIP's paper by the name of the data set it wrote them
-    for.
-    """
-    return (
-        read_class_list(TEMPLATES / f"{templates}.txt") if isinstance(templates, str) else templates
-    )
-
-
-@torch.no_grad()
-def ensemble_names(
-    model: VitaCLIP, classes: Sequence[str], templates: Sequence[str]
-) -> torch.Tensor:
-    """Text features ``[C, E]``: the mean over templates of the normalised features, as CLIP's
-    ensembles do.
-    """
-    names = [clean_class_name(name) for name in classes]
-    features = [
-        model.encode_names([template.replace("{}", name) for name in names])
-        for template in templates
-    ]
-    return torch.stack([F.normalize(one.float(), dim=-1) for one in features]).mean(dim=0)
+def _classifier(loaded: LoadedModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
+    if texts.learned and not loaded.only_names:
+        return supervised_classifier(loaded.model, classes)
+    return zero_shot_classifier(loaded.model, classes, texts.templates)
 
 
 def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentity) -> SplitScore:
@@ -283,23 +269,3 @@ def _file_number(path: str) -> int:
     """
     name = "/".join(Path(path).parts[-2:])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
-
-
-def summarise(benchmark: BenchmarkConfig, splits: Sequence[SplitScore]) -> dict[str, float]:
-    """A benchmark's metrics: means over its splits; top-1's spread over them and 95% interval over
-    clips.
-    """
-    top1, top1_std = mean_and_std([split.top1 for split in splits])
-    interval = accuracy_interval([outcomes(split) for split in splits])
-    metrics = {
-        "top1": top1,
-        "top5": mean_and_std([split.top5 for split in splits])[0],
-        "top1_ci95_low": interval.low,
-        "top1_ci95_high": interval.high,
-        "num_clips": sum(len(split.clips) for split in splits),
-        "num_broken": sum(split.num_broken for split in splits),
-        "num_missing": sum(split.num_missing for split in splits),
-    }
-    if len(splits) > 1:
-        metrics["top1_std"] = top1_std
-    return {f"{benchmark.name}/{key}": value for key, value in metrics.items()}

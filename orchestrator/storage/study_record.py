@@ -12,7 +12,7 @@ from orchestrator.storage.checkpoint_reader import CheckpointReader
 from orchestrator.storage.keys import StudyKeys, number_of, study_of, trial_of
 from orchestrator.storage.record_files import RecordFiles, Unreadable
 from orchestrator.storage.records.control import Control, ControlChange
-from orchestrator.storage.records.score import Baseline, Contender
+from orchestrator.storage.records.score import Baseline, ScoredModel
 from orchestrator.storage.records.study import StudyInfo, StudyInputs
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.same_study import check_same_config, check_same_inputs, config_hash
@@ -145,11 +145,11 @@ class StudyRecord:
         """What a stored checkpoint says of itself. Raises MissingKeyError or CheckpointError."""
         return self._checkpoint_reader.read(key)
 
-    def scores(self, contender: Contender) -> Scores:
+    def scores(self, model: ScoredModel) -> Scores:
         """The benchmarks' scores of one trial or baseline."""
-        if isinstance(contender, Baseline):
-            return Scores(self.files, self.keys.baseline_scores(contender.key))
-        return self.trial(contender).scores
+        if isinstance(model, Baseline):
+            return Scores(self.files, self.keys.baseline_scores(model.key))
+        return self.trial(model).scores
 
     def _numbered(self) -> list[tuple[int, str]]:
         """The keys of ``trial.json`` and ``result.json`` of all trials, by number."""

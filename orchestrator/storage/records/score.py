@@ -112,4 +112,4 @@ class BenchmarkScore(Config):
         return self
 
 
-Contender = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP
+ScoredModel = int | Baseline  # what is scored: a trial, by its number, or the frozen CLIP

@@ -16,6 +16,7 @@ from orchestrator.commands import evaluate as command
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.storage.checkpoints import publish_checkpoint
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.records.trial import TrialInfo
@@ -25,7 +26,12 @@ from testing.study_fixtures import STARTED, begin, best_checkpoint, finish, stud
 from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
-from vitaclip.evaluation import candidate, evaluate_checkpoints, evaluate_clip
+from vitaclip.evaluation import (
+    evaluate_checkpoints,
+    evaluate_clip,
+    supervised_classifier,
+    zero_shot_classifier,
+)
 from vitaclip.train import EpochEnd, fit
 
 
@@ -201,7 +207,7 @@ def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> Non
     with torch.no_grad():
         rows = [model.encode_names([text])[0] for text in ("a video of up.", "up, seen from afar")]
         wanted = sum(row / row.norm() for row in rows) / 2
-        found = evaluation.ensemble_names(model, ["down", "up"], templates)[1]
+        found = zero_shot_classifier(model, ["down", "up"], templates).text_CE[1]
     assert torch.allclose(found, torch.as_tensor(wanted), atol=1e-6)
     benchmark = benchmark_on(motion_dataset).model_copy(update={"templates": templates})
     assert score_trials(record, [0], benchmark)[0].benchmark == benchmark
@@ -209,14 +215,14 @@ def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> Non
 
 @pytest.mark.parametrize(("name", "number"), [("kinetics700", 28), ("ucf101", 48)])
 def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> None:
-    found = evaluation.sentences(name)
-    assert len(found) == len(set(found)) == number
-    assert all(one.count("{}") == 1 for one in found)
-    assert "a video of a person doing {}." in found
     benchmark = BenchmarkConfig.model_validate(
         {"dataset": "ucf101", "split": "test_1", "mode": "zero_shot", "templates": name}
     )
     assert benchmark.templates == name
+    found = protocol_of(benchmark).class_texts("test_1").templates
+    assert len(found) == len(set(found)) == number
+    assert all(template.count("{}") == 1 for template in found)
+    assert "a video of a person doing {}." in found
 
 
 @pytest.mark.parametrize(
@@ -264,9 +270,9 @@ def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
 def test_every_way_to_read_a_name_cleans_it(record: StudyRecord) -> None:
     model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     for encode in (
-        lambda *names: candidate(model, names, "zero_shot").text_CE,
-        lambda *names: evaluation.ensemble_names(model, names, ["a {}"]),
-        lambda *names: candidate(model, names, "supervised").text_CE,
+        lambda *names: zero_shot_classifier(model, names).text_CE,
+        lambda *names: zero_shot_classifier(model, names, ["a {}"]).text_CE,
+        lambda *names: supervised_classifier(model, names).text_CE,
     ):
         plain = encode("moving left", "moving right", "moving up", "moving down")
         assert torch.equal(
@@ -278,14 +284,14 @@ def test_classes_in_another_order_are_refused(record: StudyRecord) -> None:
     model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     turned = tuple(reversed(model.class_names))
     with pytest.raises(InputError, match=f"first: '{turned[0]}' against '{turned[-1]}'"):
-        candidate(model, turned, "supervised")
+        supervised_classifier(model, turned)
 
 
 def test_braces_in_a_class_name_are_left_alone(record: StudyRecord) -> None:
     model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
     with torch.no_grad():
         row = model.encode_names(["a {0.x}{} and {0.x}{}"])[0]
-    found = evaluation.ensemble_names(model, ["{0.x}{}"], ["a {} and {}"])[0]
+    found = zero_shot_classifier(model, ["{0.x}{}"], ["a {} and {}"]).text_CE[0]
     assert torch.allclose(found, row / row.norm(), atol=1e-6)
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from orchestrator.config import BenchmarkConfig, ProtocolName
 from orchestrator.evaluation.benchmark import (
-    PROTOCOLS,
-    load_contestant,
-    score_contestants,
-    summarise,
+    PUBLISHED_BENCHMARKS,
+    load_checkpoint,
+    score_models,
 )
+from orchestrator.evaluation.protocols import protocol_of
 from testing.motions import write_square
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
@@ -138,8 +140,8 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
             np.mean([raw in best for best, raw in zip(ranked, truth.values(), strict=True)])
         )
     assert 0 < np.mean(top1) < 1
-    splits_found = score_contestants({0: load_contestant(checkpoint)}, PROTOCOLS[name])[0]
-    metrics = summarise(PROTOCOLS[name], splits_found)
+    splits_found = score_models({0: load_checkpoint(checkpoint)}, PUBLISHED_BENCHMARKS[name])[0]
+    metrics = protocol_of(PUBLISHED_BENCHMARKS[name]).summarize(splits_found)
     assert metrics[f"zero_shot/{name}/top1"] == pytest.approx(np.mean(top1))
     assert metrics[f"zero_shot/{name}/top1_std"] == pytest.approx(np.std(top1, ddof=1))
     assert metrics[f"zero_shot/{name}/top5"] == pytest.approx(np.mean(top5))
@@ -164,6 +166,16 @@ def ssv2(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
     name = {"val": "validation"}.get(split, split)
     (root / f"something-something-v2-{name}.json").write_text(json.dumps(rows))
     return {name: root / "20bn-something-something-v2" / f"{name}.webm" for name in truth}
+
+
+@pytest.mark.parametrize("name", get_args(ProtocolName))
+def test_every_protocol_scores_the_splits_that_the_file_names(name: str) -> None:
+    values = {"dataset": "x", "split": ["a", "b"], "mode": name, "templates": ["a {}"]}
+    protocol = protocol_of(BenchmarkConfig.model_validate(values))
+    assert protocol.splits == ("a", "b")
+    for split in protocol.splits:
+        assert protocol.class_texts(split).templates == ("a {}",)
+        assert protocol.class_texts(split).learned == (not protocol.has_new_classes)
 
 
 @pytest.mark.parametrize("layout", [kinetics400, ssv2])
@@ -196,10 +208,9 @@ def test_supervised_accuracy_is_that_counted_by_hand(
         p.video: [spelling[one] for one in p.classes]
         for p in predict(checkpoint, [paths[number] for number in truth])
     }
-    benchmark = PROTOCOLS[name]
-    metrics = summarise(
-        benchmark, score_contestants({0: load_contestant(checkpoint)}, benchmark)[0]
-    )
+    benchmark = PUBLISHED_BENCHMARKS[name]
+    splits = score_models({0: load_checkpoint(checkpoint)}, benchmark)[0]
+    metrics = protocol_of(benchmark).summarize(splits)
     found = {key.removeprefix(f"supervised/{name}/"): value for key, value in metrics.items()}
     top1 = np.mean([ranked[str(paths[number])][0] == raw for number, raw in truth.items()])
     top5 = np.mean([raw in ranked[str(paths[number])] for number, raw in truth.items()])
