@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from orchestrator.commands import common
 from orchestrator.commands.show import trial_content
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.storage.study_record import StudyRecord
+from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -33,6 +32,8 @@ def compare_trials(name_a: str, name_b: str, *, as_json: bool) -> None:
     console.print(_config_table(name_a, name_b, first, second))
     console.print(_metrics_table(name_a, name_b, first, second, record_a))
     console.print(_paired_table(name_a, name_b, pairs))
+    if note := _note_on_choice(pairs):
+        console.print(note, soft_wrap=True)
 
 
 def _choice(record: StudyRecord, number: int) -> Choice:
@@ -62,27 +63,30 @@ def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tup
     }
 
 
-def _config_table(name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any]) -> Table:
-    table = Table("differs", name_a, name_b, title="training config")
-    for key, values in _differences(first, second).items():
-        table.add_row(key, *map(str, values))
-    return table
+def _config_table(
+    name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any]
+) -> FittedTable:
+    columns = [Column("differs"), *(Column(name, is_text=True) for name in (name_a, name_b))]
+    rows = [[key, *map(str, values)] for key, values in _differences(first, second).items()]
+    return FittedTable("training config", columns, rows)
 
 
 def _metrics_table(
     name_a: str, name_b: str, first: dict[str, Any], second: dict[str, Any], record: StudyRecord
-) -> Table:
-    table = Table("metric", name_a, name_b, title="best epoch")
+) -> FittedTable:
     a, b = first.get("metrics", {}), second.get("metrics", {})
-    for key in sorted(a.keys() | b.keys()):
-        table.add_row(key, *(f"{side[key]:.4g}" if key in side else "-" for side in (a, b)))
+    rows = [
+        [key, *(f"{side[key]:.4g}" if key in side else "-" for side in (a, b))]
+        for key in sorted(a.keys() | b.keys())
+    ]
     metric = record.objective.metric
     curves = [
         [metrics[metric] for metrics in side["history"] if metric in metrics]
         for side in (first, second)
     ]
-    table.add_row(f"{metric} by epoch", *(_sparkline(curve, curves) for curve in curves))
-    return table
+    rows.append([f"{metric} by epoch", *(_sparkline(curve, curves) for curve in curves)])
+    columns = [Column("metric"), *(Column(name, is_text=True) for name in (name_a, name_b))]
+    return FittedTable("best epoch", columns, rows)
 
 
 def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str:
@@ -94,26 +98,36 @@ def _sparkline(curve: Sequence[float], curves: Sequence[Sequence[float]]) -> str
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in curve) or "-"
 
 
-def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> Table:
-    columns = (
-        "benchmark",
-        name_a,
-        name_b,
-        "only first right",
-        "only second right",
-        "p (corrected)",
-        "verdict",
-    )
-    table = Table(*columns, title="top-1 on the same clips")
-    for pair in pairs:
-        counts = (str(pair.only_first), str(pair.only_second))
-        tops = (f"{value:.3f}" for value in pair.top1)
-        table.add_row(pair.benchmark, *tops, *counts, f"{pair.p_value:.3g}", pair.verdict)
+def _paired_table(name_a: str, name_b: str, pairs: Sequence[PairedScore]) -> FittedTable:
+    columns = [
+        Column("benchmark"),
+        Column(name_a),
+        Column(name_b),
+        Column("only first right", importance=3),
+        Column("only second right", importance=3),
+        Column("p (corrected)", importance=2),
+        Column("verdict", importance=1, is_text=True),
+    ]
+    rows = [
+        [
+            pair.benchmark,
+            *(f"{value:.3f}" for value in pair.top1),
+            str(pair.only_first),
+            str(pair.only_second),
+            f"{pair.p_value:.3g}",
+            pair.verdict,
+        ]
+        for pair in pairs
+    ]
+    return FittedTable("top-1 on the same clips", columns, rows)
+
+
+def _note_on_choice(pairs: Sequence[PairedScore]) -> str | None:
+    """What the comparison makes of a trial that was chosen from many."""
     num_choices = max((pair.num_choices for pair in pairs), default=1)
-    if num_choices > 1:
-        table.caption = (
-            f"One of the two was chosen from {num_choices} trials on clips of the search; there, p "
-            "is multiplied by "
-            f"{num_choices}."
-        )
-    return table
+    if num_choices == 1:
+        return None
+    return (
+        f"One of the two was chosen from {num_choices} trials on clips of the search; there, p is "
+        f"multiplied by {num_choices}."
+    )

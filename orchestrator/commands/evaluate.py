@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
-from rich.table import Table
 
 from orchestrator.commands import common
 from orchestrator.config import BenchmarkConfig, ClipTemplates, ProtocolName, checked_template
@@ -25,6 +24,7 @@ from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.service import open_service
 from vitaclip.config import EvalConfig
 from vitaclip.errors import InputError, suggest
+from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal
 
 Rows = dict[str, dict[str, float]]  # model -> metrics
@@ -144,11 +144,12 @@ def _track(record: StudyRecord, numbers: Sequence[int]) -> None:
         service.writer(record).log_scores(numbers)
 
 
-def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+def _table(rows: Mapping[str, Mapping[str, float]]) -> FittedTable:
     names = sorted(
         {key.removesuffix("/top1") for row in rows.values() for key in row if key.endswith("/top1")}
     )
-    table = Table("model", *names, title="top-1 [95% interval]")
-    for model, row in rows.items():
-        table.add_row(model, *(common.accuracy(row, name) for name in names))
-    return table
+    columns = [Column("model", is_text=True), *(Column(name, importance=1) for name in names)]
+    cells = [
+        [model, *(common.accuracy(row, name) for name in names)] for model, row in rows.items()
+    ]
+    return FittedTable("top-1 [95% interval]", columns, cells)

@@ -11,6 +11,7 @@ from rich.table import Table
 from orchestrator.commands import common
 from orchestrator.dotted import flatten
 from orchestrator.storage.study_record import StudyRecord
+from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal, shown
 
 
@@ -33,6 +34,8 @@ def show_trial(reference: str, *, as_json: bool) -> None:
         common.print_json(content)
         return
     history = content.pop("history")
+    reason = f": {content['reason']}" if content.get("reason") else ""
+    console.print(f"{reference} {content['state']}{reason}", soft_wrap=True)
     console.print(_key_value_table(f"{record.name}/{number}", flatten(content)))
     if history:
         console.print(_history_table(history))
@@ -60,16 +63,29 @@ def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
 
 
 def _key_value_table(title: str, values: Mapping[str, Any]) -> Table:
-    table = Table("field", "value", title=title)
+    table = Table(title=title)
+    table.add_column("field", no_wrap=True)
+    table.add_column("value", overflow="fold")
     for key, value in values.items():
         table.add_row(key, str(value))
     return table
 
 
-def _history_table(history: Sequence[Mapping[str, float]]) -> Table:
-    columns = sorted({key for metrics in history for key in metrics} - {"epoch"})
-    table = Table("epoch", *columns, title="epochs")
-    for metrics in history:
-        cells = (f"{metrics[key]:.4g}" if key in metrics else "-" for key in columns)
-        table.add_row(f"{metrics['epoch']:.0f}", *cells)
-    return table
+def _history_table(history: Sequence[Mapping[str, float]]) -> FittedTable:
+    names = sorted({key for metrics in history for key in metrics} - {"epoch"}, key=_importance)
+    columns = [Column("epoch"), *(Column(name, importance=_importance(name)) for name in names)]
+    rows = [
+        [
+            f"{metrics['epoch']:.0f}",
+            *(f"{metrics[name]:.4g}" if name in metrics else "-" for name in names),
+        ]
+        for metrics in history
+    ]
+    return FittedTable("epochs", columns, rows)
+
+
+def _importance(metric: str) -> int:
+    """What trials are judged by stays longest, and what tells of the machine goes first."""
+    kinds = ("val", "development", "train", "data", "time")
+    kind = metric.partition("/")[0]
+    return 1 + (kinds.index(kind) if kind in kinds else 2)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.search.resolve import resolve
 from orchestrator.settings import Settings
 from orchestrator.storage.later_scores import with_later_scores
 from orchestrator.yaml_file import load_study
+from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -174,15 +174,21 @@ def _worker_range(resources: ResourcesConfig) -> str:
     return str(most) if fewest == most else f"{fewest} to {most}"
 
 
-def space_table(config: StudyConfig) -> Table:
+def space_table(config: StudyConfig) -> FittedTable:
     """The parameters that vary, with their ranges."""
-    table = Table("parameter", "kind", "values", "only when", title="search space")
+    columns = [
+        Column("parameter"),
+        Column("kind", importance=1),
+        Column("values", is_text=True),
+        Column("only when", importance=1, is_text=True),
+    ]
+    rows = []
     for key, distribution in config.search_space.items():
         values = distribution.model_dump(exclude={"type", "when"}, exclude_defaults=True)
         text = ", ".join(f"{name} {value}" for name, value in values.items())
         conditions = ", ".join(f"{other} = {value}" for other, value in distribution.when.items())
-        table.add_row(key, distribution.type, text, conditions or "always")
-    return table
+        rows.append([key, distribution.type, text, conditions or "always"])
+    return FittedTable("search space", columns, rows)
 
 
 def show_results(study: Study, errors: Mapping[int, str], console: Console) -> None:

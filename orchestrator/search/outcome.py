@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from orchestrator.config import StudyConfig
-from orchestrator.search.stopping.rule import Curve, History, curve, misses_threshold
+from orchestrator.search.stopping.rule import Curve, History, curve, explain_miss, misses_threshold
 from orchestrator.storage.best_epochs import best_epoch
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from vitaclip.errors import InputError
@@ -52,10 +52,11 @@ def outcome_of(trial: TrialInfo, history: History, config: StudyConfig) -> Outco
         return failure(history, f"objective not reported: {error}", config)
     if last >= trial.last_epoch:
         return _outcome("complete", history, None, config)
-    if misses_threshold(history, trial.thresholds, config.search.objectives[0]):
-        return _outcome(
-            "pruned", history, f"below {trial.thresholds[last]:.4g} after epoch {last}", config
-        )
+    objective, thresholds = config.search.objectives[0], trial.thresholds
+    if misses_threshold(history, thresholds, objective):
+        rule_name = config.search.scheduler.name
+        reason = explain_miss(rule_name, history, thresholds, objective)
+        return _outcome("pruned", history, reason, config)
     return None
 
 

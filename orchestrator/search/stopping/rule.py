@@ -68,6 +68,25 @@ def misses_threshold(
     return objective.better(thresholds[epoch], best)
 
 
+def explain_miss(
+    rule_name: str, history: History, thresholds: Mapping[int, float], objective: Objective
+) -> str:
+    """Why a trial that misses its threshold stops after its last epoch, in one line.
+
+    Args:
+        rule_name: as the study's file names the stopping rule.
+        history: the trial's, up to the epoch after which it stops.
+        thresholds: the trial's, by epoch.
+        objective: the study's first.
+    """
+    epoch = int(history[-1]["epoch"])
+    best = _best_until(curve(history, objective), epoch, objective)
+    return (
+        f"{rule_name}: the best {objective.metric} up to epoch {epoch} was {best:.4g}, "
+        f"the threshold there is {thresholds[epoch]:.4g}"
+    )
+
+
 def curve(history: History, objective: Objective) -> Curve:
     """The objective alone."""
     return tuple(metrics.get(objective.metric, math.nan) for metrics in history)

@@ -13,6 +13,7 @@ from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
 from orchestrator.commands.sweep import lacking_scores
 from orchestrator.display.figures import optuna_study, read_study
+from orchestrator.search.outcome import outcome_of
 from orchestrator.search.study import Study
 from orchestrator.storage.later_scores import with_later_scores
 from orchestrator.storage.stores.base import StoreError
@@ -21,6 +22,7 @@ from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import (
     ZERO_SHOT,
     finish,
+    history_of,
     new_record,
     propose,
     run_trial,
@@ -329,3 +331,18 @@ def test_sync_tells_when_mlflow_is_away(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert sync.main(["depth"]) == 2
     assert "127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_one_line_says_why_a_trial_was_pruned(
+    record: StudyRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = study_config(search={"num_trials": 3, "scheduler": {"name": "asha"}})
+    trial = propose(record, 3).model_copy(update={"thresholds": {1: 0.1, 2: 0.5}})
+    outcome = outcome_of(trial, history_of(0.3, 0.2), config)
+    assert outcome is not None
+    reason = "asha: the best val/top1 up to epoch 2 was 0.3, the threshold there is 0.5"
+    assert (outcome.state, outcome.reason) == ("pruned", reason)
+
+    result = run_trial(record, 4, tmp_path / "c", 0.1, state="pruned")
+    assert show.main(["depth/4"]) == 0
+    assert capsys.readouterr().out.startswith(f"depth/4 pruned: {result.reason}\n")
