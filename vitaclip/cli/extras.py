@@ -32,5 +32,5 @@ def _extras() -> dict[str, str]:
     found: dict[str, str] = {}
     for requirement in requirements:
         if match := _OF_AN_EXTRA.match(requirement):
-            found.setdefault(match[1], match[2])
+            found.setdefault(match[1].lower().replace("-", "_"), match[2])
     return found
