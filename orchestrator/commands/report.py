@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -55,12 +56,13 @@ _NUM_CONFUSED_PAIRS = 3
 _STRIP_FRAMES, _STRIP_HEIGHT = 6, 96
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { max-width: 1100px; margin: 2em auto; padding: 0 1em }
+body { max-width: 1140px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1em 0 }
-th, td { border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: right; vertical-align: top }
+th, td { border-bottom: 1px solid #ddd; padding: .3em .6em; text-align: right; vertical-align: top }
 th:first-child, td:first-child, td.text { text-align: left } tr.clip td { background: #f3f6fa }
 tr.published td { color: #777; font-style: italic }
-.note { color: #777 } .scroll { overflow-x: auto }
+.note { color: #777 } .scroll { overflow-x: auto } .scroll td + td { white-space: nowrap }
+th { vertical-align: bottom } .pairs td:nth-last-child(-n+2) { white-space: nowrap }
 """
 # Nothing may be loaded from anywhere; plotly's WebGL plots build functions at run time.
 _POLICY = (
@@ -143,7 +145,7 @@ def trials_html(data: StudyData) -> str:
         "minutes",
         "GPU-hours",
     ]
-    rows = [_row(header, tag="th")]
+    rows = [_header_row(header)]
     for result in data.results:
         values = [f"{value:.3f}" for value in result.values or ()] or ["-"] * len(objectives)
         params = [_short(result.params.get(key, "-")) for key in config.search_space]
@@ -156,15 +158,15 @@ def trials_html(data: StudyData) -> str:
             *(common.accuracy(metrics, name) for name in benchmarks),
         ]
         rows.append(_row([*cells, result.state, *times]))
-    blank = ["-"] * (len(config.search_space) + len(objectives))
+    num_blank = len(config.search_space) + len(objectives)
     for baseline in data.baselines:
         clip = [common.accuracy(data.metrics(baseline), name) for name in benchmarks]
-        rows.append(_row([baseline.name, *blank, *clip, "", "", ""], kind="clip"))
+        rows.append(_model_row(baseline.name, num_blank, clip, kind="clip"))
     for model, numbers in PUBLISHED.items():
         found = [f"{numbers[name]:.3f}" if name in numbers else "-" for name in benchmarks]
         if set(found) - {"-"}:
-            cells = [f"{model} B/16, as published", *blank, *found, "", "", ""]
-            rows.append(_row(cells, kind="published"))
+            name = f"{model} B/16, as published"
+            rows.append(_model_row(name, num_blank, found, kind="published"))
     note = (
         "<p class=note>Accuracies are fractions; in brackets the 95% interval "
         "(Clopper-Pearson, on the effective number of clips).</p>"
@@ -172,12 +174,20 @@ def trials_html(data: StudyData) -> str:
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>{note}'
 
 
-def _row(cells: Sequence[str], tag: str = "td", kind: str = "") -> str:
-    return (
-        f'<tr class="{kind}">'
-        + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
-        + "</tr>"
-    )
+def _header_row(names: Sequence[str]) -> str:
+    """Names may break at their dots, slashes and underscores, so that wide tables fit the page."""
+    cells = (re.sub(r"([./_])", r"\1<wbr>", escape(name)) for name in names)
+    return f"<tr>{''.join(f'<th>{cell}</th>' for cell in cells)}</tr>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _model_row(name: str, num_blank: int, scores: Sequence[str], kind: str) -> str:
+    """A model that is no trial: its name has the room of parameters and objectives."""
+    cells = "".join(f"<td>{escape(score)}</td>" for score in (*scores, "", "", ""))
+    return f'<tr class="{kind}"><td colspan={1 + num_blank}>{escape(name)}</td>{cells}</tr>'
 
 
 def _short(value: object) -> str:
@@ -198,7 +208,7 @@ def _comparisons(data: StudyData) -> str:
         "p",
         "",
     ]
-    rows = [_row(header, tag="th")]
+    rows = [_header_row(header)]
     names, scores = zip(*_others(data, data.best), strict=True)
     choice = Choice.of_best(data.info.config, len(data.results))
     for name, pairs in zip(
@@ -219,7 +229,7 @@ def _comparisons(data: StudyData) -> str:
         "search and looks better "
         f"there than it is: on them, p is multiplied by the number of trials, {choice.num_trials}."
     )
-    return f"<table>{''.join(rows)}</table><p class=note>{note}</p>"
+    return f"<table class=pairs>{''.join(rows)}</table><p class=note>{note}</p>"
 
 
 def _others(data: StudyData, best: TrialResult) -> Iterator[tuple[str, Sequence[BenchmarkScore]]]:

@@ -57,9 +57,11 @@ def visit(page: Path, expression: str, settle_s: float = 1.0) -> Visit:
         return asyncio.run(_visit(address, page.as_uri(), expression, settle_s))
 
 
-def photograph(url: str, picture: Path, settle_s: float = 15.0) -> None:
-    """Writes a PNG of a page, as it looks some time after it has loaded."""
-    with browser("--window-size=1600,1000") as address:
+def photograph(
+    url: str, picture: Path, settle_s: float = 15.0, size: tuple[int, int] = (1600, 1000)
+) -> None:
+    """Writes a PNG of a page in a window of ``size`` pixels, some time after it has loaded."""
+    with browser("--hide-scrollbars", f"--window-size={size[0]},{size[1]}") as address:
         found = asyncio.run(_visit(address, url, "document.title", settle_s, picture=True))
     picture.write_bytes(base64.b64decode(found.picture))
 

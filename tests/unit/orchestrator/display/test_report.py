@@ -20,7 +20,9 @@ from orchestrator.display.figures import (
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
+from orchestrator.yaml_file import load_study
 from testing.motions import MOTIONS
+from testing.paths import ROOT
 from testing.servers.browser import CHROMIUM, visit
 from testing.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score
 
@@ -78,6 +80,22 @@ def test_a_browser_draws_every_figure_without_error_or_request(
     )
     assert (seen.errors, seen.requests) == ([], [])
     assert seen.value == [True] * 8
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+def test_the_table_of_the_quickstarts_study_fits_the_page(tmp_path: Path) -> None:
+    config = load_study(ROOT / "experiments/prompt_depth.yaml").model_dump(mode="json")
+    config["search_space"]["prompts.depth"]["high"] = 4
+    record = new_record(LocalStore(tmp_path / "store"), **config)
+    run_trial(record, 0, tmp_path / "c", 0.5)
+    write_score(record, Baseline.of(record.trial(0).info.train), split_score([0, 0, 0], [0, 1, 2]))
+    (tmp_path / "report.html").write_text(page(read_study(record)), encoding="utf-8")
+    seen = visit(
+        tmp_path / "report.html",
+        "document.body.style.width = '1140px'; const table = document.querySelector('.scroll');"
+        "table.scrollWidth - table.clientWidth",
+    )
+    assert seen.value == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
