@@ -29,33 +29,45 @@ class IntDistribution(Config):
     layers.
     """
 
-    type: Literal["int"]
-    low: Annotated[int, Field(ge=-(10**12), le=10**12)]
-    high: Annotated[int, Field(ge=-(10**12), le=10**12)] | Literal["num_layers"]
-    step: Annotated[int, Field(ge=1, le=10**12)] = 1
-    log: bool = False
+    type: Literal["int"] = Field(description="The kind of parameter.")
+    low: Annotated[int, Field(ge=-(10**12), le=10**12)] = Field(description="The smallest value.")
+    high: Annotated[int, Field(ge=-(10**12), le=10**12)] | Literal["num_layers"] = Field(
+        description="The largest value, or num_layers for the backbone's number of layers."
+    )
+    step: Annotated[int, Field(ge=1, le=10**12)] = Field(
+        1, description="The distance between two values."
+    )
+    log: bool = Field(False, description="Whether values are drawn evenly on a logarithmic scale.")
     when: dict[str, Scalar] = Field(
-        {}, description="exists only while these other parameters have these values"
+        {}, description="The parameter exists only while these other parameters have these values."
     )
 
 
 class FloatDistribution(Config):
     """Real numbers from low to high."""
 
-    type: Literal["float"]
-    low: float
-    high: float
-    step: float | None = Field(None, gt=0)
-    log: bool = False
-    when: dict[str, Scalar] = Field({})
+    type: Literal["float"] = Field(description="The kind of parameter.")
+    low: float = Field(description="The smallest value.")
+    high: float = Field(description="The largest value.")
+    step: float | None = Field(
+        None, gt=0, description="The distance between two values. None allows every value."
+    )
+    log: bool = Field(False, description="Whether values are drawn evenly on a logarithmic scale.")
+    when: dict[str, Scalar] = Field(
+        {}, description="The parameter exists only while these other parameters have these values."
+    )
 
 
 class CategoricalDistribution(Config):
     """One of the listed values."""
 
-    type: Literal["categorical"]
-    choices: tuple[ShortScalar, ...] = Field(min_length=1, max_length=10_000)
-    when: dict[str, Scalar] = Field({})
+    type: Literal["categorical"] = Field(description="The kind of parameter.")
+    choices: tuple[ShortScalar, ...] = Field(
+        min_length=1, max_length=10000, description="The values to choose from."
+    )
+    when: dict[str, Scalar] = Field(
+        {}, description="The parameter exists only while these other parameters have these values."
+    )
 
 
 Distribution = Annotated[
@@ -66,8 +78,11 @@ Distribution = Annotated[
 class Objective(Config):
     """A validation metric to optimise. Benchmarks are reported, never searched on."""
 
-    metric: str = Field("val/top1", description="one of TrainConfig.metrics")
-    mode: Literal["max", "min"] = "max"
+    metric: str = Field(
+        "val/top1",
+        description="The metric of an epoch to optimize: one of those that training reports.",
+    )
+    mode: Literal["max", "min"] = Field("max", description="Whether more or less of it is better.")
 
     @property
     def is_maximized(self) -> bool:
@@ -95,9 +110,12 @@ SamplerName = Literal["tpe", "gp", "cmaes", "nsgaii", "qmc", "random", "grid"]
 class SamplerConfig(Config):
     """Which Optuna sampler proposes points."""
 
-    name: SamplerName = "tpe"
+    name: SamplerName = Field("tpe", description="The Optuna sampler that proposes points.")
     num_startup_trials: int = Field(
-        4, ge=1, le=MAX_TRIALS, description="random points before the model-based ones"
+        4,
+        ge=1,
+        le=MAX_TRIALS,
+        description="How many random points are tried before the sampler's model proposes.",
     )
 
 
@@ -106,53 +124,79 @@ class SchedulerConfig(Config):
     after some epochs.
     """
 
-    name: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
-    grace_period: int = Field(1, ge=1, le=3000, description="epochs that every trial may run")
+    name: Literal["none", "asha", "hyperband", "median", "pbt"] = Field(
+        "none", description="The rule that stops hopeless trials early, or pbt, which breeds them."
+    )
+    grace_period: int = Field(
+        1, ge=1, le=3000, description="How many epochs every trial may run before it is judged."
+    )
     reduction_factor: int = Field(
-        3, ge=2, le=1000, description="asha, hyperband: one of this many goes on at each rung"
+        3,
+        ge=2,
+        le=1000,
+        description="For asha and hyperband: one trial in so many goes on at each rung.",
     )
     population: int = Field(
-        8, ge=2, le=10_000, description="pbt: members of a generation, each one trial"
+        8, ge=2, le=10000, description="For pbt: how many trials a generation has."
     )
-    interval: int = Field(1, ge=1, le=3000, description="pbt: epochs of a generation")
+    interval: int = Field(
+        1, ge=1, le=3000, description="For pbt: how many epochs a generation trains."
+    )
 
 
 class SearchConfig(Config):
     """How the space is searched."""
 
-    num_trials: int = Field(ge=1, le=MAX_TRIALS)
-    seed: int = Field(0, ge=0, le=MAX_SEED)
+    num_trials: int = Field(ge=1, le=MAX_TRIALS, description="How many trials the study has.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="The seed of all proposals.")
     lag: int = Field(
         4,
         ge=1,
         le=MAX_TRIALS,
-        description="trial n is proposed from trials 0..n-lag: no proposal depends on which one "
-        "was faster",
+        description="Trial n is proposed from trials 0 to n - lag, so that no proposal depends on "
+        "which trial was faster.",
     )
-    sampler: SamplerConfig = SamplerConfig()
-    scheduler: SchedulerConfig = SchedulerConfig()
-    objectives: tuple[Objective, ...] = Field((Objective(),), min_length=1, max_length=8)
+    sampler: SamplerConfig = Field(SamplerConfig(), description="How points are proposed.")
+    scheduler: SchedulerConfig = Field(
+        SchedulerConfig(), description="How hopeless trials are stopped early."
+    )
+    objectives: tuple[Objective, ...] = Field(
+        (Objective(),),
+        min_length=1,
+        max_length=8,
+        description="What the search optimizes. Several objectives give a Pareto front.",
+    )
     first_points: tuple[dict[str, ShortScalar], ...] = Field(
-        (), max_length=MAX_TRIALS, description="points to try before the sampler's own"
+        (), max_length=MAX_TRIALS, description="Points that are tried before the sampler's own."
     )
     num_repeats: int = Field(
         1,
         ge=1,
         le=1000,
-        description="trials per point, with train.seed, train.seed + 1, ...; the sampler is told "
-        "their mean",
+        description="How many trials each point gets, with train.seed, train.seed + 1, and so on. "
+        "The sampler is told their mean.",
     )
     patience: int | None = Field(
-        None, ge=1, le=MAX_TRIALS, description="stop after so many trials without improvement"
+        None,
+        ge=1,
+        le=MAX_TRIALS,
+        description="After how many trials without improvement the study ends. None never ends it "
+        "so.",
     )
     max_wall_hours: float | None = Field(
-        None, gt=0, description="since the study began; then no trial is started"
+        None,
+        gt=0,
+        description="How many hours after the study began no further trial starts. None sets no "
+        "limit.",
     )
     max_gpu_hours: float | None = Field(
-        None, gt=0, description="of training; then no trial is started"
+        None,
+        gt=0,
+        description="After how many GPU-hours of training no further trial starts. None sets no "
+        "limit.",
     )
     max_first_failures: int = Field(
-        3, ge=1, le=MAX_TRIALS, description="stop if the first so many trials all fail"
+        3, ge=1, le=MAX_TRIALS, description="The study ends if its first so many trials all fail."
     )
 
     @model_validator(mode="after")
@@ -184,17 +228,21 @@ ProtocolName = Literal["zero_shot", "supervised"]  # orchestrator/evaluation/pro
 class BenchmarkConfig(Config):
     """One dataset on which every finished trial is scored."""
 
-    dataset: DatasetName
-    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
-        Field(description="one split, or several: their mean and spread are reported")
+    dataset: DatasetName = Field(
+        description="The dataset's name. The variable VITACLIP_DATA_<NAME> says where it lies."
     )
-    mode: ProtocolName
-    views: EvalConfig = EvalConfig()
+    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
+        Field(description="The split to score, or several, whose mean and spread are reported.")
+    )
+    mode: ProtocolName = Field(
+        description="The protocol: over the trained classes (supervised), or over class names "
+        "never trained on (zero_shot)."
+    )
+    views: EvalConfig = Field(EvalConfig(), description="How each video is viewed.")
     templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
         (),
-        description="zero_shot: sentences in which {} is the class name, averaged, or the name of "
-        "a list of CLIP's; "
-        "none: the plain name",
+        description="For zero_shot: sentences in which {} is the class name and whose features are "
+        "averaged, or the name of one of CLIP's lists. Empty takes the plain name.",
     )
 
     @model_validator(mode="after")
@@ -219,42 +267,55 @@ class ResourcesConfig(Config):
 
     num_workers: NumWorkers | tuple[NumWorkers, NumWorkers] = Field(
         1,
-        description="of one trial; [fewest, most]: fewer go on when a node is lost, more when it "
-        "is back",
+        description="Workers per trial, or [min, max]: shrinks when a node is lost, grows when it "
+        "returns.",
     )
-    cpus_per_worker: int = Field(1, ge=1, le=4096)
+    cpus_per_worker: int = Field(1, ge=1, le=4096, description="CPU cores that each worker takes.")
     gpus_per_worker: float = Field(
-        0, ge=0, le=1024, description="whole GPUs, or a share of one, such as 0.25"
+        0,
+        ge=0,
+        le=1024,
+        description="GPUs that each worker takes: a whole number, or a share of one such as 0.25.",
     )
-    custom_per_worker: dict[ResourceName, Annotated[float, Field(ge=1e-4, le=1e6)]] = Field(
+    custom_per_worker: dict[ResourceName, Annotated[float, Field(ge=0.0001, le=1000000.0)]] = Field(
         {},
         max_length=100,
-        description="the cluster's other resources, such as {'accelerator_type:H100': 0.001}",
+        description="Other resources of the cluster that each worker takes, such as "
+        "{'accelerator_type:H100': 0.001}.",
     )
     placement: Literal["pack", "spread"] = Field(
-        "pack", description="the workers of one trial: on few nodes, near each other, or on many"
+        "pack",
+        description="Whether the workers of one trial stand on few nodes near each other (pack), "
+        "or on many (spread).",
     )
-    max_concurrent_trials: int = Field(2, ge=1, le=10_000)
+    max_concurrent_trials: int = Field(
+        2, ge=1, le=10000, description="How many trials train at the same time."
+    )
     max_failures: int = Field(
-        2, ge=0, le=10**6, description="restarts of one trial from its last checkpoint"
+        2,
+        ge=0,
+        le=10**6,
+        description="How often a trial that broke off is restarted from its last checkpoint.",
     )
     max_preemptions: int = Field(
         100,
         ge=0,
         le=10**6,
-        description="restarts of one trial whose machine was taken away after a warning",
+        description="How often a trial is restarted whose machine was taken away after a warning.",
     )
     num_best_checkpoints: int = Field(
         1,
         ge=1,
         le=3000,
-        description="checkpoints of a trial that stay: of its so many best epochs, and of its last",
+        description="Of how many best epochs a trial's checkpoints stay. That of its last epoch "
+        "always stays.",
     )
     epoch_timeout_s: float = Field(
         6 * 3600,
         gt=0,
         le=366 * 24 * 3600,
-        description="a worker that ends no epoch for so long is hung: it is ended and restarted",
+        description="How many seconds a worker may take for an epoch. After that it counts as "
+        "hung, and is restarted.",
     )
 
     @model_validator(mode="after")
@@ -296,14 +357,22 @@ class ResourcesConfig(Config):
 class StudyConfig(Config):
     """One experiment file."""
 
-    name: StudyName
-    question: Prose
-    hypothesis: Prose
-    train: TrainConfig
-    search_space: dict[str, Distribution] = Field(min_length=1, max_length=200)
-    search: SearchConfig
-    benchmarks: tuple[BenchmarkConfig, ...] = Field((), max_length=100)
-    resources: ResourcesConfig = ResourcesConfig()
+    name: StudyName = Field(description="The study's name, under which everything of it is stored.")
+    question: Prose = Field(description="What the study is to find out, in prose.")
+    hypothesis: Prose = Field(description="What its authors expect, in prose.")
+    train: TrainConfig = Field(description="The training that the search varies.")
+    search_space: dict[str, Distribution] = Field(
+        min_length=1,
+        max_length=200,
+        description="The parameters that vary, by their dotted path in train.",
+    )
+    search: SearchConfig = Field(description="How the space is searched.")
+    benchmarks: tuple[BenchmarkConfig, ...] = Field(
+        (), max_length=100, description="The datasets on which every trial is scored."
+    )
+    resources: ResourcesConfig = Field(
+        ResourcesConfig(), description="What one trial uses, and how many run at once."
+    )
 
     @model_validator(mode="after")
     def _benchmarks_differ(self) -> Self:

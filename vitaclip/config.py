@@ -41,62 +41,102 @@ class BackboneConfig(Config):
     name: str = Field(
         "ViT-B-16-quickgelu",
         max_length=200,
-        description="open_clip model name, or 'quickstart-tiny'",
+        description="The model's name as open_clip spells it, or 'quickstart-tiny'.",
     )
     pretrained: str = Field(
         "openai",
         max_length=4096,
-        description="open_clip weights tag, a local file, or 'random' (tests)",
+        description="The weights: a tag of open_clip's, a local file, or 'random' for tests.",
     )
     image_size: int | None = Field(
-        None, ge=1, le=1024, description="pixels; None: the size the weights were trained at"
+        None,
+        ge=1,
+        le=1024,
+        description="The width and height of frames in pixels. None takes the size that the "
+        "weights were trained at.",
     )
 
 
 class PromptConfig(Config):
     """Visual prompts (paper section 3.2). A count of 0, or False, switches a kind off."""
 
-    num_global: int = Field(8, ge=0, le=1024, description="video-level prompts per layer")
-    local: bool = Field(True, description="frame-level prompts, one per frame")
-    summary: bool = Field(True, description="the summary token with its attention across frames")
+    num_global: int = Field(
+        8,
+        ge=0,
+        le=1024,
+        description="How many learned video-level prompts each layer gets. 0 switches this kind "
+        "off.",
+    )
+    local: bool = Field(
+        True,
+        description="Whether each frame brings a prompt of its own, made from its class token.",
+    )
+    summary: bool = Field(
+        True,
+        description="Whether each frame has a summary token, computed by attention across all "
+        "frames.",
+    )
     depth: Layer | None = Field(
-        None, description="the first n layers carry visual prompts; None: all layers"
+        None,
+        description="How many layers carry visual prompts, counted from the first. None means all "
+        "layers.",
     )
     global_layers: LayerRange | None = Field(
-        None, description="[first, stop) for this kind, instead of depth"
+        None,
+        description="The layers [first, stop) that carry global prompts, instead of those that "
+        "depth names.",
     )
-    local_layers: LayerRange | None = None
-    summary_layers: LayerRange | None = None
+    local_layers: LayerRange | None = Field(
+        None,
+        description="The layers [first, stop) that carry local prompts, instead of those that "
+        "depth names.",
+    )
+    summary_layers: LayerRange | None = Field(
+        None,
+        description="The layers [first, stop) that carry the summary token, instead of those that "
+        "depth names.",
+    )
     time_embedding: bool = Field(
-        True, description="learned embedding added to every token of frame t"
+        True,
+        description="Whether a learned embedding of its time is added to every token of a frame.",
     )
     cls_proj: Literal["paper", "released"] = Field(
         "paper",
-        description="P_sum: trained as in the paper, or frozen at its initialisation as in the "
-        "released code",
+        description="Whether P_sum, the summary's projection, is trained as in the paper, or stays "
+        "at its initialization as in the released code.",
     )
 
 
 class TextConfig(Config):
     """Text prompts (paper section 3.3): learned context vectors around the class name."""
 
-    num_context: int = Field(8, ge=0, le=70, description="context vectors; 0: the plain class name")
+    num_context: int = Field(
+        8,
+        ge=0,
+        le=70,
+        description="How many learned context vectors stand beside a class name. 0 leaves the "
+        "plain name.",
+    )
     class_specific: bool = Field(
-        True, description="one context per class (CSC), or one for all (unified, UC)"
+        True,
+        description="Whether each class learns a context of its own (CSC). Otherwise all share one "
+        "(unified, UC).",
     )
     position: Literal["end", "middle", "front"] = Field(
-        "end", description="where the class name stands"
+        "end", description="Where the class name stands among the context vectors."
     )
     init: str | None = Field(
         None,
         max_length=1000,
-        description="words whose embeddings start the context, e.g. 'a video of'",
+        description="Words whose embeddings start the context, such as 'a video of'. None starts "
+        "it at random.",
     )
     depth: int = Field(
         1,
         ge=1,
         le=1000,
-        description="text layers whose context is learned anew (1: the input only; MaPLe)",
+        description="How many text layers get a context of their own, as in MaPLe. 1 means the "
+        "input only.",
     )
 
 
@@ -105,18 +145,29 @@ class AugmentConfig(Config):
     transforms v2).
     """
 
-    rand_augment: Annotated[str, Field(pattern=r"^m[0-9]{1,2}-n[0-9]{1,2}$")] | None = Field(
-        "m7-n4", description="magnitude 0-10 and number of operations; None: off"
+    rand_augment: Annotated[str, Field(pattern="^m[0-9]{1,2}-n[0-9]{1,2}$")] | None = Field(
+        "m7-n4",
+        description="RandAugment's magnitude (0 to 10) and number of operations, such as m7-n4. "
+        "None switches it off.",
     )
     random_resized_crop: tuple[Fraction, Fraction] | None = Field(
-        (0.08, 1.0), description="area range; None: off"
+        (0.08, 1.0),
+        description="The smallest and largest share of the area that a crop keeps. None switches "
+        "cropping off.",
     )
-    aspect_ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
+    aspect_ratio: tuple[Ratio, Ratio] = Field(
+        (3 / 4, 4 / 3), description="The smallest and largest ratio of width to height of a crop."
+    )
     horizontal_flip: Fraction = Field(
-        0.0, description="probability; keep 0 where left and right matter (SSv2)"
+        0.0,
+        description="How probably a clip is mirrored. Keep 0 where left and right matter, as in "
+        "SSv2.",
     )
     color_jitter: float = Field(
-        0.0, ge=0, le=10, description="strength for brightness, contrast and saturation"
+        0.0,
+        ge=0,
+        le=10,
+        description="How strongly brightness, contrast and saturation vary. 0 switches it off.",
     )
 
 
@@ -124,40 +175,61 @@ class DataConfig(Config):
     """Which videos, and how a clip is drawn from each."""
 
     dataset: DatasetName = Field(
-        "quickstart", description="dataset name; where it lives comes from VITACLIP_DATA_<NAME>"
+        "quickstart",
+        description="The dataset's name. The variable VITACLIP_DATA_<NAME> says where it lies.",
     )
     development: SplitName | None = Field(
-        None, description="a split of classes never trained on; scored zero-shot after every epoch"
+        None,
+        description="A split of classes that are never trained on. It is scored zero-shot after "
+        "every epoch.",
     )
-    num_frames: int = Field(8, ge=1, le=1024)
+    num_frames: int = Field(8, ge=1, le=1024, description="How many frames a clip has.")
     sampling: Literal["dense", "uniform"] = Field(
-        "dense", description="fixed stride, or one frame per segment (TSN)"
+        "dense",
+        description="How a clip's frames are drawn: at a fixed stride (dense), or one from each of "
+        "as many equal segments (uniform, TSN).",
     )
     stride: int = Field(
-        16, ge=1, le=100_000, description="frames between two sampled frames of a dense clip"
+        16,
+        ge=1,
+        le=100000,
+        description="How many frames of the video lie between two frames of a dense clip.",
     )
-    augment: AugmentConfig = AugmentConfig()
-    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    augment: AugmentConfig = Field(AugmentConfig(), description="How training clips are varied.")
+    decoder: Literal["auto", "decord", "pyav"] = Field(
+        "auto",
+        description="The library that decodes videos. 'auto' takes the one that is right for every "
+        "file.",
+    )
     num_workers: int = Field(
         0,
         ge=0,
         le=256,
-        description="decoding processes per training worker; 0: in the training process",
+        description="How many processes decode for each training worker. 0 decodes in the training "
+        "process.",
     )
     max_broken: Fraction = Field(
-        0.01, description="the run fails once more than this share of clips is unreadable"
+        0.01, description="The share of clips that may be unreadable. The run fails once more are."
     )
     limit: PositiveInt | None = Field(
-        None, le=10**9, description="use only the first n clips of a seeded shuffle (tests)"
+        None,
+        le=10**9,
+        description="How many clips of a seeded shuffle are used, for tests. None uses all.",
     )
 
 
 class EvalConfig(Config):
     """How a validation or benchmark clip is viewed: temporal x spatial views, softmax averaged."""
 
-    num_temporal_views: int = Field(1, ge=1, le=1000)
-    num_spatial_views: Literal[1, 3] = 1
-    batch_size: BatchSize = 32
+    num_temporal_views: int = Field(
+        1, ge=1, le=1000, description="How many clips at different times are drawn from each video."
+    )
+    num_spatial_views: Literal[1, 3] = Field(
+        1,
+        description="How many crops are taken of each clip: the center, or three along the longer "
+        "side.",
+    )
+    batch_size: BatchSize = Field(32, description="How many videos are scored at once.")
 
     @classmethod
     def parse(cls, text: str) -> EvalConfig:
@@ -177,46 +249,80 @@ class EvalConfig(Config):
 class OptimizerConfig(Config):
     """AdamW with a cosine schedule (paper section 4.1; released recipe)."""
 
-    lr: float = Field(4e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(
-        0, ge=0, le=10**9, description="linear warm-up, counted in optimiser steps"
+    lr: float = Field(0.0004, gt=0, description="The learning rate after warm-up.")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay.")
+    betas: tuple[Fraction, Fraction] = Field(
+        (0.9, 0.999), description="AdamW's decay rates of its two running means."
     )
-    clip_grad_norm: float | None = Field(None, gt=0)
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="How the learning rate goes on after warm-up: down to 0 along a cosine, or "
+        "constant.",
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="Over how many optimizer steps the learning rate rises from 0.",
+    )
+    clip_grad_norm: float | None = Field(
+        None,
+        gt=0,
+        description="The norm to which larger gradients are scaled down. None leaves them as they "
+        "are.",
+    )
 
 
 class TrainConfig(Config):
     """One training run, complete: the same config and seed give the same result."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1)
-    backbone: BackboneConfig = BackboneConfig()
-    prompts: PromptConfig = PromptConfig()
-    text: TextConfig = TextConfig()
-    data: DataConfig = DataConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    validation: EvalConfig = EvalConfig()
-    epochs: int = Field(30, ge=0, le=3000)
-    batch_size: BatchSize = Field(256, description="clips per optimiser step, over all workers")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="The seed of everything random in a training."
+    )
+    backbone: BackboneConfig = Field(BackboneConfig(), description="The frozen CLIP.")
+    prompts: PromptConfig = Field(PromptConfig(), description="The visual prompts.")
+    text: TextConfig = Field(TextConfig(), description="The text prompts.")
+    data: DataConfig = Field(
+        DataConfig(), description="Which videos, and how a clip is drawn from each."
+    )
+    optimizer: OptimizerConfig = Field(
+        OptimizerConfig(), description="How the prompts are optimized."
+    )
+    validation: EvalConfig = Field(EvalConfig(), description="How validation clips are viewed.")
+    epochs: int = Field(
+        30,
+        ge=0,
+        le=3000,
+        description="How many times the training clips are gone through. 0 only validates.",
+    )
+    batch_size: BatchSize = Field(
+        256, description="How many clips make one optimizer step, over all workers."
+    )
     micro_batch_size: BatchSize | None = Field(
-        None, description="clips per forward pass and worker; None: all at once"
+        None,
+        description="How many clips a worker passes through the model at once. None passes all of "
+        "its share.",
     )
     precision: Precision = Field(
         "fp32",
-        description="of matrix products; mixed: bf16 where the hardware has it, else fp16 on a GPU",
+        description="The precision of matrix products. 'mixed' is bf16 where the hardware has it, "
+        "else fp16 on a GPU.",
     )
     activation_checkpointing: bool = Field(
         False,
-        description="recompute each vision layer in the backward pass: less memory, more time",
+        description="Whether each vision layer is computed again in the backward pass: less "
+        "memory, more time.",
     )
     compile: bool = Field(
         False,
-        description="torch.compile each layer: over a minute at first, then faster steps; for long "
-        "runs",
+        description="Whether layers are compiled. This takes over a minute at first and makes "
+        "steps faster: for long runs.",
     )
     num_threads: int | None = Field(
-        None, ge=1, le=4096, description="CPU threads per worker; None: PyTorch's default"
+        None,
+        ge=1,
+        le=4096,
+        description="How many CPU threads a worker uses. None takes PyTorch's default.",
     )
 
     @model_validator(mode="after")
