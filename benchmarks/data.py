@@ -156,7 +156,7 @@ def _write(path: Path, frames: Iterable[Frames], codec: str, options: Mapping[st
 def _texture(
     rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]
 ) -> Frames:
-    """Smooth random colour at several scales, (pixels, strength)."""
+    """Smooth random color at several scales, (pixels, strength)."""
     total = torch.full((1, 3, height, width), 128.0, dtype=torch.float64)
     for pixels, strength in scales:
         coarse = torch.from_numpy(
@@ -333,7 +333,7 @@ def _engine_cells(path: Path, num_draws: int) -> list[str]:
     except DECORDError:
         return [f"{_timed(reads[0], draws)[0] * 1000:.0f}", "cannot", "cannot", ""]
     wrong = sum(
-        np.abs(right.astype(int) - found).max() > 8  # colours may be rounded differently
+        np.abs(right.astype(int) - found).max() > 8  # colors may be rounded differently
         for right_clip, found_clip in zip(clips[0], clips[2], strict=True)
         for right, found in zip(right_clip, found_clip, strict=True)
     )

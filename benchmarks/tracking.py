@@ -5,7 +5,7 @@ As in a sweep: a small real training (real videos, every epoch's checkpoint into
 worker's process, the mirror in the driver's, which hears of every epoch, and a real MLflow server,
 here on the same machine.
 
-    step       wall time per optimiser step of an epoch, the first epoch of each trial left out
+    step       wall time per optimizer step of an epoch, the first epoch of each trial left out
     worker     processor time of the worker's process; tracking does nothing there
     driver     processor time of the driver's process, which does nothing but tracking here
 """

@@ -1,8 +1,8 @@
-"""Times one optimiser step of the product against the straightforward reference, in one process,
+"""Times one optimizer step of the product against the straightforward reference, in one process,
 alternating.
 
 The reference (``testing/reference_model.py``) computes what the released code computes: 77 text
-tokens, the text tower once per micro-batch, every prompt as a full token, materialised attention.
+tokens, the text tower once per micro-batch, every prompt as a full token, materialized attention.
 Both start from the same weights and give the same gradients; the ratio of the best times and of the
 peak memory is printed.
 

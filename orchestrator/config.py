@@ -76,7 +76,7 @@ Distribution = Annotated[
 
 
 class Objective(Config):
-    """A validation metric to optimise. Benchmarks are reported, never searched on."""
+    """A validation metric to optimize. Benchmarks are reported, never searched on."""
 
     metric: str = Field(
         "val/top1",

@@ -85,7 +85,7 @@ def merge(base: Mapping, overlay: Mapping) -> Mapping:
 
 def parse_setting(setting: str, merged: Mapping) -> Mapping:
     """``a.b=1`` as ``{"a": {"b": 1}}``; keys of ``merged`` that hold dots themselves are
-    recognised.
+    recognized.
 
     Raises:
         InputError: there is no ``=``, or the value is not YAML.

@@ -29,7 +29,7 @@ def write_motions(root: Path, num_train: int, num_val: int) -> None:
 def write_square(
     path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8
 ) -> None:
-    """A white square on grey, 48 pixels wide; H.264, in a WebM file VP9."""
+    """A white square on gray, 48 pixels wide; H.264, in a WebM file VP9."""
     with av.open(str(path), "w") as container:
         # x264's rate control does not give the same bytes every time, least of all on a busy
         # machine

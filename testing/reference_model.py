@@ -2,7 +2,7 @@
 :class:`vitaclip.model.vita_clip.VitaCLIP`.
 
 It computes what the released code computes: all 77 text tokens, every prompt as a full token of its
-layer (query, output projection and all), materialised attention by einsum, no shortcut in any last
+layer (query, output projection and all), materialized attention by einsum, no shortcut in any last
 layer. The product's model must agree with it in outputs and gradients, and
 ``benchmarks.train_step`` times the product against it.
 """
@@ -22,7 +22,7 @@ from vitaclip.model.vita_clip import VitaCLIP
 def reference_step(
     model: VitaCLIP, video_BCTHW: Tensor, labels_B: Tensor, micro_batch_size: int
 ) -> Tensor:
-    """Adds the gradients of one optimiser step, the text tower once per micro-batch; returns the
+    """Adds the gradients of one optimizer step, the text tower once per micro-batch; returns the
     loss.
     """
     total = torch.zeros(())

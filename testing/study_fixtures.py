@@ -68,7 +68,7 @@ def history_of(*top1: float) -> list[dict[str, float]]:
 
 
 def curve_of(num_epochs: int) -> tuple[CurvePoint, ...]:
-    """Two optimiser steps per epoch."""
+    """Two optimizer steps per epoch."""
     return tuple(
         CurvePoint((step + 1) // 2, step, 1 / step, 1e-3) for step in range(1, 2 * num_epochs + 1)
     )

@@ -47,7 +47,7 @@ History = tuple[Annotated[EpochMetrics, AfterValidator(_of_an_epoch)], ...]
 
 
 class CurvePoint(NamedTuple):
-    """One optimiser step of the training curve."""
+    """One optimizer step of the training curve."""
 
     epoch: int  # in which it was made, counted from 1
     step: int  # over all epochs, counted from 1
@@ -56,10 +56,10 @@ class CurvePoint(NamedTuple):
 
 
 class Progress(Config):
-    """How far a training has come: enough to go on at the very next optimiser step."""
+    """How far a training has come: enough to go on at the very next optimizer step."""
 
     epoch: int = 0  # epochs done
-    step: int = 0  # optimiser steps done in the epoch under way
+    step: int = 0  # optimizer steps done in the epoch under way
     loss_sum: float = 0.0  # of those steps
     # positions of broken clips that any worker met in the epoch under way
     broken: tuple[int, ...] = ()

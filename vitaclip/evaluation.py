@@ -3,7 +3,7 @@ class names.
 
 Several models are scored in one pass, so each video is decoded once for all of them.
 
-Shape legend: B clips, V views of a clip, C classes (or colour channels in ``BVCTHW``), T frames, H
+Shape legend: B clips, V views of a clip, C classes (or color channels in ``BVCTHW``), T frames, H
 and W pixels, E embedding.
 """
 
@@ -168,7 +168,7 @@ def zero_shot_classifier(
     """The model with any classes, read as plain names.
 
     With templates, sentences in which ``{}`` is the name, each class is the mean over them of the
-    normalised features, as in CLIP's ensembles.
+    normalized features, as in CLIP's ensembles.
     """
     names = [*map(clean_class_name, classes)]
     if not templates:
@@ -177,8 +177,8 @@ def zero_shot_classifier(
         model.encode_names([template.replace("{}", name) for name in names])
         for template in templates
     ]
-    normalised = [F.normalize(text_CE.float(), dim=-1) for text_CE in features]
-    return Classifier(model, torch.stack(normalised).mean(dim=0))
+    normalized = [F.normalize(text_CE.float(), dim=-1) for text_CE in features]
+    return Classifier(model, torch.stack(normalized).mean(dim=0))
 
 
 def evaluate(

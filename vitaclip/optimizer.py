@@ -1,6 +1,6 @@
-"""AdamW, its learning-rate schedule, and one exact optimiser step over micro-batches.
+"""AdamW, its learning-rate schedule, and one exact optimizer step over micro-batches.
 
-Shape legend: B clips of this worker, C classes (or colour channels in ``BCTHW``), T frames, H and W
+Shape legend: B clips of this worker, C classes (or color channels in ``BCTHW``), T frames, H and W
 pixels, E embedding.
 """
 
@@ -30,7 +30,7 @@ def build_optimizer(model: VitaCLIP, config: OptimizerConfig) -> torch.optim.Ada
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
-    """The learning rate of optimiser step ``step`` (0-based) of ``num_steps``: linear warm-up, then
+    """The learning rate of optimizer step ``step`` (0-based) of ``num_steps``: linear warm-up, then
     the schedule.
 
     It stays where it ended: a cosine would rise again past its last step.

@@ -64,7 +64,7 @@ class EpochEnd:
 
 
 class TrainingInterruptedError(Exception):
-    """``should_stop`` said yes, and every worker has stopped after the same optimiser step."""
+    """``should_stop`` said yes, and every worker has stopped after the same optimizer step."""
 
     def __init__(self, message: str, progress: Progress, save: Callable[[Path], None]) -> None:
         super().__init__(message)
@@ -105,7 +105,7 @@ def fit(
         config: the run; ``config.seed`` decides every random choice.
         resume_from: a checkpoint of the same config to go on from.
         on_epoch_end: called on every rank after each epoch.
-        should_stop: asked on every rank after each optimiser step; one yes stops all of them there.
+        should_stop: asked on every rank after each optimizer step; one yes stops all of them there.
 
     Raises:
         TrainingInterruptedError: stopped by ``should_stop``; holds what a resumed training needs.
@@ -159,7 +159,7 @@ class _Run:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next optimiser step."""
+        """The learning rate of the next optimizer step."""
         return self._lr(self.global_step)
 
     def _lr(self, step: int) -> float:

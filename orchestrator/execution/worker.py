@@ -69,7 +69,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
 
     Args:
         report: called on every worker after every epoch, once its checkpoint is in the store.
-        should_stop: asked after every optimiser step.
+        should_stop: asked after every optimizer step.
 
     Raises:
         PreemptedError: ``should_stop`` said yes on one of the workers; all have stopped.

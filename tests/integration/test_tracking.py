@@ -165,7 +165,7 @@ def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path:
     assert runs["trial 0001"].info.status == "RUNNING"
 
 
-def test_every_optimiser_step_is_logged_once(
+def test_every_optimizer_step_is_logged_once(
     uri: str, small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path
 ) -> None:
     """Two trials of the same training, one of them taken away in the middle of its second epoch."""

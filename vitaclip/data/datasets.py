@@ -13,7 +13,7 @@ import numpy as np
 from vitaclip.class_names import clean_class_name
 from vitaclip.data.formats import (
     Row,
-    UnlabelledError,
+    UnlabeledError,
     VideoFiles,
     class_labels,
     numbered_splits,
@@ -97,7 +97,7 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
         candidates = numbered or [
             split for split in FORMATS[name].splits if split not in _ZERO_SHOT
         ]
-        if official := tuple(split for split in candidates if _is_labelled(name, split, root)):
+        if official := tuple(split for split in candidates if _is_labeled(name, split, root)):
             return official
     splits = tuple(_list_files(root))
     if not splits:
@@ -108,13 +108,13 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
     return splits
 
 
-def _is_labelled(name: str, split: str, root: Path) -> bool:
+def _is_labeled(name: str, split: str, root: Path) -> bool:
     """Whether a published split is there, with its labels; a warning tells if only these are
     missing.
     """
     try:
         return FORMATS[name].read(root, split) is not None
-    except UnlabelledError as error:
+    except UnlabeledError as error:
         _logger.warning("%s: split %s is left out: %s", name, split, error)
         return False
 
@@ -196,7 +196,7 @@ def _label(row: Row, labels: Mapping[str, int], name: str) -> int:
 
 
 def keep_classes(manifest: Manifest, raw_classes: Sequence[str]) -> Manifest:
-    """Only the clips of some classes, relabelled in the order given. Raises InputError if none is
+    """Only the clips of some classes, relabeled in the order given. Raises InputError if none is
     left.
     """
     new_labels = {manifest.raw_classes.index(raw): label for label, raw in enumerate(raw_classes)}

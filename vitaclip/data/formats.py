@@ -31,7 +31,7 @@ class Row:
     raw_class: str
 
 
-class UnlabelledError(InputError):
+class UnlabeledError(InputError):
     """A split that was published without labels, such as the test videos of a challenge."""
 
 
@@ -40,7 +40,7 @@ def read_kinetics(root: Path, split: str) -> list[Row] | None:
     ``annotations/``.
 
     Columns: label, youtube_id, time_start, time_end, split. Returns None where no such file is.
-    Raises UnlabelledError where the labels are left out.
+    Raises UnlabeledError where the labels are left out.
     """
     names = ("val.csv", "validate.csv") if split == "val" else (f"{split}.csv",)
     path = _find(root, *names, *(f"annotations/{name}" for name in names))
@@ -55,7 +55,7 @@ def read_kinetics(root: Path, split: str) -> list[Row] | None:
 
 def _kinetics_row(row: dict[str, str], place: str) -> Row:
     if not row.get("label"):
-        raise UnlabelledError(
+        raise UnlabeledError(
             f"{place}: has no label, so nothing can be scored on it; use a split with labels"
         )
     try:

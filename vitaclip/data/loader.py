@@ -132,7 +132,7 @@ def eval_batches(
 
 
 def steps_per_epoch(manifest: Manifest, config: TrainConfig) -> int:
-    """Optimiser steps in an epoch: complete batches only. Raises InputError if there is none."""
+    """Optimizer steps in an epoch: complete batches only. Raises InputError if there is none."""
     num_clips = len(_used_clips(manifest, config.data))
     if num_clips < config.batch_size:
         raise InputError(
@@ -289,7 +289,7 @@ def _stack(samples: Sequence[_Sample]) -> _Stacked:
 
 
 def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Gives the broken clips of a batch in which nothing could be decoded to a neighbour, if there
+    """Gives the broken clips of a batch in which nothing could be decoded to a neighbor, if there
     is one.
     """
     previous: Batch | None = None

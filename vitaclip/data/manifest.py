@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"([0-9]{1,9})[\s,;:]+\S.*|.*,\s*([0-9]{1,9})$")
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled video file. ``label`` is a position in ``Manifest.classes``."""
+    """One labeled video file. ``label`` is a position in ``Manifest.classes``."""
 
     path: str
     label: int

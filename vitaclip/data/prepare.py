@@ -38,10 +38,10 @@ from vitaclip.data.video import Frames
 from vitaclip.errors import DataError
 
 THUMBNAIL = (
-    4  # cells a side: verification compares mean colours, which encoding and scaling leave alone
+    4  # cells a side: verification compares mean colors, which encoding and scaling leave alone
 )
 MAX_DIFFERENCE = (
-    12.0  # mean absolute difference, of 255, between a frame's mean colours before and after
+    12.0  # mean absolute difference, of 255, between a frame's mean colors before and after
 )
 FORMAT = 3  # of the records; raise it when prepared videos of older versions should be made again
 
@@ -232,7 +232,7 @@ def _verify(path: str, prepared: Path, num_frames: int) -> None:
 
 
 def _thumbnail(frame_HW3: Frames) -> Tensor:
-    """Mean colours of a coarse grid's cells: float [3, THUMBNAIL, THUMBNAIL]."""
+    """Mean colors of a coarse grid's cells: float [3, THUMBNAIL, THUMBNAIL]."""
     return adaptive_avg_pool2d(torch.from_numpy(frame_HW3).permute(2, 0, 1).float(), THUMBNAIL)
 
 

@@ -30,7 +30,7 @@ def last_dense_start(video_length: int, num_frames: int, stride: int) -> int:
 
 def uniform_indices(video_length: int, num_frames: int, positions: list[float]) -> Indices:
     """One frame per equal segment; ``positions[i]`` in [0, 1) says where in segment i (0.5: its
-    centre).
+    center).
     """
     _check(video_length, num_frames)
     segment = video_length / num_frames
@@ -58,7 +58,7 @@ def view_indices(
     """The temporal test views, in temporal order.
 
     Dense: windows whose starts are spread evenly from the first possible to the last; a single view
-    is the centred window. Uniform: view v takes the point ``(v + 0.5) / num_views`` of each
+    is the centered window. Uniform: view v takes the point ``(v + 0.5) / num_views`` of each
     segment.
     """
     if sampling == "uniform":
@@ -76,7 +76,7 @@ def view_indices(
 def crop_offsets(
     height: int, width: int, size: int, num_crops: Literal[1, 3]
 ) -> list[tuple[int, int]]:
-    """(top, left) of square test crops: the centre, or both ends and the centre along the longer
+    """(top, left) of square test crops: the center, or both ends and the center along the longer
     side.
     """
     if min(height, width) < size:
@@ -84,12 +84,12 @@ def crop_offsets(
             f"frame of {height}x{width}: a crop of {size} needs a frame at least as large"
         )
     free_height, free_width = height - size, width - size
-    centre = (free_height // 2, free_width // 2)
+    center = (free_height // 2, free_width // 2)
     if num_crops == 1:
-        return [centre]
+        return [center]
     if free_width >= free_height:
-        return [(centre[0], 0), centre, (centre[0], free_width)]
-    return [(0, centre[1]), centre, (free_height, centre[1])]
+        return [(center[0], 0), center, (center[0], free_width)]
+    return [(0, center[1]), center, (free_height, center[1])]
 
 
 def _check(video_length: int, num_frames: int) -> None:

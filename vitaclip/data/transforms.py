@@ -1,7 +1,7 @@
 """From decoded frames to the pixels a model sees: crops and augmentation, still uint8.
 
 Built on torchvision's transforms v2; all frames of a clip get the same parameters. Every random
-choice comes from the clip's own seed. Shapes: T frames, 3 colours, H height, W width, V views.
+choice comes from the clip's own seed. Shapes: T frames, 3 colors, H height, W width, V views.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAGNITUDE_STD = 0.5  # of the recipe "rand-m7-n4-mstd0.5-inc1"
 OPERATION_PROBABILITY = (
     0.5  # each of the n operations is applied this often (timm's RandAugment, which it names)
 )
-FILL = [122, 116, 104]  # CLIP's mean colour
+FILL = [122, 116, 104]  # CLIP's mean color
 
 
 def train_short_side(augment: AugmentConfig, image_size: int) -> int:
@@ -36,7 +36,7 @@ def train_short_side(augment: AugmentConfig, image_size: int) -> int:
 
 
 class TrainTransform:
-    """Random resized crop, flip, colour jitter and RandAugment, as ``AugmentConfig`` says."""
+    """Random resized crop, flip, color jitter and RandAugment, as ``AugmentConfig`` says."""
 
     def __init__(self, config: AugmentConfig, image_size: int) -> None:
         self._image_size = image_size

@@ -116,7 +116,7 @@ class FrameAttention(nn.Module):
     """Multi-head self-attention with separate projections: the summary token's, across the T frames
     of a clip.
 
-    Initialised Xavier-uniform with zero biases (released code).
+    Initialized Xavier-uniform with zero biases (released code).
     """
 
     def __init__(self, width: int, num_heads: int) -> None:

@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen CLIP, the identity of its weights, and how it wants its pixels normalised."""
+    """A frozen CLIP, the identity of its weights, and how it wants its pixels normalized."""
 
     clip: CLIP
     sha256: str

@@ -78,7 +78,7 @@ class TextPrompts(nn.Module):
 
 
 def group_prompts(names: Sequence[str], context_length: int, num_context: int) -> list[TextGroup]:
-    """Tokenises class names and groups them by layout.
+    """Tokenizes class names and groups them by layout.
 
     With context the sequence is ``SOT, context and name, ".", EOT``; without, ``SOT, name, EOT``:
     the plain name.
@@ -87,7 +87,7 @@ def group_prompts(names: Sequence[str], context_length: int, num_context: int) -
         InputError: a name leaves no room for itself in the context length.
     """
     layouts: dict[tuple[int, int], list[int]] = defaultdict(list)
-    tokens = [_tokenise(name, with_full_stop=num_context > 0) for name in names]
+    tokens = [_tokenize(name, with_full_stop=num_context > 0) for name in names]
     for index, (name, tail) in enumerate(tokens):
         length = 1 + num_context + len(name) + len(tail)
         if length > context_length:
@@ -113,7 +113,7 @@ def encode_text(
     *,
     compile_layers: bool = False,
 ) -> Tensor:
-    """Text features ``[C, E]`` of all classes, not yet normalised; ``prompts=None`` encodes plain
+    """Text features ``[C, E]`` of all classes, not yet normalized; ``prompts=None`` encodes plain
     names.
     """
     device = clip.positional_embedding.device
@@ -169,7 +169,7 @@ def _length(group: TextGroup, prompts: TextPrompts | None) -> int:
     )
 
 
-def _tokenise(name: str, *, with_full_stop: bool) -> tuple[list[int], list[int]]:
+def _tokenize(name: str, *, with_full_stop: bool) -> tuple[list[int], list[int]]:
     """Token ids of the name, and of what follows it up to EOT. Underscores read as spaces (released
     code).
     """

@@ -6,7 +6,7 @@ prompts are fresh in each layer and serve as keys and values only; what flows be
 through ``local`` and ``summary``.
 
 Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G global prompts, E
-embedding, C colour channels, H and W pixels.
+embedding, C color channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LayerPrompts(nn.Module):
             prompts.append(_expand(shared, num_frames_total))
         if self.cls_proj is None:
             return prompts
-        # P_sum, un-normalised stream
+        # P_sum, un-normalized stream
         cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(0, (-1, self.num_frames))
         if self.local_prompts is not None:  # all T of a clip are given to each of its frames
             prompts.append(
@@ -110,7 +110,7 @@ class VisionPrompts(nn.Module):
                     layer.cls_proj.requires_grad_(False)
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
-        """Adds frame t's embedding to every token of frame t; nearest-neighbour resize for other
+        """Adds frame t's embedding to every token of frame t; nearest-neighbor resize for other
         clip lengths.
         """
         if self.time_embedding is None:
@@ -130,7 +130,7 @@ def encode_video(
     activation_checkpointing: bool = False,
     compile_layers: bool = False,
 ) -> Tensor:
-    """Video features ``[B, E]``, not yet normalised: the mean over frames of each frame's projected
+    """Video features ``[B, E]``, not yet normalized: the mean over frames of each frame's projected
     class token.
 
     A clip of a multiple of ``num_frames`` frames is read as consecutive segments: local prompts and

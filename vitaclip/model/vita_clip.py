@@ -1,6 +1,6 @@
 """Vita-CLIP: a frozen CLIP with learned prompts in both towers (Wasim et al., CVPR 2023).
 
-Shape legend: B clips, C classes (or colour channels in ``BCTHW``), T frames, E embedding.
+Shape legend: B clips, C classes (or color channels in ``BCTHW``), T frames, E embedding.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class VitaCLIP(nn.Module):
         )
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
-        """Video features ``[B, E]``, not normalised, of uint8 pixels or of already normalised
+        """Video features ``[B, E]``, not normalized, of uint8 pixels or of already normalized
         floats.
         """
         if video_BCTHW.dtype == torch.uint8:
-            video_BCTHW = self.normalise_pixels(video_BCTHW)
+            video_BCTHW = self.normalize_pixels(video_BCTHW)
         with self._autocast():
             return encode_video(
                 self.clip,
@@ -75,14 +75,14 @@ class VitaCLIP(nn.Module):
                 compile_layers=self.compile_layers,
             )
 
-    def normalise_pixels(self, video_BCTHW: Tensor) -> Tensor:
+    def normalize_pixels(self, video_BCTHW: Tensor) -> Tensor:
         """uint8 to CLIP's mean and deviation, on the video's own device."""
         mean, std = (stat.view(-1, 1, 1, 1) for stat in (self.pixel_mean, self.pixel_std))
         return (video_BCTHW.to(mean.dtype) / 255 - mean) / std
 
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes with their learned context, not
-        normalised.
+        normalized.
         """
         with self._autocast():
             return encode_text(
@@ -91,7 +91,7 @@ class VitaCLIP(nn.Module):
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol),
-        not normalised.
+        not normalized.
         """
         with self._autocast():
             return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
@@ -116,7 +116,7 @@ class VitaCLIP(nn.Module):
         }
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that an optimiser moves, by name."""
+        """The parameters that an optimizer moves, by name."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -138,7 +138,7 @@ class VitaCLIP(nn.Module):
 
 
 def build_model(config: TrainConfig, class_names: Sequence[str]) -> VitaCLIP:
-    """The model of one training run, prompts initialised from ``config.seed``, on the CPU."""
+    """The model of one training run, prompts initialized from ``config.seed``, on the CPU."""
     backbone = load_backbone(config.backbone, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -42,7 +42,7 @@ MOTION_LABELS = tuple(LABELS)[4:]
 # Turning by one such part of a full turn leaves a shape as it was (circle and ring are marked).
 SYMMETRY = {"circle": 1, "ring": 1, "square": 4, "triangle": 3, "cross": 4, "star": 5}
 
-# Of the pairs of shape and colour, this diagonal is never named or shown together in training.
+# Of the pairs of shape and color, this diagonal is never named or shown together in training.
 HELD_OUT_PAIRS = {
     (shape, COLORS[(i + k) % len(COLORS)]) for i, shape in enumerate(SHAPES) for k in (0, 4)
 }
@@ -108,7 +108,7 @@ def sample_still(
     held_out: bool = False,
     share_of_odd_colors: float = 0.0,
 ) -> Picture:
-    """One moment: an object of a shape, a colour and a place. ``held_out`` draws from the held-out
+    """One moment: an object of a shape, a color and a place. ``held_out`` draws from the held-out
     pairs only.
     """
     # without a name: shape must be told by itself

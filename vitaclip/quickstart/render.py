@@ -2,7 +2,7 @@
 about it.
 
 Coordinates are fractions of the picture's side, x to the right, y downwards; angles are in radians.
-Shape legend: N pictures (or frames of a clip), H height, W width (H = W), 3 colours.
+Shape legend: N pictures (or frames of a clip), H height, W width (H = W), 3 colors.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ def blend(scene: Scene, alpha_NHW: Array) -> Pictures:
 
 def coverage(shape: str, track: Track, size: int) -> Array:
     """The share of each pixel that the object covers, ``[N, H, W]`` in [0, 1]."""
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-    dx, dy = centres[None, None, :] - _column(track.x), centres[None, :, None] - _column(track.y)
+    centers = (np.arange(size, dtype=np.float32) + 0.5) / size
+    dx, dy = centers[None, None, :] - _column(track.x), centers[None, :, None] - _column(track.y)
     radius = _column(track.radius)
     cos, sin = _column(np.cos(track.angle)) / radius, _column(np.sin(track.angle)) / radius
     distance = SHAPES[shape](dx * cos + dy * sin, dy * cos - dx * sin)
@@ -258,9 +258,9 @@ def sample_background(size: int, rng: Rng) -> Array:
         along = float(np.cos(turn)) * x + float(np.sin(turn)) * y
         waves += np.sin(frequency * along + float(phase))
     noise = rng.standard_normal((size, size), np.float32)
-    grey = rng.uniform(40, 110) + rng.uniform(2, 9) * waves + rng.uniform(1, 5) * noise
+    gray = rng.uniform(40, 110) + rng.uniform(2, 9) * waves + rng.uniform(1, 5) * noise
     tint = rng.uniform(0.8, 1.2, 3).astype(np.float32)
-    return np.clip(grey[..., None] * tint, 0, 255).astype(np.float32)
+    return np.clip(gray[..., None] * tint, 0, 255).astype(np.float32)
 
 
 def _with_distractor(background_HW3: Array, rng: Rng) -> Array:

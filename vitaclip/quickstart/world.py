@@ -128,7 +128,7 @@ def render_action(
 def write_video(path: Path, frames_THWC: render.Pictures) -> None:
     """Writes an H.264 mp4 file."""
     height, width = frames_THWC.shape[1:3]
-    # a fixed quantiser and one thread: x264's rate control does not give the same bytes every time
+    # a fixed quantizer and one thread: x264's rate control does not give the same bytes every time
     options = {"preset": "veryfast", "qp": "22", "threads": "1"}
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)

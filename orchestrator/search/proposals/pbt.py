@@ -1,4 +1,4 @@
-"""Population-based training of the optimiser's settings (Jaderberg et al. 2017), generation by
+"""Population-based training of the optimizer's settings (Jaderberg et al. 2017), generation by
 generation.
 
 Trial ``g * population + m`` is member ``m`` of generation ``g`` and trains ``interval`` epochs. It

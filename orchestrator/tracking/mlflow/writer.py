@@ -64,7 +64,7 @@ class MlflowWriter:
         """Logs the epochs that MLflow lacks, by default those of the newest checkpoint.
 
         The step of an epoch's metrics is the epoch, that of ``step/loss`` and ``step/lr`` the
-        optimiser step.
+        optimizer step.
 
         An epoch's time is the proposal's plus that of training so far. It is the same whenever it
         is logged, so MLflow drops a row that is sent twice because its first answer was lost.

@@ -190,7 +190,7 @@ def test_a_file_must_hold_a_mapping(write, text: str, found: str) -> None:  # ty
     assert f"found {found}" in message_of(write(text))
 
 
-def test_a_missing_file_is_named_with_its_nearest_neighbour(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_file_is_named_with_its_nearest_neighbor(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     write(GOOD, "prompt_depth.yaml")
     message = message_of(tmp_path / "prompt_dept.yaml")
     assert "there is no such file" in message

@@ -58,7 +58,7 @@ def test_decord_gives_the_same_frames_as_pyav(videos, codec):
     for indices in DRAWS:
         pyav = decode_frames(videos[codec], indices, decoder="pyav").astype(int)
         decord = decode_frames(videos[codec], indices, decoder="decord").astype(int)
-        assert np.abs(pyav - decord).max() <= 2  # the engines round colours alike, or nearly
+        assert np.abs(pyav - decord).max() <= 2  # the engines round colors alike, or nearly
 
 
 @pytest.mark.parametrize("codec", sorted(CODECS))

@@ -1,4 +1,4 @@
-"""The model against outputs, gradients and optimiser steps recorded from the authors' released
+"""The model against outputs, gradients and optimizer steps recorded from the authors' released
 model.
 """
 
@@ -149,7 +149,7 @@ def test_the_projects_own_records_are_those_that_were_written_down(variant: str)
     assert record["train"]["losses"] == pytest.approx(pinned["losses"], abs=1e-4)
 
 
-def test_three_optimiser_steps(released_record: Record) -> None:
+def test_three_optimizer_steps(released_record: Record) -> None:
     model, train = model_of(released_record), released_record["train"]
     optimizer = torch.optim.AdamW(
         model.trainable().values(), lr=train["lr"], weight_decay=train["weight_decay"]

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 @pytest.fixture
 def released(released_record: Record, tmp_path: Path) -> Path:
-    """A file as the released training writes it: DDP's prefixes, and the optimiser's state beside
+    """A file as the released training writes it: DDP's prefixes, and the optimizer's state beside
     the model.
     """
     model = {

@@ -76,7 +76,7 @@ def test_clips_decode_to_the_rendered_frames(small_world: Path, decoder: str) ->
     frames = decode_frames(clips[3].path, range(SMALL.num_frames), decoder=decoder)  # type: ignore[arg-type]
     rendered = render_action(BASE_ACTIONS[1], SMALL, (SMALL.seed, 0, 1, 1))
     assert frames.shape == rendered.shape == (8, 32, 32, 3)
-    # H.264 with halved colour resolution is lossy
+    # H.264 with halved color resolution is lossy
     assert np.abs(frames.astype(float) - rendered).mean() < 12
 
 
