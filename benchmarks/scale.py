@@ -46,7 +46,7 @@ from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.observer import TrackingObserver
 from testing.servers.mlflow_server import MlflowServer
 from testing.study_simulation import MemoryStore
-from vitaclip.checkpoint import CheckpointInfo, Progress
+from vitaclip.checkpoint_info import CheckpointInfo, Progress
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity
 from vitaclip.data.manifest import read_list

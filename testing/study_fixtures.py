@@ -15,7 +15,7 @@ from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.study_record import StudyRecord
-from vitaclip.checkpoint import CheckpointInfo, CurvePoint, Progress
+from vitaclip.checkpoint_info import CheckpointInfo, CurvePoint, Progress
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
+from vitaclip.confusion import confusion_matrix, per_class_top1
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import check_broken, eval_batches
 from vitaclip.data.manifest import Manifest
@@ -85,23 +86,6 @@ class Score:
     def per_class_top1(self) -> dict[str, float]:
         """Accuracy of each class that has clips."""
         return per_class_top1(self.classes, self.confusion)
-
-
-def confusion_matrix(
-    labels: Sequence[int], predicted: Sequence[int], num_classes: int
-) -> np.ndarray:
-    """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(counts, (list(labels), list(predicted)), 1)
-    return counts
-
-
-def per_class_top1(classes: Sequence[str], confusion_CC: np.ndarray) -> dict[str, float]:
-    """Accuracy of each class that has clips."""
-    totals = confusion_CC.sum(axis=1)
-    return {
-        name: float(confusion_CC[i, i] / totals[i]) for i, name in enumerate(classes) if totals[i]
-    }
 
 
 def evaluate_checkpoints(

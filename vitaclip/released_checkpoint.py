@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vitaclip.checkpoint import Progress, load_model, save_checkpoint
+from vitaclip.checkpoint import load_model, save_checkpoint
+from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
 from vitaclip.errors import InputError, first_line
 from vitaclip.files import write_whole

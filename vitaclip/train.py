@@ -17,15 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitaclip.checkpoint import (
-    CurvePoint,
-    EpochMetrics,
-    Progress,
-    load_learned,
-    load_optimizer,
-    read_info,
-    save_checkpoint,
-)
+from vitaclip.checkpoint import load_learned, load_optimizer, save_checkpoint
+from vitaclip.checkpoint_info import CurvePoint, EpochMetrics, Progress, read_info
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import Batch, check_broken, steps_per_epoch, train_batches

@@ -28,7 +28,8 @@ from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
-from vitaclip.checkpoint import EpochMetrics, adopt_checkpoint, read_history
+from vitaclip.checkpoint import adopt_checkpoint
+from vitaclip.checkpoint_info import EpochMetrics, read_history
 from vitaclip.distributed import gather_from_workers, rank_and_world_size
 from vitaclip.errors import VitaClipError
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.storage.stores.base import Store
-from vitaclip.checkpoint import INFO_FILE, CheckpointInfo, read_info
+from vitaclip.checkpoint_info import INFO_FILE, CheckpointInfo, read_info
 from vitaclip.errors import CheckpointError
 
 

@@ -19,7 +19,7 @@ from orchestrator.storage.same_study import check_same_config, check_same_inputs
 from orchestrator.storage.scores import Scores
 from orchestrator.storage.stores.base import KeyExistsError, MissingKeyError, Store
 from orchestrator.storage.trial_record import TrialRecord
-from vitaclip.checkpoint import CheckpointInfo
+from vitaclip.checkpoint_info import CheckpointInfo
 from vitaclip.errors import InputError
 
 

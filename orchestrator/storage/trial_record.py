@@ -13,7 +13,7 @@ from orchestrator.storage.records.attempt import Attempt
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.scores import Scores
 from orchestrator.storage.stores.base import MANIFEST, MissingKeyError, StoreError
-from vitaclip.checkpoint import INFO_FILE, Progress
+from vitaclip.checkpoint_info import INFO_FILE, Progress
 from vitaclip.errors import InputError
 
 

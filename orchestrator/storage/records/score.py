@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 
 from orchestrator.config import BenchmarkConfig
 from vitaclip.config import BackboneConfig, Config, TrainConfig
+from vitaclip.confusion import confusion_matrix, per_class_top1
 from vitaclip.data.identity import DataIdentity
-from vitaclip.evaluation import confusion_matrix, per_class_top1
 
 
 class SplitScore(Config):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from orchestrator.config import BenchmarkConfig, Scalar
-from vitaclip.checkpoint import History
+from vitaclip.checkpoint_info import History
 from vitaclip.config import Config, TrainConfig
 
 

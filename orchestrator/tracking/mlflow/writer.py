@@ -29,7 +29,7 @@ from orchestrator.tracking.mlflow.artifacts import confusion_figure, curves_csv,
 from orchestrator.tracking.mlflow.client import metric_rows, milliseconds, present
 from orchestrator.tracking.mlflow.registry import register_best
 from orchestrator.tracking.mlflow.runs import PARENT, STATE_TAG, Runs
-from vitaclip.checkpoint import CurvePoint
+from vitaclip.checkpoint_info import CurvePoint
 
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 

@@ -21,7 +21,7 @@ from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.wandb.offline import LoggedRun, logged_runs, wait_until_written
-from vitaclip.checkpoint import CurvePoint
+from vitaclip.checkpoint_info import CurvePoint
 
 STUDY = "study"  # the study's own run, where trials have their numbers
 STATE = "state"

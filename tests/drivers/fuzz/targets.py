@@ -46,14 +46,8 @@ from tests.drivers.fuzz.damage import (
     damage_text_file,
     damage_value,
 )
-from vitaclip.checkpoint import (
-    INFO_FILE,
-    Progress,
-    load_model,
-    read_history,
-    read_info,
-    save_checkpoint,
-)
+from vitaclip.checkpoint import load_model, save_checkpoint
+from vitaclip.checkpoint_info import INFO_FILE, Progress, read_history, read_info
 from vitaclip.class_names import parse_class_names
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import FORMATS, available_splits, load_dataset, root_variable

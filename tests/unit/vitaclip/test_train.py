@@ -19,14 +19,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, distributed
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import (
-    adopt_checkpoint,
-    drop_optimizer,
-    load_model,
-    load_optimizer,
-    read_history,
-    read_info,
-)
+from vitaclip.checkpoint import adopt_checkpoint, drop_optimizer, load_model, load_optimizer
+from vitaclip.checkpoint_info import read_history, read_info
 from vitaclip.config import BackboneConfig, EvalConfig, OptimizerConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
@@ -342,7 +336,7 @@ def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(
     """At any moment: each write to the folder is the last one in turn."""
     fit(config, on_epoch_end=Saver(tmp_path))
     first, second = load_model(tmp_path / "1")[0], load_model(tmp_path / "2")[0]
-    steps = ("_write_tensors", "_write_info", "_delete_others")
+    steps = ("_write_tensors", "write_info", "_delete_others")
     for cut in steps:
         folder = tmp_path / f"cut_{cut}"
         shutil.copytree(tmp_path / "1", folder)

@@ -18,14 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import (
-    MAX_INFO_BYTES,
-    CurvePoint,
-    Progress,
-    load_model,
-    read_info,
-    save_checkpoint,
-)
+from vitaclip.checkpoint import load_model, save_checkpoint
+from vitaclip.checkpoint_info import MAX_INFO_BYTES, CurvePoint, Progress, read_info
 from vitaclip.class_names import MAX_CLASSES
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.errors import CheckpointError, InputError
@@ -99,7 +93,7 @@ CONTENTS: dict[str, bytes] = {
 READ_ALL = """
 import json, os, resource, sys
 from pathlib import Path
-from vitaclip.checkpoint import read_info
+from vitaclip.checkpoint_info import read_info
 def used(): usage = resource.getrusage(resource.RUSAGE_SELF); return usage.ru_utime, usage.ru_maxrss
 for folder in map(Path, sys.argv[1:]):
     if os.fork() == 0:

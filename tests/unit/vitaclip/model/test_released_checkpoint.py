@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tests.unit.vitaclip.model.test_parity import clip_config, forward
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import load_model, read_info
+from vitaclip.checkpoint import load_model
+from vitaclip.checkpoint_info import read_info
 from vitaclip.model.released import split_released
 
 Record = dict[str, Any]

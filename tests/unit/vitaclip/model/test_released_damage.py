@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import Progress, save_checkpoint
+from vitaclip.checkpoint import save_checkpoint
+from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
 from vitaclip.model.vita_clip import build_model
 

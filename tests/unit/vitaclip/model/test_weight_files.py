@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from orchestrator.storage.stores.local import LocalStore
 from tests.unit.vitaclip.model.test_backbone import random_clip, to_hugging_face
 from vitaclip.__main__ import main
-from vitaclip.checkpoint import Progress, save_checkpoint
+from vitaclip.checkpoint import save_checkpoint
+from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, PromptConfig, TrainConfig
 from vitaclip.data.folders import LocalFolder
 from vitaclip.errors import InputError
