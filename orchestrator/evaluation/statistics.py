@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binomtest
+from scipy.special import bdtr, betaincinv
 
 from orchestrator.storage.records.score import SplitScore
 
@@ -75,8 +75,8 @@ def accuracy_interval(splits: Sequence[Outcomes]) -> Interval:
 def _clopper_pearson(num_right: float, number: float) -> Interval:
     tail, num_wrong = (1 - _LEVEL) / 2, number - num_right
     # Sums of weights are a rounding error away from whole numbers.
-    low = beta.ppf(tail, num_right, num_wrong + 1) if num_right > 1e-9 else 0.0
-    high = beta.ppf(1 - tail, num_right + 1, num_wrong) if num_wrong > 1e-9 else 1.0
+    low = betaincinv(num_right, num_wrong + 1, tail) if num_right > 1e-9 else 0.0
+    high = betaincinv(num_right + 1, num_wrong, 1 - tail) if num_wrong > 1e-9 else 1.0
     return Interval(float(low), float(high))
 
 
@@ -147,8 +147,9 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
         only_first: clips that the first model got right and the second wrong.
         only_second: the reverse.
     """
-    total = only_first + only_second
-    return float(binomtest(only_first, total).pvalue) if total else 1.0
+    # Both tails of a fair coin's throws; an even split is in both.
+    tail = bdtr(min(only_first, only_second), only_first + only_second, 0.5)
+    return min(1.0, 2 * float(tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

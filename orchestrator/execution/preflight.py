@@ -22,7 +22,8 @@ from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
-from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
+from vitaclip.model.backbone import check_backbone, load_backbone
+from vitaclip.model.model_config import num_layers
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:

@@ -28,6 +28,7 @@ from orchestrator.search.search_space import (
 )
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError, suggest
+from vitaclip.model.model_config import num_layers
 
 
 def resolve(config: StudyConfig) -> StudyConfig:
@@ -61,8 +62,6 @@ def _resolve_layers(key: str, distribution: Distribution, config: StudyConfig) -
         raise InputError(
             f"search_space.{key}.high: 'num_layers' needs one backbone, but the space varies it"
         )
-    from vitaclip.model.backbone import num_layers  # takes seconds: it brings torch
-
     return distribution.model_copy(update={"high": num_layers(config.train.backbone)})
 
 

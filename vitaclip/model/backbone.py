@@ -25,8 +25,8 @@ from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError, first_line, suggest
 from vitaclip.model.clip_weights import ClipWeights, StateDict, read_clip_weights
 from vitaclip.model.hub import fetch_weights
+from vitaclip.model.model_config import QUICKSTART_FOLDER, read_model_config
 
-QUICKSTART_FOLDER = Path(__file__).parent.parent / "quickstart"
 QUICKSTART_TAG = "quickstart"
 RANDOM_TAG = "random"
 MAX_RANDOM = 500_000_000  # weights: 2 GB, for which no file must be there
@@ -49,13 +49,6 @@ class Backbone:
     def image_size(self) -> int:
         """Height and width in pixels that the vision tower takes."""
         return int(self.clip.visual.image_size[0])
-
-
-def num_layers(config: BackboneConfig) -> int:
-    """Number of layers of the vision tower, read from open_clip's model config without loading
-    weights.
-    """
-    return int(_model_config(config)["vision_cfg"]["layers"])
 
 
 def check_backbone(config: BackboneConfig) -> None:
@@ -146,41 +139,11 @@ def _backbone(clip: CLIP, **pixels: Any) -> Backbone:
 
 
 def _model_config(config: BackboneConfig) -> dict[str, Any]:
-    open_clip.add_model_config(QUICKSTART_FOLDER)
-    # Names with a colon would make open_clip read from a network or a folder.
-    if config.name not in open_clip.list_models():
-        raise InputError(
-            f"backbone.name: found '{config.name}', allowed are open_clip's model names"
-            f"{suggest(config.name, open_clip.list_models())}; see open_clip.list_models()"
-        )
-    model_config = open_clip.get_model_config(config.name)
-    vision, text = model_config["vision_cfg"], model_config["text_cfg"]
-    if (
-        "timm_model_name" in vision
-        or "hf_model_name" in text
-        or isinstance(vision.get("layers"), list)
-    ):
-        raise InputError(
-            f"backbone.name: '{config.name}' is no CLIP ViT with CLIP's own text tower; take one "
-            "such as ViT-B-16"
-        )
-    for unsupported in ("custom_text", "multimodal_cfg"):
-        if model_config.pop(unsupported, None) and unsupported == "multimodal_cfg":
-            raise InputError(
-                f"backbone.name: '{config.name}' is a CoCa model, allowed are plain CLIP ViTs"
-            )
-    if config.image_size is not None:
-        vision["image_size"] = config.image_size
-    if vision["image_size"] % vision["patch_size"]:
-        raise InputError(
-            f"backbone.image_size: found {vision['image_size']}, allowed are multiples of the "
-            "patch size "
-            f"{vision['patch_size']} of {config.name}"
-        )
+    model_config = read_model_config(config)
     # the weights decide, not the spelling of the model's name
     if tag_config := _tag_config(config):
         model_config["quick_gelu"] = bool(tag_config.get("quick_gelu", False))
-    return dict(model_config)
+    return model_config
 
 
 def _tag_config(config: BackboneConfig) -> dict[str, Any]:

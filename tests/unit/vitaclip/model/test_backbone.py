@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import open_clip
@@ -20,7 +21,8 @@ from torch import Tensor
 from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
 from vitaclip.errors import InputError
 from vitaclip.model import hub
-from vitaclip.model.backbone import check_backbone, load_backbone, num_layers
+from vitaclip.model.backbone import check_backbone, load_backbone
+from vitaclip.model.model_config import num_layers, read_model_config
 from vitaclip.model.vita_clip import VitaCLIP
 
 OPENAI_NAMES = ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
@@ -130,6 +132,17 @@ def test_each_naming_at_true_shapes(name: str, naming: str, tmp_path: Path) -> N
     model = VitaCLIP(backbone, OFF, TextConfig(num_context=0), ["x"], num_frames=1)
     assert_same_features(model, clip, backbone.image_size)
     assert num_layers(BackboneConfig(name=name)) == len(clip.visual.transformer.resblocks)
+
+
+def test_model_configs_are_those_that_open_clip_reads() -> None:
+    read = {}
+    for name in open_clip.list_models():
+        with suppress(InputError):  # no plain CLIP
+            read[name] = read_model_config(BackboneConfig(name=name))
+    assert len(read) > 50
+    for name, found in read.items():
+        wanted = open_clip.get_model_config(name)
+        assert found == {key: value for key, value in wanted.items() if key != "custom_text"}
 
 
 @pytest.mark.parametrize("naming", ["openai", "open_clip", "hugging_face"])
