@@ -28,7 +28,6 @@ from orchestrator.storage.records.score import BenchmarkScore, SplitScore
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.tracking.service import open_service
 from vitaclip.data.datasets import load_dataset
-from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import VitaClipError
 from vitaclip.terminal import Terminal
 
@@ -284,6 +283,8 @@ def _example(dataset: str, split: SplitScore, true: int, predicted: int) -> str:
 def strip_png(path: str) -> bytes:
     """Frames spread evenly over a video, side by side, as PNG. Raises DataError."""
     from matplotlib.image import imsave
+
+    from vitaclip.data.decode import decode_frames, video_info  # brings torch
 
     indices = np.linspace(0, video_info(path).num_frames - 1, _STRIP_FRAMES).round().astype(int)
     frames = decode_frames(path, indices.tolist(), short_side=_STRIP_HEIGHT)

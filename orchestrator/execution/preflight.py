@@ -18,12 +18,12 @@ from orchestrator.service import attempt
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
+from vitaclip.clip_config import num_layers
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
 from vitaclip.model.backbone import check_backbone, load_backbone
-from vitaclip.model.model_config import num_layers
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:

@@ -93,7 +93,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         _check_not_enough(trial, end.history, record.objective)
 
     with (
-        TrialLog(record, trial.number, attempt.number) as log,
+        _log_of(record, attempt, trial.number) as log,
         tempfile.TemporaryDirectory() as folder,
         _time_limit(resources.epoch_timeout_s),
     ):
@@ -139,6 +139,11 @@ def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
     """
     rank, _ = rank_and_world_size()
     return gather_from_workers([begin_attempt(record, number)] if rank == 0 else [])[0]
+
+
+def _log_of(record: StudyRecord, attempt: Attempt, number: int) -> TrialLog:
+    rank, num_workers = rank_and_world_size()
+    return TrialLog(record, number, attempt.number, num_workers=num_workers, is_first=rank == 0)
 
 
 def _publish(

@@ -26,9 +26,9 @@ from orchestrator.search.search_space import (
     listed_values,
     num_values,
 )
+from vitaclip.clip_config import num_layers
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError, suggest
-from vitaclip.model.model_config import num_layers
 
 
 def resolve(config: StudyConfig) -> StudyConfig:

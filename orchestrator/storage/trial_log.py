@@ -20,7 +20,6 @@ from pydantic_core import to_json
 
 from orchestrator.storage.stores.base import StoreError
 from orchestrator.storage.study_record import StudyRecord
-from vitaclip.distributed import rank_and_world_size
 
 _PACKAGES = ("vitaclip", "orchestrator")
 
@@ -28,11 +27,28 @@ _PACKAGES = ("vitaclip", "orchestrator")
 class TrialLog(logging.Handler):
     """A context manager around one attempt at a trial."""
 
-    def __init__(self, record: StudyRecord, number: int, attempt: int) -> None:
+    def __init__(
+        self,
+        record: StudyRecord,
+        number: int,
+        attempt: int,
+        *,
+        num_workers: int = 1,
+        is_first: bool = True,
+    ) -> None:
+        """A log that is not begun yet.
+
+        Args:
+            record: the study's.
+            number: the trial's.
+            attempt: the attempt's.
+            num_workers: how many train the trial together.
+            is_first: whether this is the one whose log is kept.
+        """
         super().__init__(logging.WARNING)
-        self._record = record
-        self._number, self._attempt = number, attempt
-        self._rank, self._num_workers = rank_and_world_size()
+        self._store = record.store
+        self._key = record.keys.trial(number).log(attempt)
+        self._attempt, self._num_workers, self._is_first = attempt, num_workers, is_first
         self._lines = ""
 
     def __enter__(self) -> Self:
@@ -69,7 +85,6 @@ class TrialLog(logging.Handler):
         self.add(record.levelname.lower(), message=record.getMessage(), logger=record.name)
 
     def save(self) -> None:
-        """Writes all lines to the store. Raises StoreError."""
-        if self._rank == 0:
-            key = self._record.keys.trial(self._number).log(self._attempt)
-            self._record.store.write_text(key, self._lines)
+        """Writes all lines to the store, if this log is kept. Raises StoreError."""
+        if self._is_first:
+            self._store.write_text(self._key, self._lines)

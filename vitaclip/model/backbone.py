@@ -21,11 +21,11 @@ from open_clip.model import CLIP, resize_pos_embed
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
+from vitaclip.clip_config import QUICKSTART_FOLDER, read_clip_config
 from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError, first_line, suggest
 from vitaclip.model.clip_weights import ClipWeights, StateDict, read_clip_weights
 from vitaclip.model.hub import fetch_weights
-from vitaclip.model.model_config import QUICKSTART_FOLDER, read_model_config
 
 QUICKSTART_TAG = "quickstart"
 RANDOM_TAG = "random"
@@ -139,7 +139,7 @@ def _backbone(clip: CLIP, **pixels: Any) -> Backbone:
 
 
 def _model_config(config: BackboneConfig) -> dict[str, Any]:
-    model_config = read_model_config(config)
+    model_config = read_clip_config(config)
     # the weights decide, not the spelling of the model's name
     if tag_config := _tag_config(config):
         model_config["quick_gelu"] = bool(tag_config.get("quick_gelu", False))

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import ls, show
-from orchestrator.commands import sweep
+from orchestrator.commands.dry_run import describe
 from orchestrator.control import main
 from orchestrator.search.study import Study
 from orchestrator.settings import Settings
@@ -79,7 +79,7 @@ def test_every_display_tells_the_number_that_was_asked_for(
     assert main(["depth", "--num-trials", "12"]) == 0
     assert ls.main([]) == 0
     assert show.main(["depth"]) == 0
-    sweep.describe(record.info.config, Settings(), Console())
+    describe(record.info.config, Settings(), Console())
     output = capsys.readouterr().out
     for text in ("1/12", "num_trials │ 12", "12, 1 of them finished"):
         assert text in " ".join(output.split()), text

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.commands.sweep import expected_time
+from orchestrator.commands.dry_run import expected_time
 from orchestrator.display.progress import Progress
 from orchestrator.display.tables import points_table, trials_table
 from orchestrator.evaluation.ranking import best_first, pareto_set

@@ -12,16 +12,16 @@ from typing import Any
 from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError, suggest
 
-QUICKSTART_FOLDER = Path(__file__).parent.parent / "quickstart"
+QUICKSTART_FOLDER = Path(__file__).parent / "quickstart"
 _NEEDED = {"embed_dim", "vision_cfg", "text_cfg"}
 
 
 def num_layers(config: BackboneConfig) -> int:
-    """Number of layers of the vision tower. Raises InputError as :func:`read_model_config` does."""
-    return int(read_model_config(config)["vision_cfg"]["layers"])
+    """Number of layers of the vision tower. Raises InputError as :func:`read_clip_config` does."""
+    return int(read_clip_config(config)["vision_cfg"]["layers"])
 
 
-def read_model_config(config: BackboneConfig) -> dict[str, Any]:
+def read_clip_config(config: BackboneConfig) -> dict[str, Any]:
     """open_clip's config of the model, at the image size that is asked for.
 
     Raises:
