@@ -6,6 +6,7 @@ has other ones.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import tempfile
@@ -151,6 +152,7 @@ def test_workers_are_given_settings_and_no_credentials(monkeypatch: pytest.Monke
 
 def test_tune_passes_no_credentials_on() -> None:
     """It would put those into the runtime environment of each trial's actor."""
+    importlib.import_module("orchestrator.execution.driver")
     assert class_cache.ENV_VARS_TO_PROPAGATE
     named = [one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("RAY_")]
     assert not [one for one in named if re.search("AWS|KEY|TOKEN|SECRET|PASSWORD", one)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,8 @@ def never_end() -> None:
         (lambda: None, "passed"),
         (refuse, "passed"),
         (break_down, "ValueError: a traceback"),
-        (never_end, "took over 1 s"),
+        (never_end, "computed for over 1 s"),
+        (partial(time.sleep, 60), "was not done after 2 s"),
         (partial(bytes, 2 * fuzz.LIMIT_BYTES), "MemoryError"),
         (os.abort, "died of signal 6"),
     ],
@@ -66,6 +68,7 @@ def test_what_becomes_of_a_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[], object], end: str
 ) -> None:
     monkeypatch.setattr(fuzz, "LIMIT_S", 1)
+    monkeypatch.setattr(fuzz, "WAIT_LIMIT_S", 2 if "not done" in end else 300)
     figures = fuzz.fuzz(Sound(read), 0, 1e-9, tmp_path)
     assert figures.ends == {end: 1}
     assert [path.name for path in tmp_path.iterdir()] == ([] if end == "passed" else ["sound-0-0"])
