@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from orchestrator import experiments
 from orchestrator.compare import compare
 from orchestrator.control import control
 from orchestrator.evaluate import evaluate
@@ -27,6 +28,7 @@ app = new_app(
     sync,
     help="Sweeps Vita-CLIP's prompts over video, and shows what came of it.",
 )
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(library)
 
 

@@ -37,6 +37,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_there_is_one_command_for_all() -> None:
     assert [*COMMANDS] == [
         *("sweep", "ls", "show", "compare", "evaluate", "report", "control", "sync"),
+        "experiments",
         *("predict", "import-checkpoint", "export-checkpoint", "convert-backbone", "data"),
     ]
 
@@ -58,6 +59,7 @@ def test_help_names_each_command_with_a_whole_sentence(
         ["--help"],
         *([name, "--help"] for name in COMMANDS),
         *(["data", name, "--help"] for name in ("check", "prepare", "show")),
+        ["experiments", "copy", "--help"],
     ],
     ids=" ".join,
 )
