@@ -59,7 +59,8 @@ def study_page() -> str:
     places: dict[str, list[str]] = {}
     for name, path in _places(schema, schema["$defs"], ""):
         places.setdefault(name, []).append(path)
-    tables = _Tables({name: _title(schema["$defs"][name], places[name]) for name in places})
+    titles = {name: _title(schema["$defs"][name], places[name]) for name in places}
+    tables = _Tables(schema["$defs"], titles)
     sections = [tables.section(schema, "The file")]
     sections += [
         tables.section(schema["$defs"][name], title) for name, title in tables.titles.items()
@@ -122,17 +123,23 @@ def _title(model: Schema, paths: Sequence[str]) -> str:
 class _Tables:
     """Writes a table for each model."""
 
+    models: dict[str, Schema]  # by name
     titles: dict[str, str]  # of the sections, by the names of their models
 
     def section(self, model: Schema, title: str) -> str:
         required = model.get("required", ())
         rows = [
             f"| `{key}` | {_cell(self._kind(field))} | {self._default(field, key in required)} "
-            f"| {_cell(field.get('description', ''))} |"
+            f"| {_cell(self._meaning(field))} |"
             for key, field in model["properties"].items()
         ]
         table = ["| field | value | default | meaning |", "| --- | --- | --- | --- |", *rows]
         return "\n".join([f"## {title}", "", _sentence(model), "", *table, ""])
+
+    def _meaning(self, field: Schema) -> str:
+        """A field's own description, or else that of the model which it holds."""
+        inner = self.models[_name(field)] if "$ref" in field else {}
+        return str(field.get("description") or inner.get("description", ""))
 
     def _kind(self, field: Schema) -> str:
         """What a field takes, in words."""

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -140,6 +141,13 @@ def test_every_variable_of_the_environment_is_in_the_reference_and_no_other() ->
 def test_generated_pages_are_up_to_date(page: Path) -> None:
     written = make_reference().PAGES[page.name]()
     assert page.read_text() == written, "run: python docs/make_reference.py"
+
+
+def test_the_architecture_has_every_import_contract() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    names = [contract["name"] for contract in tools["importlinter"]["contracts"]]
+    text = (ROOT / "docs/architecture.md").read_text()
+    assert [name for name in names if f"| {name} |" not in text] == []
 
 
 def make_reference() -> ModuleType:
