@@ -19,7 +19,6 @@ from contextlib import contextmanager
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from orchestrator import service
 from orchestrator.config import ResourcesConfig
 from orchestrator.execution import RAY_ENVIRONMENT
 from orchestrator.execution.local_ray import local_ray
@@ -30,6 +29,7 @@ from orchestrator.execution.ray_internals import (
     is_autoscaler_v2,
     placement_groups,
 )
+from vitaclip import service
 from vitaclip.errors import InputError
 
 # Settings that workers share with the driver, and all that begins with the prefix; credentials are

@@ -14,7 +14,6 @@ from orchestrator.code_version import code_version
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.search.search_space import apply, edge_values
-from orchestrator.service import attempt
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
@@ -24,6 +23,7 @@ from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
 from vitaclip.model.backbone import check_backbone, load_backbone
+from vitaclip.service import attempt
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import cache
 from pathlib import Path
 
 import boto3
 import pytest
 
 from testing.data_videos import moving_frames, write_video
-from testing.servers.s3_server import s3_server
+from testing.servers.s3_server import faulty_proxy, s3_server
 from tests.unit.vitaclip.data.test_commands import data
+from vitaclip.data import folders
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import InputError
+from vitaclip.s3.bucket import Bucket
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +107,34 @@ def test_only_prepare_reads_from_a_bucket(bucket, capsys):
         load_dataset("mine", "train")
     assert data("prepare", "mine", "--out", "s3://") == 2
     assert "names no bucket" in capsys.readouterr().err
+
+
+def test_what_cannot_be_reached_is_told_before_anything_is_prepared(
+    bucket, monkeypatch, capsys, tmp_path
+):
+    assert data("prepare", "mine", "--out", "s3://none") == 2
+    assert "create the bucket" in capsys.readouterr().err
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert data("prepare", "mine", "--out", "out") == 2
+    error = capsys.readouterr().err
+    assert "s3://videos/mine" in error
+    assert "127.0.0.1:9" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_server_is_asked_again(server, bucket, monkeypatch, capsys):
+    monkeypatch.setattr("vitaclip.s3.bucket.random.uniform", lambda *_: 0.001)
+    monkeypatch.setattr(folders, "_shared_bucket", cache(Bucket))  # not the one of other servers
+    with faulty_proxy(server, share=0.3) as (failing, proxy):
+        monkeypatch.setenv("S3_ENDPOINT_URL", failing.endpoint_url)
+        assert data("prepare", "mine", "--out", "s3://videos/out", "--short-side", 32) == 0
+    assert "3 videos prepared" in capsys.readouterr().out
+    assert sum(proxy.counts.get(fault, 0) for fault in proxy.faults) > 5
+    assert "videos/2.mp4.json" in keys(bucket, "out/")
+
+
+def test_without_boto3_the_extra_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "boto3"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"pip install 'vitaclip-orchestrator\[s3\]'"):
+        Bucket("videos").get("mine/train.csv")

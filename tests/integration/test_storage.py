@@ -20,6 +20,7 @@ from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.stores.s3 import S3Store
 from testing.servers.s3_server import S3Server, faulty_proxy, s3_server
 from vitaclip.errors import InputError
+from vitaclip.s3.bucket import Bucket
 
 
 @pytest.fixture(scope="session")
@@ -256,10 +257,10 @@ def test_wrong_secret_and_missing_bucket_are_input_errors(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="create the bucket"):
-        S3Store(f"{bucket}-none", "").check()
+        S3Store(Bucket(f"{bucket}-none")).check()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
     with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY") as caught:
-        S3Store(bucket, "").check()
+        S3Store(Bucket(bucket)).check()
     assert "planted-secret" not in str(caught.value)
 
 
@@ -279,7 +280,7 @@ def test_a_server_that_overwrites_results_is_refused(
 def test_unreachable_server_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     use(S3Server("http://127.0.0.1:9", "key", "secret"), monkeypatch)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
-        S3Store("bucket", "").check()
+        S3Store(Bucket("bucket")).check()
 
 
 def test_multipart_upload_comes_back(bucket: str, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_failures_may_go_on_for_as_long_as_they_like(
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001
     )
-    monkeypatch.setattr("orchestrator.storage.stores.s3.random.uniform", lambda *_: 0.001)
+    monkeypatch.setattr("vitaclip.s3.bucket.random.uniform", lambda *_: 0.001)
     with faulty_proxy(server, share=0.5, faults=("slow_down", "internal_error", "lost_answer")) as (
         failing,
         _,

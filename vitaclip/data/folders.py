@@ -19,7 +19,8 @@ from vitaclip.data.datasets import available_splits, read_dataset
 from vitaclip.data.formats import VideoFiles, is_video
 from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.errors import DataError, InputError
-from vitaclip.s3_endpoint import s3_endpoint
+from vitaclip.s3.bucket import Bucket
+from vitaclip.s3.errors import MissingObjectError
 
 
 class Folder(Protocol):
@@ -98,46 +99,27 @@ class LocalFolder:
 
 
 class S3Folder:
-    """A prefix in a bucket. Objects appear whole, so nothing unfinished is ever visible.
-
-    ``S3_ENDPOINT_URL`` names the server if it is not Amazon's; credentials are found as AWS's tools
-    find them.
-    """
+    """A prefix in a bucket. Objects appear whole, so nothing unfinished is ever visible."""
 
     def __init__(self, uri: str) -> None:
-        from pyarrow import fs  # here: only object stores need it
-
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise InputError(
-                f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix"
-            )
-        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._root = f"{bucket}/{prefix}".rstrip("/")
-        self._files = fs.S3FileSystem(endpoint_override=s3_endpoint())
+        self._bucket = _bucket_of(uri)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
+        self._bucket.check()
         return contextlib.nullcontext()
 
     def read(self, name: str) -> bytes | None:
         try:
-            with self._files.open_input_stream(f"{self._root}/{name}") as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
+            return self._bucket.get(name)
+        except MissingObjectError:
             return None
 
     def size(self, name: str) -> int | None:
-        stat = self.stat(name)
-        return None if stat is None else stat[0]
-
-    def stat(self, name: str) -> list[int] | None:
-        """Size and time of change (ns); None if there is no such object."""
-        info = self._files.get_file_info(f"{self._root}/{name}")
-        return [info.size, info.mtime_ns] if info.is_file else None
+        stat = self._bucket.stat(name)
+        return None if stat is None else stat.size_bytes
 
     def write(self, name: str, content: bytes) -> None:
-        with self._files.open_output_stream(f"{self._root}/{name}") as stream:
-            stream.write(content)
+        self._bucket.put(name, content)
 
     @contextlib.contextmanager
     def partial(self, name: str) -> Iterator[Path]:
@@ -145,31 +127,26 @@ class S3Folder:
             yield Path(folder, "partial")
 
     def put(self, partial: Path, name: str) -> None:
-        self.write(name, partial.read_bytes())
-
-    def names(self) -> list[str]:
-        """Every object below the prefix."""
-        from pyarrow import fs
-
-        found = self._files.get_file_info(fs.FileSelector(self._root, recursive=True))
-        return [info.path.removeprefix(f"{self._root}/") for info in found if info.is_file]
+        self._bucket.upload(partial, name)
 
 
 def read_remote(dataset: str, splits: Sequence[str] | None, uri: str) -> dict[str, Manifest]:
     """The manifests of a data set in an object store; their clips' paths start with ``s3://``."""
-    folder = S3Folder(uri)
+    bucket = _bucket_of(uri)
+    bucket.check()
     with tempfile.TemporaryDirectory() as annotations:
         local = Path(annotations)
-        names = folder.names()
+        # a name that ends so is a folder's, which some programs make
+        names = [name for name in bucket.list() if not name.endswith("/")]
         videos = VideoFiles(f"{local}/{name}" for name in names if is_video(name))
         for name in names:
             if not is_video(name):
                 (local / name).parent.mkdir(parents=True, exist_ok=True)
-                (local / name).write_bytes(folder.read(name) or b"")
+                bucket.download(name, local / name)
         wanted = splits or available_splits(dataset, local)
         manifests = {split: read_dataset(dataset, split, local, lambda: videos) for split in wanted}
     return {
-        split: _moved(manifest, annotations, folder.uri) for split, manifest in manifests.items()
+        split: _moved(manifest, annotations, bucket.uri) for split, manifest in manifests.items()
     }
 
 
@@ -183,18 +160,14 @@ def file_stat(path: str) -> list[int] | None:
     there.
     """
     if path.startswith("s3://"):
-        parent, _, name = path.rpartition("/")
-        return _bucket(parent).stat(name)
+        bucket, name = _object(path)
+        found = bucket.stat(name)
+        return None if found is None else [*found]
     try:
         stat = Path(path).stat()
     except OSError:
         return None
     return [stat.st_size, stat.st_mtime_ns]
-
-
-@functools.lru_cache(maxsize=1024)
-def _bucket(uri: str) -> S3Folder:
-    return S3Folder(uri)
 
 
 @contextlib.contextmanager
@@ -205,11 +178,29 @@ def local_copy(path: str) -> Iterator[Path]:
     if not path.startswith("s3://"):
         yield Path(path)
         return
-    parent, _, name = path.rpartition("/")
-    content = _bucket(parent).read(name)
-    if content is None:
-        raise DataError(f"{path}: cannot be opened: no such object")
+    bucket, name = _object(path)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, name)
-        copy.write_bytes(content)
+        copy = Path(folder, Path(name).name)
+        try:
+            bucket.download(name, copy)
+        except MissingObjectError:
+            raise DataError(f"{path}: cannot be opened: no such object") from None
         yield copy
+
+
+def _object(path: str) -> tuple[Bucket, str]:
+    name, _, key = path.removeprefix("s3://").partition("/")
+    return _shared_bucket(name), key
+
+
+@functools.cache
+def _shared_bucket(name: str) -> Bucket:
+    """One client for all files of a bucket."""
+    return Bucket(name)
+
+
+def _bucket_of(uri: str) -> Bucket:
+    name, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not name:
+        raise InputError(f"{uri!r}: names no bucket; allowed: s3://bucket or s3://bucket/prefix")
+    return Bucket(name, prefix)

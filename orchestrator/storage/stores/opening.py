@@ -7,7 +7,9 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.stores.s3 import S3Store
 from vitaclip.errors import InputError
+from vitaclip.s3.bucket import Bucket
 
 
 def open_store(uri: str) -> Store:
@@ -30,9 +32,7 @@ def open_store(uri: str) -> Store:
             raise InputError(
                 f"store {uri!r}: found no bucket, allowed is s3://bucket or s3://bucket/prefix"
             )
-        from orchestrator.storage.stores.s3 import S3Store  # a folder needs no S3 client
-
-        return S3Store(parts.netloc, parts.path)
+        return S3Store(Bucket(parts.netloc, parts.path))
     if parts.scheme == "file":
         return LocalStore(Path(unquote(parts.path)))
     if parts.scheme or not uri:

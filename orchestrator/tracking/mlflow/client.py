@@ -23,10 +23,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.config import Scalar
-from orchestrator.service import attempt
 from orchestrator.settings import without_password
 from orchestrator.tracking.mlflow.database import ensure_database
 from vitaclip.errors import InputError
+from vitaclip.service import attempt
 
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 _LONGEST_NAME = 250
