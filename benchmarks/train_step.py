@@ -27,8 +27,8 @@ from torch import Tensor
 from testing.reference_model import reference_step
 from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
 from vitaclip.distributed import default_device
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import load_backbone
-from vitaclip.model.vita_clip import VitaCLIP
 from vitaclip.optimizer import accumulate_gradients
 
 MIB = 2**20

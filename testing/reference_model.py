@@ -1,5 +1,5 @@
 """Vita-CLIP written the straightforward way, over the parameters of a
-:class:`vitaclip.model.vita_clip.VitaCLIP`.
+:class:`vitaclip.methods.vita_clip.VitaCLIP`.
 
 It computes what the released code computes: all 77 text tokens, every prompt as a full token of its
 layer (query, output projection and all), materialized attention by einsum, no shortcut in any last
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.text import TextPrompts, group_prompts
 from vitaclip.model.vision import LayerPrompts
-from vitaclip.model.vita_clip import VitaCLIP
 
 
 def reference_step(

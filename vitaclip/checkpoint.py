@@ -29,12 +29,13 @@ from vitaclip.checkpoint_info import (
 from vitaclip.class_names import check_class_names
 from vitaclip.config import TrainConfig
 from vitaclip.errors import CheckpointError, first_line
-from vitaclip.model.vita_clip import Shapes, VitaCLIP, build_model, learned_shapes, shapes_of
+from vitaclip.methods import build_model, learned_shapes
+from vitaclip.methods.video_model import Shapes, VideoModel, shapes_of
 
 
 def save_checkpoint(
     folder: Path,
-    model: VitaCLIP,
+    model: VideoModel,
     config: TrainConfig,
     progress: Progress,
     optimizer: torch.optim.Optimizer | None = None,
@@ -106,7 +107,7 @@ def _delete_others(folder: Path, info: CheckpointInfo) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_model(folder: Path) -> tuple[VitaCLIP, TrainConfig]:
+def load_model(folder: Path) -> tuple[VideoModel, TrainConfig]:
     """The trained model of a checkpoint, on the CPU, and what of its config decides the model.
 
     Raises:
@@ -150,7 +151,7 @@ def _check_shapes(folder: Path, info: CheckpointInfo, wanted: Shapes, found: Sha
         )
 
 
-def load_learned(model: VitaCLIP, folder: Path) -> None:
+def load_learned(model: VideoModel, folder: Path) -> None:
     """Loads the learned tensors into a model that was built from the same config.
 
     Raises:
@@ -169,7 +170,7 @@ def load_learned(model: VitaCLIP, folder: Path) -> None:
     model.load_state_dict(learned, strict=False)
 
 
-def load_optimizer(model: VitaCLIP, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+def load_optimizer(model: VideoModel, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Restores AdamW's state, matched by parameter name.
 
     Raises:
@@ -197,7 +198,7 @@ def load_optimizer(model: VitaCLIP, optimizer: torch.optim.Optimizer, folder: Pa
     )
 
 
-def _optimizer_tensors(model: VitaCLIP, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: VideoModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's moments and step counts as ``<entry>:<parameter name>``; parameters never stepped
     have none.
     """

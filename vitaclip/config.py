@@ -273,11 +273,19 @@ class OptimizerConfig(Config):
     )
 
 
+MethodName = Literal["vita_clip", "frozen_clip"]  # vitaclip/methods
+
+
 class TrainConfig(Config):
     """One training run, complete: the same config and seed give the same result."""
 
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="The seed of everything random in a training."
+    )
+    method: MethodName = Field(
+        "vita_clip",
+        description="How CLIP is adapted to video. 'frozen_clip' leaves it as it is, and takes 0 "
+        "epochs.",
     )
     backbone: BackboneConfig = Field(BackboneConfig(), description="The frozen CLIP.")
     prompts: PromptConfig = Field(PromptConfig(), description="The visual prompts.")
@@ -356,6 +364,7 @@ class TrainConfig(Config):
         drawn = ("num_frames", "sampling", "stride", "max_broken")
         return TrainConfig(
             seed=self.seed,
+            method=self.method,
             backbone=self.backbone,
             prompts=self.prompts,
             text=self.text,

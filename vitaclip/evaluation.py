@@ -21,15 +21,15 @@ from torch.nn import functional as F
 
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
-from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, PromptConfig, TextConfig
+from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, TrainConfig
 from vitaclip.confusion import confusion_matrix, per_class_top1
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import check_broken, eval_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import default_device, gather_from_workers, rank_and_world_size
 from vitaclip.errors import InputError
-from vitaclip.model.backbone import load_backbone
-from vitaclip.model.vita_clip import VitaCLIP
+from vitaclip.methods import build_model
+from vitaclip.methods.video_model import VideoModel
 
 EvalMode = Literal["supervised", "zero_shot"]
 
@@ -38,7 +38,7 @@ EvalMode = Literal["supervised", "zero_shot"]
 class Classifier:
     """A model and the text features ``[C, E]`` of the classes it chooses among."""
 
-    model: VitaCLIP
+    model: VideoModel
     text_CE: Tensor
 
 
@@ -120,17 +120,15 @@ def evaluate_clip(
     return evaluate([zero_shot_classifier(model, manifest.classes)], manifest, data, views)[0]
 
 
-def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VitaCLIP:
-    """CLIP without any prompt: the mean of its frame features against plain class names."""
-    off = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
-    model = VitaCLIP(
-        load_backbone(backbone), off, TextConfig(num_context=0), ["none"], num_frames=num_frames
-    )
-    return model.to(default_device())
+def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VideoModel:
+    """CLIP as it came, which was trained on no classes."""
+    data = DataConfig(num_frames=num_frames)
+    config = TrainConfig(method="frozen_clip", backbone=backbone, data=data)
+    return build_model(config, class_names=()).to(default_device())
 
 
 @torch.no_grad()
-def supervised_classifier(model: VitaCLIP, classes: Sequence[str]) -> Classifier:
+def supervised_classifier(model: VideoModel, classes: Sequence[str]) -> Classifier:
     """The model with its trained classes, read with their learned context.
 
     Raises:
@@ -147,7 +145,7 @@ def supervised_classifier(model: VitaCLIP, classes: Sequence[str]) -> Classifier
 
 @torch.no_grad()
 def zero_shot_classifier(
-    model: VitaCLIP, classes: Sequence[str], templates: Sequence[str] = ()
+    model: VideoModel, classes: Sequence[str], templates: Sequence[str] = ()
 ) -> Classifier:
     """The model with any classes, read as plain names.
 
@@ -175,7 +173,7 @@ def evaluate(
         DataError: more than ``data.max_broken`` of the clips cannot be read.
     """
     rank, world_size = rank_and_world_size()
-    image_size = classifiers[0].model.clip.visual.image_size[0]
+    image_size = classifiers[0].model.image_size
     predictions: list[list[Prediction]] = [[] for _ in classifiers]
     broken: dict[int, str] = {}
     for batch in eval_batches(

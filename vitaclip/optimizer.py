@@ -16,13 +16,14 @@ from torch.nn.utils import clip_grad_norm_
 
 from vitaclip.config import OptimizerConfig
 from vitaclip.errors import NonFiniteLossError
-from vitaclip.model.vita_clip import VitaCLIP
+from vitaclip.methods.video_model import VideoModel
 
 
-def build_optimizer(model: VitaCLIP, config: OptimizerConfig) -> torch.optim.AdamW:
+def build_optimizer(model: VideoModel, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over everything trainable, weight decay on all of it (released recipe)."""
     return torch.optim.AdamW(
-        model.trainable().values(),
+        # as a group: of a model without trainable parameters it is empty
+        [{"params": list(model.trainable().values())}],
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -44,7 +45,7 @@ def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
 
 
 def accumulate_gradients(
-    model: VitaCLIP,
+    model: VideoModel,
     video_BCTHW: Tensor,
     labels_B: Tensor,
     *,

@@ -19,7 +19,7 @@ from vitaclip.data.manifest import Clip, Manifest
 from vitaclip.distributed import default_device
 from vitaclip.errors import DataError
 from vitaclip.evaluation import Classifier, class_probabilities
-from vitaclip.model.vita_clip import VitaCLIP
+from vitaclip.methods.video_model import VideoModel
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _probabilities(
         Manifest("videos", names, clips),
         data.model_copy(update={"max_broken": 1.0, "limit": None}),
         views,
-        image_size=classifier.model.clip.visual.image_size[0],
+        image_size=classifier.model.image_size,
     ):
         broken |= {places[index]: reason for index, reason in batch.broken.items()}
         rows = class_probabilities(classifier, batch.video)
@@ -119,13 +119,13 @@ def _not_local(videos: Sequence[Path]) -> dict[int, str]:
 
 
 @torch.no_grad()
-def _classifier(model: VitaCLIP, names: Sequence[str]) -> tuple[Classifier, bool]:
+def _classifier(model: VideoModel, names: Sequence[str]) -> tuple[Classifier, bool]:
     """The model with its text features of the names, and whether these have learned context."""
     places = {clean_class_name(name): place for place, name in enumerate(model.class_names)}
     trained = [name for name in names if name in places]
     if len(trained) == len(names):
         features = model.encode_classes()[[places[name] for name in names]]
-        return Classifier(model, features), model.text_prompts is not None
+        return Classifier(model, features), model.learns_texts
     if trained:
         _logger.warning(
             "%d of %d class names were trained (%s), the others are new: all are read as plain "

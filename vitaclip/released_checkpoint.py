@@ -15,12 +15,13 @@ from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
 from vitaclip.errors import InputError, first_line
 from vitaclip.files import write_whole
+from vitaclip.methods import build_model
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import check_fit, load_backbone
 from vitaclip.model.clip_weights import ClipWeights, write_clip_weights
 from vitaclip.model.released import StateDict, join_released, split_released
 from vitaclip.model.tensor_file import read_tensor_file
 from vitaclip.model.text import TOKENIZER
-from vitaclip.model.vita_clip import VitaCLIP, build_model
 
 
 def import_checkpoint(
@@ -58,6 +59,7 @@ def import_checkpoint(
     config = config.model_copy(update={"backbone": backbone})
     _check_num_classes(learned, class_names, released)
     model = build_model(config, class_names)
+    assert isinstance(model, VitaCLIP), "the config names no other method"
     check_fit(model.learned_state(), learned, str(released))
     model.load_state_dict(learned, strict=False)
     _check_class_names(model, entries, released)
@@ -75,6 +77,8 @@ def export_checkpoint(folder: Path, released: Path) -> None:
             prompts, no context), or ``released`` cannot be written.
     """
     model, config = load_model(folder)
+    if not isinstance(model, VitaCLIP):
+        raise InputError(f"{folder}: the released format is that of vita_clip, not {config.method}")
     if config.prompts.depth not in (None, len(model.vision_prompts.layers)) or any(
         (config.prompts.global_layers, config.prompts.local_layers, config.prompts.summary_layers)
     ):

@@ -31,7 +31,8 @@ from vitaclip.distributed import (
 )
 from vitaclip.errors import CheckpointError, InputError
 from vitaclip.evaluation import Classifier, evaluate, supervised_classifier, zero_shot_classifier
-from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.methods import build_model
+from vitaclip.methods.video_model import VideoModel
 from vitaclip.optimizer import (
     accumulate_gradients,
     apply_gradients,
@@ -69,7 +70,7 @@ class TrainingInterruptedError(Exception):
 class FitResult:
     """A finished training: the model and the metrics of every epoch."""
 
-    model: VitaCLIP
+    model: VideoModel
     history: tuple[EpochMetrics, ...]
 
 
@@ -128,7 +129,7 @@ class _Run:
     train: Manifest
     val: Manifest
     development: tuple[Classifier, Manifest] | None  # plain names in a frozen tower: encoded once
-    model: VitaCLIP
+    model: VideoModel
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
     progress: Progress
@@ -245,10 +246,14 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
             "workers"
         )
     model = build_model(config, train.classes).to(default_device())
+    if config.epochs and not model.trainable():
+        raise InputError(
+            f"epochs: found {config.epochs}, {config.method} trains nothing; allowed is 0"
+        )
     development = _load_development(config, train, model)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
-    scaler = torch.amp.GradScaler(model.logit_scale.device.type) if needs_scaler else None
+    scaler = torch.amp.GradScaler(model.device.type) if needs_scaler else None
     run = _Run(config, train, val, development, model, optimizer, scaler, Progress())
     if resume_from is not None:
         _restore(run, resume_from)
@@ -256,7 +261,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
 
 
 def _load_development(
-    config: TrainConfig, train: Manifest, model: VitaCLIP
+    config: TrainConfig, train: Manifest, model: VideoModel
 ) -> tuple[Classifier, Manifest] | None:
     if config.data.development is None:
         return None
@@ -289,7 +294,7 @@ def _train_epoch(run: _Run, should_stop: Callable[[], bool]) -> EpochMetrics:
     batches = train_batches(
         run.train,
         run.config,
-        image_size=run.model.clip.visual.image_size[0],
+        image_size=run.model.image_size,
         epoch=run.progress.epoch,
         start_step=run.progress.step,
         rank=rank,
@@ -336,7 +341,7 @@ def _step(
         the global mean loss, whether any worker is to stop, and the broken clips that any worker
         met.
     """
-    device = run.model.logit_scale.device
+    device = run.model.device
     loss = _accumulate(
         run, batch.video.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     )

@@ -33,7 +33,7 @@ from vitaclip.evaluation import (
     supervised_classifier,
     zero_shot_classifier,
 )
-from vitaclip.model.vita_clip import VitaCLIP
+from vitaclip.methods.video_model import VideoModel
 
 _Key = TypeVar("_Key")  # what the caller calls a model
 
@@ -59,15 +59,14 @@ PUBLISHED_BENCHMARKS = {
 class LoadedModel:
     """A model to score, and how clips must be drawn for it."""
 
-    model: VitaCLIP
+    model: VideoModel
     data: DataConfig
-    only_names: bool = False  # the frozen CLIP has learned no classes: it always reads their names
 
     @property
     def clip_shape(self) -> tuple[object, ...]:
         """Models that agree in this can share decoded clips."""
-        size = self.model.clip.visual.image_size[0]
-        return (self.data.num_frames, self.data.sampling, self.data.stride, size)
+        data = self.data
+        return (data.num_frames, data.sampling, data.stride, self.model.image_size)
 
 
 def score_trials(
@@ -156,7 +155,7 @@ def _compute(
     for model in models:
         if isinstance(model, Baseline):
             clip = frozen_clip(model.backbone, model.num_frames)
-            loaded[model] = LoadedModel(clip, baselines[model], only_names=True)
+            loaded[model] = LoadedModel(clip, baselines[model])
     splits = score_models(loaded, benchmark)
     duration_s = (time.perf_counter() - started) / len(models)
     return {
@@ -186,7 +185,7 @@ def _best_checkpoint(record: StudyRecord, number: int) -> str:
 def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, LoadedModel]:
     """The models of checkpoints in the store; equal backbones are held in memory once."""
     loaded: dict[int, LoadedModel] = {}
-    backbones: dict[str, VitaCLIP] = {}
+    first_with: dict[str, VideoModel] = {}  # a backbone's hash -> the first model that has it
     for number, key in checkpoints.items():
         with tempfile.TemporaryDirectory() as folder:
             record.store.download_folder(key, Path(folder))
@@ -196,7 +195,7 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
                 load_checkpoint(Path(folder)), data=record.trial(number).info.train.data
             )
         model = loaded[number].model
-        model.clip = backbones.setdefault(model.backbone_sha256, model).clip
+        model.share_backbone(first_with.setdefault(model.backbone_sha256, model))
     return loaded
 
 
@@ -226,7 +225,7 @@ def _score_split(
 ) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
     texts = protocol_of(benchmark).class_texts(split)
-    classifiers = [_classifier(model, manifest.classes, texts) for model in models.values()]
+    classifiers = [_classifier(loaded.model, manifest.classes, texts) for loaded in models.values()]
     data = next(iter(models.values())).data
     scores = evaluate(classifiers, manifest, data, benchmark.views)
     identity = identify(manifest)
@@ -236,10 +235,10 @@ def _score_split(
     }
 
 
-def _classifier(loaded: LoadedModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
-    if texts.learned and not loaded.only_names:
-        return supervised_classifier(loaded.model, classes)
-    return zero_shot_classifier(loaded.model, classes, texts.templates)
+def _classifier(model: VideoModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
+    if texts.learned and model.class_names:
+        return supervised_classifier(model, classes)
+    return zero_shot_classifier(model, classes, texts.templates)
 
 
 def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentity) -> SplitScore:

@@ -1,5 +1,5 @@
-"""The Vita-CLIP model: a frozen CLIP (``backbone``), its two towers with prompts, and both
-together.
+"""What methods are built of: a frozen CLIP (``backbone``), its two towers with prompts, and weights
+of every layout.
 """
 
 import sys

@@ -26,7 +26,8 @@ from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluation import evaluate_checkpoints, evaluate_clip
-from vitaclip.model.vita_clip import VitaCLIP, build_model
+from vitaclip.methods import build_model
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.optimizer import build_optimizer, learning_rate
 from vitaclip.prediction import VideoPrediction, predict
 from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
@@ -233,17 +234,20 @@ def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
 
 
 def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path: Path) -> None:
-    off = {"num_global": 0, "local": False, "summary": False, "time_embedding": False}
-    content = config.model_dump() | {"epochs": 0, "prompts": off}
-    content["text"]["num_context"] = 0
-    untrained = TrainConfig.model_validate(content)
-    result = fit(untrained, on_epoch_end=Saver(tmp_path))
+    frozen = config.model_copy(update={"epochs": 0, "method": "frozen_clip"})
+    result = fit(frozen, on_epoch_end=Saver(tmp_path))
     clip = evaluate_clip(
-        config.backbone, dataset="motions", split="val", data=untrained.data, views=EvalConfig()
+        config.backbone, dataset="motions", split="val", data=frozen.data, views=EvalConfig()
     )
     assert len(result.history) == 1
     assert result.history[0]["val/top1"] == clip.top1
     assert result.history[0]["val/loss"] == pytest.approx(clip.loss, rel=1e-6)
+    assert load_model(tmp_path / "0")[0].class_names == result.model.class_names
+
+
+def test_a_method_that_trains_nothing_takes_no_epochs(config: TrainConfig) -> None:
+    with pytest.raises(InputError, match="frozen_clip trains nothing; allowed is 0"):
+        fit(config.model_copy(update={"method": "frozen_clip"}))
 
 
 def state_of(model: VitaCLIP) -> dict[str, Tensor]:

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitaclip.clip_config import num_layers, read_clip_config
-from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
+from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError
+from vitaclip.methods.frozen_clip import NO_CONTEXT, NO_PROMPTS
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model import hub
 from vitaclip.model.backbone import check_backbone, load_backbone
-from vitaclip.model.vita_clip import VitaCLIP
 
 OPENAI_NAMES = ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
-OFF = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
 
 HF_PLACES = {
     "class_embedding": "embeddings.class_embedding",
@@ -129,7 +129,7 @@ def test_each_naming_at_true_shapes(name: str, naming: str, tmp_path: Path) -> N
     clip = random_clip(name)
     path = write(clip.state_dict(), naming, tmp_path)
     backbone = load_backbone(BackboneConfig(name=name, pretrained=str(path)))
-    model = VitaCLIP(backbone, OFF, TextConfig(num_context=0), ["x"], num_frames=1)
+    model = VitaCLIP(backbone, NO_PROMPTS, NO_CONTEXT, ["x"], num_frames=1)
     assert_same_features(model, clip, backbone.image_size)
     assert num_layers(BackboneConfig(name=name)) == len(clip.visual.transformer.resblocks)
 
@@ -173,7 +173,7 @@ def test_other_image_size_interpolates_positions_as_open_clip(
     wanted.load_state_dict(resized)
     backbone = load_backbone(BackboneConfig(name=small_name, pretrained=str(path), image_size=48))
     assert_same_features(
-        VitaCLIP(backbone, OFF, TextConfig(num_context=0), ["x"], num_frames=1), wanted, 48
+        VitaCLIP(backbone, NO_PROMPTS, NO_CONTEXT, ["x"], num_frames=1), wanted, 48
     )
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from testing.reference_model import reference_logits, reference_step
 from vitaclip.config import PromptConfig, TextConfig
 from vitaclip.errors import InputError
+from vitaclip.methods.frozen_clip import NO_CONTEXT, NO_PROMPTS
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import Backbone, build_clip
-from vitaclip.model.vita_clip import VitaCLIP
 from vitaclip.optimizer import accumulate_gradients
 
 TINY = {
@@ -161,8 +162,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> 
 
 
 def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
-    off = PromptConfig(num_global=0, local=False, summary=False, time_embedding=False)
-    model = tiny_model(tiny_clip, off, TextConfig(num_context=0))
+    model = tiny_model(tiny_clip, NO_PROMPTS, NO_CONTEXT)
     model.logit_scale.data.copy_(tiny_clip.logit_scale)
     original = CLIP(**TINY).double().eval()
     original.load_state_dict(tiny_clip.state_dict())

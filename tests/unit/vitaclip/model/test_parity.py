@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from testing import released_reference as reference
 from testing.paths import ROOT
 from vitaclip.config import PromptConfig, TextConfig
+from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import Backbone, build_clip, weights_sha256
 from vitaclip.model.released import join_released, split_released
-from vitaclip.model.vita_clip import VitaCLIP
 
 Record = dict[str, Any]
 PINNED = ROOT / "testing" / "records" / "released.json"
