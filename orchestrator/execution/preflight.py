@@ -71,7 +71,10 @@ def study_inputs(config: StudyConfig) -> StudyInputs:
             f"{name}/{split}": identify(load_dataset(name, split))
             for name, split in dataset_splits(config)
         },
-        backbones={_backbone_name(one): load_backbone(one).sha256 for one in _backbones(config)},
+        backbones={
+            _backbone_name(backbone): load_backbone(backbone).sha256
+            for backbone in _backbones(config)
+        },
     )
 
 

@@ -135,23 +135,23 @@ def test_a_run_stopped_after_every_step_equals_the_uninterrupted_one_bit_for_bit
 
 def test_the_metrics_of_an_epoch_are_those_that_a_config_promises(config: TrainConfig) -> None:
     for epochs in (0, 1):
-        one = config.model_copy(update={"epochs": epochs})
-        assert {name for epoch in fit(one).history for name in epoch} == set(one.metrics)
+        changed = config.model_copy(update={"epochs": epochs})
+        assert {name for epoch in fit(changed).history for name in epoch} == set(changed.metrics)
 
 
 def test_the_seed_decides(config: TrainConfig) -> None:
-    one, again, other = (
+    first, again, other = (
         fit(config.model_copy(update={"seed": seed})).history for seed in (0, 0, 1)
     )
-    assert without_times(list(one)) == without_times(list(again))
-    assert without_times(list(one)) != without_times(list(other))
+    assert without_times(list(first)) == without_times(list(again))
+    assert without_times(list(first)) != without_times(list(other))
 
 
 def test_micro_batches_are_exact(config: TrainConfig) -> None:
     whole = fit(config).history
     split = fit(config.model_copy(update={"micro_batch_size": 3})).history
-    for one, other in zip(whole, split, strict=True):
-        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-4)
+    for at_once, in_parts in zip(whole, split, strict=True):
+        assert at_once["train/loss"] == pytest.approx(in_parts["train/loss"], rel=1e-4)
 
 
 @pytest.fixture

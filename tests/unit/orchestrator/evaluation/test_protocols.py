@@ -115,9 +115,9 @@ def classes_of(name: str, split: int) -> tuple[str, ...]:
 
 def ranking(checkpoint: Path, videos: list[Path], raw: tuple[str, ...]) -> list[list[str]]:
     """The five likeliest classes of each video, through another door than the benchmark's."""
-    spelling = {clean_class_name(one): one for one in raw}
+    spelling = {clean_class_name(name): name for name in raw}
     return [
-        [spelling[one] for one in p.classes] for p in predict(checkpoint, videos, list(spelling))
+        [spelling[name] for name in p.classes] for p in predict(checkpoint, videos, list(spelling))
     ]
 
 
@@ -198,14 +198,14 @@ def test_supervised_accuracy_is_that_counted_by_hand(
     seen = predict(checkpoint, [video(tmp_path / "any.mp4", rng)])[0].classes
     spelling = {clean_class_name(raw): raw for raw in classes}
     never = next(raw for raw in classes if clean_class_name(raw) not in seen)
-    truth = {str(200 + i): raw for i, raw in enumerate([spelling[one] for one in seen] + [never])}
+    truth = {str(200 + i): raw for i, raw in enumerate([spelling[name] for name in seen] + [never])}
     paths = layout(root, "val", truth | {"broken": never, "missing": never})
     for number in truth:
         video(paths[number], rng)
     paths["broken"].write_bytes(b"no video")
 
     ranked = {
-        p.video: [spelling[one] for one in p.classes]
+        p.video: [spelling[name] for name in p.classes]
         for p in predict(checkpoint, [paths[number] for number in truth])
     }
     benchmark = PUBLISHED_BENCHMARKS[name]

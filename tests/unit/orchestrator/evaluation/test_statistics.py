@@ -56,8 +56,8 @@ def test_the_interval_of_one_split_covers(share: float, number: int) -> None:
 
 def test_the_same_clips_three_times_are_no_more_clips() -> None:
     split = one_split(np.arange(100) < 60)
-    one, three = accuracy_interval([split]), accuracy_interval([split] * 3)
-    assert (one.low, one.high) == pytest.approx((three.low, three.high))
+    once, thrice = accuracy_interval([split]), accuracy_interval([split] * 3)
+    assert (once.low, once.high) == pytest.approx((thrice.low, thrice.high))
 
 
 @pytest.mark.parametrize(("right", "wanted"), [(True, (0.832, 1.0)), (False, (0.0, 0.168))])

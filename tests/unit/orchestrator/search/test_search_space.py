@@ -218,7 +218,7 @@ def test_what_would_burn_trials_is_refused_before_any(
         resolve(study_config(**changes))
     error = caught.value
     places = (
-        [".".join(map(str, one["loc"])) for one in error.errors()]
+        [".".join(map(str, detail["loc"])) for detail in error.errors()]
         if isinstance(error, ValidationError)
         else []
     )
