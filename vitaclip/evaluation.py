@@ -88,25 +88,33 @@ class Score:
         return per_class_top1(self.classes, self.confusion)
 
 
-def evaluate_checkpoints(
-    checkpoints: Sequence[Path], *, dataset: str, split: str, mode: EvalMode, views: EvalConfig
-) -> list[Score]:
-    """Scores checkpoints (folders) on a dataset's split, decoding each video once.
+def evaluate(
+    checkpoint: Path,
+    *,
+    dataset: str,
+    split: str,
+    mode: EvalMode = "supervised",
+    views: EvalConfig | None = None,
+) -> Score:
+    """Scores a checkpoint on a dataset's split.
+
+    Args:
+        checkpoint: its folder.
+        dataset: the dataset's name; its folder is ``VITACLIP_DATA_<NAME>``.
+        split: one of its splits.
+        mode: ``supervised`` over the trained classes, or ``zero_shot`` over the split's names.
+        views: how each clip is viewed; default: one view.
 
     Raises:
-        CheckpointError: a checkpoint is incomplete or its backbone is another one.
+        CheckpointError: the checkpoint is incomplete or its backbone is another one.
         InputError: unknown dataset, or, supervised, classes other than the trained ones.
+        DataError: too many of the clips cannot be read.
     """
-    models = [load_model(checkpoint) for checkpoint in checkpoints]
+    model, config = load_model(checkpoint)
     manifest = load_dataset(dataset, split)
-    data = [config.data for _, config in models]
-    if any(_view_of(other) != _view_of(data[0]) for other in data):
-        raise InputError(
-            "checkpoints scored in one pass must share frames and sampling; score them one by one"
-        )
     classifier = {"supervised": supervised_classifier, "zero_shot": zero_shot_classifier}[mode]
-    classifiers = [classifier(model.to(default_device()), manifest.classes) for model, _ in models]
-    return evaluate(classifiers, manifest, data[0], views)
+    trained = classifier(model.to(default_device()), manifest.classes)
+    return score_classifiers([trained], manifest, config.data, views or EvalConfig())[0]
 
 
 def evaluate_clip(
@@ -117,7 +125,8 @@ def evaluate_clip(
     """
     manifest = load_dataset(dataset, split)
     model = frozen_clip(backbone, data.num_frames)
-    return evaluate([zero_shot_classifier(model, manifest.classes)], manifest, data, views)[0]
+    classifier = zero_shot_classifier(model, manifest.classes)
+    return score_classifiers([classifier], manifest, data, views)[0]
 
 
 def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VideoModel:
@@ -163,7 +172,7 @@ def zero_shot_classifier(
     return Classifier(model, torch.stack(normalized).mean(dim=0))
 
 
-def evaluate(
+def score_classifiers(
     classifiers: Sequence[Classifier], manifest: Manifest, data: DataConfig, views: EvalConfig
 ) -> list[Score]:
     """Scores models on a manifest in one pass, sharing the clips among workers if there are
@@ -213,10 +222,6 @@ def _predictions(
     losses = -probabilities_BC.gather(1, labels_B[:, None]).clamp_min(1e-12).log()[:, 0]
     rows = zip(indices_B.tolist(), labels_B.tolist(), ranked, losses.tolist(), strict=True)
     return (Prediction(clip, label, tuple(best), loss) for clip, label, best, loss in rows)
-
-
-def _view_of(data: DataConfig) -> tuple[object, ...]:
-    return (data.num_frames, data.sampling, data.stride)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -30,7 +30,12 @@ from vitaclip.distributed import (
     rank_and_world_size,
 )
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.evaluation import Classifier, evaluate, supervised_classifier, zero_shot_classifier
+from vitaclip.evaluation import (
+    Classifier,
+    score_classifiers,
+    supervised_classifier,
+    zero_shot_classifier,
+)
 from vitaclip.methods import build_model
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.optimizer import (
@@ -386,7 +391,7 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
 
 def _validate(run: _Run) -> EpochMetrics:
     trained = supervised_classifier(run.model, run.val.classes)
-    score = evaluate([trained], run.val, run.config.data, run.config.validation)[0]
+    score = score_classifiers([trained], run.val, run.config.data, run.config.validation)[0]
     metrics = {
         "val/top1": score.top1,
         "val/top5": score.top5,
@@ -395,6 +400,6 @@ def _validate(run: _Run) -> EpochMetrics:
     }
     if run.development is not None:
         unseen, clips = run.development
-        score = evaluate([unseen], clips, run.config.data, run.config.validation)[0]
+        score = score_classifiers([unseen], clips, run.config.data, run.config.validation)[0]
         metrics |= {"development/top1": score.top1, "development/top5": score.top5}
     return metrics

@@ -13,7 +13,7 @@ from vitaclip.errors import InputError
 from vitaclip.terminal import Terminal
 
 
-def open_study(name: str) -> StudyRecord:
+def open_record(name: str) -> StudyRecord:
     """The record of an existing study. Raises InputError if there is none of this name."""
     record = StudyRecord(open_store(Settings().store_uri), name)
     _ = record.info

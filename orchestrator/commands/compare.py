@@ -21,7 +21,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 def compare_trials(name_a: str, name_b: str, *, as_json: bool) -> None:
     """Prints what differs between two trials, each ``STUDY/NUMBER``. Raises InputError."""
     (study_a, a), (study_b, b) = map(common.parse_trial, (name_a, name_b))
-    record_a, record_b = common.open_study(study_a), common.open_study(study_b)
+    record_a, record_b = common.open_record(study_a), common.open_record(study_b)
     first, second = trial_content(record_a, a), trial_content(record_b, b)
     choice = max(_choice(record_a, a), _choice(record_b, b), key=lambda choice: choice.num_trials)
     [pairs] = paired_scores(record_a.scores(a).read_all(), [record_b.scores(b).read_all()], choice)

@@ -30,7 +30,7 @@ def change_study(
     Raises:
         InputError: there is no such study, or it cannot have this number or these points.
     """
-    record = common.open_study(study)
+    record = common.open_record(study)
     change = ControlChange(
         paused=paused,
         num_trials=None if num_trials is None else _checked_number(num_trials, record),

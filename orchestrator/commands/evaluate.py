@@ -64,8 +64,8 @@ def _trials(target: str) -> tuple[StudyRecord, list[int]]:
     """A study and its trials that can be scored, or the one that was named."""
     if "/" in target:
         name, number = common.parse_trial(target)
-        return common.open_study(name), [number]
-    record = common.open_study(target)
+        return common.open_record(name), [number]
+    record = common.open_record(target)
     return record, [result.number for result in record.results() if result.checkpoint]
 
 

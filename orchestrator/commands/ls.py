@@ -28,7 +28,7 @@ _STUDY_COLUMNS = (
 
 def list_trials(study: str, *, as_json: bool) -> None:
     """Prints a study's trials, best first. Raises InputError if there is no such study."""
-    record, console = common.open_study(study), Terminal()
+    record, console = common.open_record(study), Terminal()
     config, unreadable = record.info.config, list[str]()
     found = record.results(unreadable)
     results = best_first(config, with_later_scores(record, found, unreadable))

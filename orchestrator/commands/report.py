@@ -73,7 +73,7 @@ _POLICY = (
 def report_study(study: str, folder: Path) -> None:
     """Writes a study's report into ``folder`` and logs it to MLflow. Raises InputError."""
     mpl.use("Agg")
-    record, console = common.open_study(study), Terminal()
+    record, console = common.open_record(study), Terminal()
     data = read_study(record)
     for problem in data.unreadable:
         common.warn(f"left out: {problem}")

@@ -17,7 +17,7 @@ from vitaclip.terminal import Terminal, shown
 
 def show_study(name: str, *, as_json: bool) -> None:
     """Prints a study's record. Raises InputError if there is no such study."""
-    record = common.open_study(name)
+    record = common.open_record(name)
     info = record.info.model_dump(mode="json") | {"control": asdict(record.control())}
     if as_json:
         common.print_json(info)
@@ -28,7 +28,7 @@ def show_study(name: str, *, as_json: bool) -> None:
 def show_trial(reference: str, *, as_json: bool) -> None:
     """Prints the record of ``STUDY/NUMBER``. Raises InputError if there is no such trial."""
     study, number = common.parse_trial(reference)
-    record, console = common.open_study(study), Terminal()
+    record, console = common.open_record(study), Terminal()
     content = trial_content(record, number)
     if as_json:
         common.print_json(content)
@@ -44,7 +44,7 @@ def show_trial(reference: str, *, as_json: bool) -> None:
 def show_log(reference: str) -> None:
     """Prints the log of ``STUDY/NUMBER``, one JSON object a line. Raises InputError."""
     study, number = common.parse_trial(reference)
-    print(shown(common.open_study(study).trial(number).log), end="")
+    print(shown(common.open_record(study).trial(number).log), end="")
 
 
 def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:

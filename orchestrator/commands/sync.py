@@ -17,7 +17,7 @@ def sync_studies(studies: Sequence[str]) -> None:
     service = open_service(Settings())
     service.check()
     for name in studies:
-        record = common.open_study(name)
+        record = common.open_record(name)
         writer = service.writer(record)
         writer.reconcile()
         writer.stop()

@@ -28,8 +28,8 @@ from vitaclip.errors import InputError
 from vitaclip.evaluation import (
     Classifier,
     Score,
-    evaluate,
     frozen_clip,
+    score_classifiers,
     supervised_classifier,
     zero_shot_classifier,
 )
@@ -227,7 +227,7 @@ def _score_split(
     texts = protocol_of(benchmark).class_texts(split)
     classifiers = [_classifier(loaded.model, manifest.classes, texts) for loaded in models.values()]
     data = next(iter(models.values())).data
-    scores = evaluate(classifiers, manifest, data, benchmark.views)
+    scores = score_classifiers(classifiers, manifest, data, benchmark.views)
     identity = identify(manifest)
     return {
         key: _split_score(split, score, manifest, identity)

@@ -10,8 +10,8 @@ from typer import Typer, TyperException
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from vitaclip.cli.extras import missing_package
 from vitaclip.errors import InputError, VitaClipError
+from vitaclip.extras import missing_package
 from vitaclip.terminal import print_error, show_warnings
 
 Door = Callable[..., int | None]  # its parameters are the command's arguments and options
@@ -52,7 +52,7 @@ def run(app: Typer, program: str, arguments: Sequence[str] | None) -> int:
         return 2
     except ModuleNotFoundError as error:
         name = " ".join([program, *words[:1]] if isinstance(command, TyperGroup) else [program])
-        if (lack := missing_package(name, error)) is None:
+        if (lack := missing_package(f"`{name}`", error)) is None:
             raise
         print_error(lack)
         return 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import vitaclip
 from orchestrator import evaluate
 from orchestrator.commands import evaluate as command
 from orchestrator.config import BenchmarkConfig
@@ -27,7 +28,6 @@ from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
-    evaluate_checkpoints,
     evaluate_clip,
     supervised_classifier,
     zero_shot_classifier,
@@ -89,9 +89,10 @@ def test_scores_are_those_of_the_best_checkpoints(
     benchmark = benchmark_on(motion_dataset, mode)
     scores = score_trials(record, [0, 1], benchmark)
     folders = [Path(record.store.uri) / str(best_checkpoint(record, number)) for number in (0, 1)]
-    wanted = evaluate_checkpoints(
-        folders, dataset=motion_dataset, split="val", mode=benchmark.mode, views=EvalConfig()
-    )
+    wanted = [
+        vitaclip.evaluate(folder, dataset=motion_dataset, split="val", mode=benchmark.mode)
+        for folder in folders
+    ]
     prefix = f"{mode}/{motion_dataset}"
     for number, score in enumerate(wanted):
         assert scores[number].metrics[f"{prefix}/top1"] == score.top1

@@ -11,14 +11,14 @@ DISTRIBUTION = "vitaclip-orchestrator"
 _OF_AN_EXTRA = re.compile(r"""([\w.-]+).*;.*\bextra == ['"]([\w-]+)['"]""")
 
 
-def missing_package(command: str, error: ModuleNotFoundError) -> InputError | None:
-    """Says what ``command`` lacks and how to install it; None if no extra brings the module."""
+def missing_package(what: str, error: ModuleNotFoundError) -> InputError | None:
+    """Says what ``what`` lacks and how to install it; None if no extra brings the module."""
     package = (error.name or "").partition(".")[0]
     extra = _extras().get(package)
     if extra is None:
         return None
     return InputError(
-        f"`{command}` needs the package {package}, which is not installed; install the extra "
+        f"{what} needs the package {package}, which is not installed; install the extra "
         f"{extra}: pip install '{DISTRIBUTION}[{extra}]'"
     )
 
