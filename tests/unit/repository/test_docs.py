@@ -123,7 +123,8 @@ def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The words after ``vitaclip`` of each command, also where it is called as a module."""
-    called = r"(?:^|[\s/])(?:python -m orchestrator\.(\w+)|(?:python -m )?vitaclip(?=\s))([^|;&]*)"
+    python, direct = r"python -m orchestrator\.(\w+)", r"(?:python -m )?vitaclip (?!import )"
+    called = rf"(?:^|[\s/])(?:{python}|{direct})([^|;&]*)"
     for line in code(page).splitlines():
         for module, rest in re.findall(called, line.partition(" #")[0]):
             yield [module, *shlex.split(rest)] if module else shlex.split(rest)
