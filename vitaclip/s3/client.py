@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vitaclip.errors import InputError
+from vitaclip.extras import missing_package
 
 _PART_BYTES = 16 * 2**20
 _NUM_CONNECTIONS = 32
@@ -22,11 +23,8 @@ def open_client() -> Any:
     try:
         import boto3
         from botocore.config import Config
-    except ModuleNotFoundError:
-        raise InputError(
-            "S3 needs the package boto3, which is not installed; install the extra s3: "
-            "pip install 'vitaclip-orchestrator[s3]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing_package("S3", error) or error from None
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 3},
         connect_timeout=5,

@@ -37,20 +37,20 @@ def run_without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "package", "extra"),
+    ("words", "package", "extra", "what"),
     [
-        (["report", "depth"], "plotly", "report"),
-        (["ls"], "boto3", "s3"),
-        (["compare", "a/1", "a/2"], "scipy", "orchestrator"),
+        (["report", "depth"], "plotly", "report", "`vitaclip report`"),
+        (["ls"], "boto3", "s3", "S3"),
+        (["compare", "a/1", "a/2"], "scipy", "orchestrator", "`vitaclip compare`"),
     ],
 )
 def test_a_missing_package_is_told_with_its_extra(
-    words: list[str], package: str, extra: str
+    words: list[str], package: str, extra: str, what: str
 ) -> None:
     done = run_without(package, *words)
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: `vitaclip {words[0]}` needs the package {package}, which is not installed; "
+        f"error: {what} needs the package {package}, which is not installed; "
         f"install the extra {extra}: pip install 'vitaclip-orchestrator[{extra}]'\n"
     )
 
