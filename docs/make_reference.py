@@ -1,4 +1,5 @@
-"""Writes the pages of docs/reference/ that the code tells by itself: the study file, the commands.
+"""Writes what the code tells by itself: docs/reference/ on study files and commands,
+and the schema of study files.
 
 Run ``python docs/make_reference.py`` after a change of a config's field or a command's option; a
 test compares.
@@ -18,9 +19,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.commands.schema import study_schema
 from orchestrator.config import StudyConfig
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
 WIDTH = 98  # of a command's help
 STUDY_HEAD = """\
 # The study file
@@ -201,8 +203,12 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
-PAGES = {"study_file.md": study_page, "commands.md": commands_page}
+PAGES = {
+    "docs/reference/study_file.md": study_page,
+    "docs/reference/commands.md": commands_page,
+    "experiments/study.schema.json": study_schema,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (REFERENCE / name).write_text(page())
+        (ROOT / name).write_text(page())

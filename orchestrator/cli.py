@@ -11,6 +11,7 @@ from orchestrator.control import control
 from orchestrator.evaluate import evaluate
 from orchestrator.ls import ls
 from orchestrator.report import report
+from orchestrator.schema import schema
 from orchestrator.show import show
 from orchestrator.sweep import sweep
 from orchestrator.sync import sync
@@ -26,6 +27,7 @@ app = new_app(
     report,
     control,
     sync,
+    schema,
     help="Sweeps Vita-CLIP's prompts over video, and shows what came of it.",
 )
 app.add_typer(experiments.app, name="experiments")

@@ -13,6 +13,7 @@ from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
+SCHEMA = "study.schema.json"  # for editors; the experiments name it
 
 
 def list_experiments(*, as_json: bool) -> None:
@@ -27,8 +28,10 @@ def list_experiments(*, as_json: bool) -> None:
 
 
 def copy_experiment(name: str, destination: Path) -> None:
-    """Copies an experiment to a file, or into a folder. Raises InputError, so if the file exists
-    already.
+    """Copies an experiment to a file, or into a folder, with the schema that editors read.
+
+    Raises:
+        InputError: there is no such experiment, or the file exists already.
     """
     found = experiments()
     if name not in found:
@@ -40,6 +43,8 @@ def copy_experiment(name: str, destination: Path) -> None:
         raise InputError(f"{target} exists already; name another file, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found[name], target)
+    if not (target.parent / SCHEMA).exists():
+        shutil.copyfile(SHIPPED / SCHEMA, target.parent / SCHEMA)
     Terminal().print(str(target), soft_wrap=True)
 
 

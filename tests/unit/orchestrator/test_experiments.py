@@ -33,6 +33,8 @@ def test_all_of_the_repositorys_ship(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_copy_can_be_swept(folder: Path) -> None:
     assert cli.main(["experiments", "copy", "prompt_depth"]) == 0
     assert load_study(folder / "prompt_depth.yaml").name == "prompt_depth"
+    assert "$schema=study.schema.json" in (folder / "prompt_depth.yaml").read_text()
+    assert (folder / "study.schema.json").is_file()
     assert cli.main(["experiments", "copy", "overlays/paper_scale", "mine/scale.yaml"]) == 0
     study = load_study(folder / "prompt_depth.yaml", [folder / "mine/scale.yaml"])
     assert study.train.data.dataset == "kinetics400"

@@ -32,6 +32,7 @@ MAX_LENGTH = 100
 SITE = sorted((ROOT / "docs").rglob("*.md"))
 GENERATED = [ROOT / "docs/reference" / name for name in ("study_file.md", "commands.md")]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(p for p in SITE if p not in GENERATED)]
+SCHEMA = ROOT / "experiments/study.schema.json"
 INFRA = sorted((ROOT / "infra").rglob("*.md"))
 LINKING = [*PAGES, *GENERATED, *INFRA, ROOT / "CHANGELOG.md"]
 
@@ -138,9 +139,9 @@ def test_every_variable_of_the_environment_is_in_the_reference_and_no_other() ->
     assert set(variable.findall(reference.read_text())) == read | named == read
 
 
-@pytest.mark.parametrize("page", GENERATED, ids=name_of)
+@pytest.mark.parametrize("page", [*GENERATED, SCHEMA], ids=name_of)
 def test_generated_pages_are_up_to_date(page: Path) -> None:
-    written = make_reference().PAGES[page.name]()
+    written = make_reference().PAGES[page.relative_to(ROOT).as_posix()]()
     assert page.read_text() == written, "run: python docs/make_reference.py"
 
 
