@@ -138,6 +138,18 @@ def test_a_traceback_is_shown_if_asked_for(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_interrupted_sweep_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.commands.sweep.sweep", interrupted)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    assert sweep.main([str(ROOT / "experiments/prompt_depth.yaml")]) == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().out
+
+
 def test_a_shell_completes_commands_and_options() -> None:
     words = {"sw": "sweep", "sweep --dr": "--dry-run", "data pre": "prepare"}
     for typed, completed in words.items():
