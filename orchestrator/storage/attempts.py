@@ -17,7 +17,6 @@ from orchestrator.code_version import code_version
 from orchestrator.storage.records.attempt import Attempt
 from orchestrator.storage.stores.base import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
-from orchestrator.storage.trial_record import TrialRecord
 from vitaclip.errors import VitaClipError
 
 
@@ -50,15 +49,16 @@ def begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
         return attempt
 
 
-def check_current(trial: TrialRecord, attempt: int) -> None:
+def check_current(record: StudyRecord, number: int, attempt: int) -> None:
     """Raises SupersededError unless this is the newest attempt at an unfinished trial."""
-    if trial.is_finished or trial.newest_attempt > attempt:
-        why = (
-            "the trial has finished"
-            if trial.is_finished
-            else f"attempt {trial.newest_attempt} has begun"
-        )
-        raise SupersededError(
-            f"study {trial.keys.study!r}, trial {trial.keys.number}: {why}; attempt {attempt} was "
-            "given up and writes no more"
-        )
+    keys = record.keys.trial(number)
+    if record.store.exists(keys.result):
+        why = "the trial has finished"
+    elif record.store.exists(keys.attempt(attempt + 1)):
+        why = f"attempt {attempt + 1} has begun"
+    else:
+        return
+    raise SupersededError(
+        f"study {record.name!r}, trial {number}: {why}; attempt {attempt} was given up and writes "
+        "no more"
+    )

@@ -36,21 +36,23 @@ def publish_checkpoint(
         SupersededError: a newer attempt has begun, or the trial has finished; no checkpoint of
             theirs is touched.
     """
-    check_current(record.trial(number), attempt)
+    check_current(record, number, attempt)
     epoch = int(history[-1]["epoch"]) if history else 0
     checkpoint = record.keys.trial(number).checkpoint(attempt, epoch, step)
     record.store.upload_folder(folder, checkpoint.key)
     trial = record.trial(number)
-    check_current(trial, attempt)
-    _prune(record, trial, checkpoint, history)
+    unneeded = _unneeded(record, trial, checkpoint, history)
+    check_current(record, number, attempt)
+    record.store.delete_all([key for other in unneeded for key in trial.files_of(other)])
     return checkpoint.key
 
 
-def _prune(record: StudyRecord, trial: TrialRecord, newest: Checkpoint, history: _History) -> None:
-    """Deletes what no reader needs of this attempt and of those before it."""
+def _unneeded(
+    record: StudyRecord, trial: TrialRecord, newest: Checkpoint, history: _History
+) -> list[Checkpoint]:
+    """What no reader needs of this attempt and of those before it."""
     num_best = record.info.config.resources.num_best_checkpoints
     best = best_epochs(history, record.objective)[:num_best] if history else []
     keep = {newest, *(c for c in trial.checkpoints if c.step == 0 and c.epoch in best)}
-    for other in sorted(trial.all_checkpoints - keep):
-        if other.attempt <= newest.attempt:
-            record.store.delete(other.key)
+    others = sorted(trial.all_checkpoints - keep)
+    return [other for other in others if other.attempt <= newest.attempt]

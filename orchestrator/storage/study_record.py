@@ -19,7 +19,6 @@ from orchestrator.storage.same_study import check_same_config, check_same_inputs
 from orchestrator.storage.scores import Scores
 from orchestrator.storage.stores.base import KeyExistsError, MissingKeyError, Store
 from orchestrator.storage.trial_record import TrialRecord
-from vitaclip.checkpoint_info import CheckpointInfo
 from vitaclip.errors import InputError
 
 
@@ -140,10 +139,6 @@ class StudyRecord:
         """
         keys = [key for number, key in self._numbered() if key == self.keys.trial(number).result]
         return self.files.read_all(keys, TrialResult, unreadable)
-
-    def checkpoint(self, key: str) -> CheckpointInfo:
-        """What a stored checkpoint says of itself. Raises MissingKeyError or CheckpointError."""
-        return self._checkpoint_reader.read(key)
 
     def scores(self, model: ScoredModel) -> Scores:
         """The benchmarks' scores of one trial or baseline."""

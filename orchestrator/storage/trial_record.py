@@ -13,7 +13,7 @@ from orchestrator.storage.records.attempt import Attempt
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.scores import Scores
 from orchestrator.storage.stores.base import MANIFEST, MissingKeyError, StoreError
-from vitaclip.checkpoint_info import INFO_FILE, Progress
+from vitaclip.checkpoint_info import INFO_FILE, CheckpointInfo, Progress
 from vitaclip.errors import InputError
 
 
@@ -89,17 +89,21 @@ class TrialRecord:
             attempt, last = start.attempt, start.place
         return [counted[place] for place in sorted(counted)]
 
+    def files_of(self, checkpoint: Checkpoint) -> list[str]:
+        """The keys of all that is stored of a checkpoint."""
+        return [key for key in self._stored if Checkpoint.of(key) == checkpoint]
+
     @property
     def newest_checkpoint(self) -> str | None:
         """Key of the last whole checkpoint, from which the trial resumes."""
         return self.checkpoints[-1].key if self.checkpoints else None
 
     @cached_property
-    def progress(self) -> Progress:
-        """How far the newest checkpoint says that the training has come."""
+    def checkpoint_info(self) -> CheckpointInfo | None:
+        """What the newest checkpoint says of itself; None: there is none."""
         while (newest := self.newest_checkpoint) is not None:
             try:
-                return self._checkpoint_reader.read(newest).progress
+                return self._checkpoint_reader.read(newest)
             except MissingKeyError:
                 self._look_again()
                 # else it was pruned a moment ago, because a newer one is there
@@ -108,7 +112,12 @@ class TrialRecord:
                         f"{self._files.store.uri}: {newest} has no {INFO_FILE}; delete this "
                         "checkpoint to go back to an earlier one"
                     ) from None
-        return Progress()
+        return None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the newest checkpoint says that the training has come."""
+        return self.checkpoint_info.progress if self.checkpoint_info else Progress()
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -15,11 +15,13 @@ from orchestrator.search.study import Study
 from orchestrator.settings import Settings
 from orchestrator.storage.records.control import ControlChange
 from orchestrator.storage.records.score import Baseline
+from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.observer import TrackingObserver
 from orchestrator.tracking.service import TrackingService, open_service
 from orchestrator.tracking.wandb.offline import logged_runs
+from testing.counting_store import CountingStore
 from testing.study_fixtures import (
     ZERO_SHOT,
     finish,
@@ -192,6 +194,30 @@ def test_a_running_study_is_shown_as_it_goes(
     assert shown[0].metrics["frozen_clip/zero_shot/quickstart/top1"] == pytest.approx(1 / 3)
     assert reader.study_metrics()["num_finished"] == 3
     assert reader.study_metrics()["best/val/top1"] == 0.6
+
+
+def test_from_its_end_to_the_service_a_trials_checkpoint_is_asked_once(
+    service: TrackingService, reader: Reader, tmp_path: Path
+) -> None:
+    store = CountingStore(tmp_path / "store")
+    driver = new_record(store)
+    writer, study = service.writer(driver), Study(driver.info.config, driver)
+    writer.reconcile()
+    trial = study.next_trial()
+    assert isinstance(trial, TrialInfo)
+    worker = StudyRecord(LocalStore(tmp_path / "store"), "depth")
+    train_epochs(worker, trial, tmp_path / "c", 0.2, 0.6, 0.5)
+    store.forget()
+
+    study.training_ended(0)
+    write_score(worker, 0, split_score([0, 1], [0, 1]))
+    result = study.finish(0)
+    writer.log_finished(0)
+    assert result.checkpoint is not None
+    assert result.checkpoint.endswith("epoch-0002")  # not the newest
+    assert store.fetched["checkpoint.json"] == 1
+    writer.stop()
+    assert reader.trials()[0].curve == [(1, 0.2), (2, 0.6), (3, 0.5)]
 
 
 def test_everything_appears_once_however_often_it_is_told(

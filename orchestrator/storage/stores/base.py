@@ -112,10 +112,11 @@ class Store(ABC):
         return map(self.read_text, keys)
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
-        """Publishes the files of ``folder`` under ``prefix``; an earlier folder there is withdrawn
-        first.
+        """Publishes the files of ``folder`` under ``prefix``; an earlier folder that is whole is
+        withdrawn first.
         """
-        self.delete(prefix)
+        if self.exists(f"{checked_key(prefix)}/{MANIFEST}"):
+            self.delete(prefix)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         entries = [_manifest_entry(path, path.relative_to(folder).as_posix()) for path in files]
         for path, entry in zip(files, entries, strict=True):
@@ -167,10 +168,11 @@ class Store(ABC):
         self._download_file(checked_key(key), path)
 
     def delete(self, prefix: str) -> None:
-        """Deletes the key ``prefix`` and all below, manifests first: no folder looks whole while it
-        goes.
-        """
-        keys = self.list(checked_key(prefix)) + ([prefix] if self.exists(prefix) else [])
+        """Deletes the key ``prefix`` and all below."""
+        self.delete_all(self.list(prefix) + ([prefix] if self.exists(prefix) else []))
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Deletes keys, manifests first: no folder looks whole while it goes."""
         manifests = [key for key in keys if PurePosixPath(key).name == MANIFEST]
         self._delete_keys(manifests)
         self._delete_keys([key for key in keys if key not in manifests])

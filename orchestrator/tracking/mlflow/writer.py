@@ -228,17 +228,16 @@ class MlflowWriter:
             "vitaclip.reason": result.reason,
             "vitaclip.checkpoint": result.checkpoint,
         }
-        if attempts := self.record.trial(result.number).attempts:
+        trial = self.record.trial(result.number)
+        if attempts := trial.attempts:
             tags["vitaclip.code"] = ", ".join(result.code)
             tags["mlflow.source.git.commit"] = attempts[-1].code.git_commit
         if result.history and "micro_batch_size" in result.history[-1]:
             tags["vitaclip.out_of_memory"] = (
                 f"micro-batches of {result.history[-1]['micro_batch_size']:g}"
             )
-        if result.checkpoint:
-            tags["vitaclip.backbone_sha256"] = self.record.checkpoint(
-                result.checkpoint
-            ).backbone_sha256
+        if trial.checkpoint_info:
+            tags["vitaclip.backbone_sha256"] = trial.checkpoint_info.backbone_sha256
         return tags
 
     def _tag(self, run: Run, tags: Mapping[str, Scalar]) -> None:

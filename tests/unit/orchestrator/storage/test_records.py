@@ -19,6 +19,7 @@ from orchestrator.storage.same_study import config_hash
 from orchestrator.storage.stores.base import KeyExistsError, StoreError
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord, study_names
+from testing.counting_store import CountingStore
 from testing.study_fixtures import (
     INPUTS,
     PROVENANCE,
@@ -30,6 +31,7 @@ from testing.study_fixtures import (
     history_of,
     new_record,
     propose,
+    publish,
     run_trial,
     split_score,
     study_config,
@@ -178,6 +180,19 @@ def test_a_study_goes_on_with_its_own_backbone_and_may_get_more_data(record: Stu
     more = StudyInputs(data={"ucf101/test_1": TRAIN_DATA})
     record.create_or_check(study_config(), PROVENANCE, more)
     assert record.info.inputs == INPUTS.joined(more)
+
+
+def test_publishing_an_epoch_lists_once(tmp_path: Path) -> None:
+    store = CountingStore(tmp_path / "store")
+    record = new_record(store)
+    trial = propose(record, 0)
+    attempt = begin(record, 0)
+    for tops in ((0.5,), (0.5, 0.1), (0.5, 0.1, 0.2), (0.5, 0.1, 0.2, 0.6)):
+        store.forget()
+        publish(record, trial, attempt, tmp_path / "c", *tops)
+        assert store.num_lists == 1
+        assert store.fetched.total() <= 1  # study.json, at first
+    assert epochs_kept(record, 0) == [4]
 
 
 def test_every_attempt_tells_its_code(
