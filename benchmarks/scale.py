@@ -33,7 +33,7 @@ from orchestrator.display import progress as terminal
 from orchestrator.execution import driver
 from orchestrator.execution.cluster import ray_session
 from orchestrator.execution.worker import Job, Report
-from orchestrator.search.search_space import apply
+from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.checkpoints import publish_checkpoint
@@ -182,9 +182,10 @@ def finished_study(
     record.create_or_check(config, {})
     # the points' origin does not matter here
     study = Study(study_config(num_finished + 100, "random"), record)
-    now = datetime.now(UTC)
+    now, tried = datetime.now(UTC), list[Params]()
     for number in range(num_finished):
-        params = study._proposer.ask()
+        params = study._proposer.propose(number, tried, [], None).params
+        tried.append(params)
         train = apply(config.train, params)
         trial = TrialInfo(number=number, params=params, train=train, proposed_at=now)
         record.write_trial(trial)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import socket
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from orchestrator.code_version import code_version
+from orchestrator.storage.keys import TrialKeys
 from orchestrator.storage.records.attempt import Attempt
 from orchestrator.storage.stores.base import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
@@ -49,16 +51,21 @@ def begin_attempt(record: StudyRecord, number: int) -> Attempt | None:
         return attempt
 
 
-def check_current(record: StudyRecord, number: int, attempt: int) -> None:
-    """Raises SupersededError unless this is the newest attempt at an unfinished trial."""
-    keys = record.keys.trial(number)
-    if record.store.exists(keys.result):
+def check_current(keys: TrialKeys, attempt: int, is_stored: Callable[[str], bool]) -> None:
+    """Raises SupersededError unless this is the newest attempt at an unfinished trial.
+
+    Args:
+        keys: the trial's.
+        attempt: the attempt's number.
+        is_stored: asks the store, or a list of what it holds.
+    """
+    if is_stored(keys.result):
         why = "the trial has finished"
-    elif record.store.exists(keys.attempt(attempt + 1)):
+    elif is_stored(keys.attempt(attempt + 1)):
         why = f"attempt {attempt + 1} has begun"
     else:
         return
     raise SupersededError(
-        f"study {record.name!r}, trial {number}: {why}; attempt {attempt} was given up and writes "
-        "no more"
+        f"study {keys.study!r}, trial {keys.number}: {why}; attempt {attempt} was given up and "
+        "writes no more"
     )

@@ -36,13 +36,14 @@ def publish_checkpoint(
         SupersededError: a newer attempt has begun, or the trial has finished; no checkpoint of
             theirs is touched.
     """
-    check_current(record, number, attempt)
+    keys = record.keys.trial(number)
+    check_current(keys, attempt, record.store.exists)
     epoch = int(history[-1]["epoch"]) if history else 0
-    checkpoint = record.keys.trial(number).checkpoint(attempt, epoch, step)
+    checkpoint = keys.checkpoint(attempt, epoch, step)
     record.store.upload_folder(folder, checkpoint.key)
     trial = record.trial(number)
+    check_current(keys, attempt, trial.files.__contains__)
     unneeded = _unneeded(record, trial, checkpoint, history)
-    check_current(record, number, attempt)
     record.store.delete_all([key for other in unneeded for key in trial.files_of(other)])
     return checkpoint.key
 

@@ -25,7 +25,7 @@ class TrialRecord:
     def __init__(
         self, files: RecordFiles, checkpoint_reader: CheckpointReader, keys: TrialKeys
     ) -> None:
-        self._files = files
+        self._record_files = files
         self._checkpoint_reader = checkpoint_reader
         self.keys = keys
         self.scores = Scores(files, keys.scores)
@@ -34,7 +34,7 @@ class TrialRecord:
     def info(self) -> TrialInfo:
         """What was proposed. Raises InputError if there is no trial of this number."""
         try:
-            return self._files.read(self.keys.info, TrialInfo)
+            return self._record_files.read(self.keys.info, TrialInfo)
         except MissingKeyError:
             raise InputError(
                 f"study {self.keys.study!r} has no trial {self.keys.number}; list them with "
@@ -44,39 +44,39 @@ class TrialRecord:
     @cached_property
     def result(self) -> TrialResult | None:
         """How it ended; None if it has not."""
-        return self._files.read_if_there(self.keys.result, TrialResult)
+        return self._record_files.read_if_there(self.keys.result, TrialResult)
 
     @property
     def is_finished(self) -> bool:
         """Whether its result is written."""
-        return self.keys.result in self._stored
+        return self.keys.result in self.files
 
     @cached_property
     def newest_attempt(self) -> int:
         """The number of the last attempt that began; 0: none has."""
-        return max(map(number_of, filter(is_attempt, self._stored)), default=0)
+        return max(map(number_of, filter(is_attempt, self.files)), default=0)
 
     @cached_property
     def attempts(self) -> list[Attempt]:
         """Who worked on it, oldest first."""
-        return self._files.read_all(list(filter(is_attempt, self._stored)), Attempt)
+        return self._record_files.read_all(list(filter(is_attempt, self.files)), Attempt)
 
     @property
     def log(self) -> str:
         """The log of all its attempts, one JSON object a line; empty if it was never started."""
-        return "".join(self._files.store.read_texts(list(filter(is_log, self._stored))))
+        return "".join(self._record_files.store.read_texts(list(filter(is_log, self.files))))
 
     @cached_property
     def all_checkpoints(self) -> set[Checkpoint]:
         """Every checkpoint of which anything is stored: half uploaded ones and those that do not
         count, too.
         """
-        return {found for found in map(Checkpoint.of, self._stored) if found}
+        return {found for found in map(Checkpoint.of, self.files) if found}
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """The whole checkpoints that count (:mod:`orchestrator.storage.attempts`), oldest first."""
-        left = {c for c in self.all_checkpoints if f"{c.key}/{MANIFEST}" in self._stored}
+        left = {c for c in self.all_checkpoints if f"{c.key}/{MANIFEST}" in self.files}
         counted: dict[tuple[int, int], Checkpoint] = {}
         attempt, last = self.newest_attempt, (float("inf"), 0.0)
         while left:
@@ -91,7 +91,7 @@ class TrialRecord:
 
     def files_of(self, checkpoint: Checkpoint) -> list[str]:
         """The keys of all that is stored of a checkpoint."""
-        return [key for key in self._stored if Checkpoint.of(key) == checkpoint]
+        return [key for key in self.files if Checkpoint.of(key) == checkpoint]
 
     @property
     def newest_checkpoint(self) -> str | None:
@@ -109,7 +109,7 @@ class TrialRecord:
                 # else it was pruned a moment ago, because a newer one is there
                 if self.newest_checkpoint == newest:
                     raise StoreError(
-                        f"{self._files.store.uri}: {newest} has no {INFO_FILE}; delete this "
+                        f"{self._record_files.store.uri}: {newest} has no {INFO_FILE}; delete this "
                         "checkpoint to go back to an earlier one"
                     ) from None
         return None
@@ -132,14 +132,14 @@ class TrialRecord:
         return by_epoch[best_epoch(kept, objective)] if kept else None
 
     @cached_property
-    def _stored(self) -> list[str]:
+    def files(self) -> list[str]:
         """The keys of all its files."""
-        return self._files.store.list(self.keys.folder)
+        return self._record_files.store.list(self.keys.folder)
 
     def _look_again(self) -> None:
-        for name in ("_stored", "newest_attempt", "attempts", "all_checkpoints", "checkpoints"):
+        for name in ("files", "newest_attempt", "attempts", "all_checkpoints", "checkpoints"):
             self.__dict__.pop(name, None)
 
     def _start_of(self, attempt: int) -> Checkpoint | None:
-        key = self._files.read(self.keys.attempt(attempt), Attempt).goes_on_from
+        key = self._record_files.read(self.keys.attempt(attempt), Attempt).goes_on_from
         return None if key is None else Checkpoint.of(key)
