@@ -34,7 +34,7 @@ _COPIED = (
     "README.md",
 )
 _TESTS_FAILED = 1  # pytest's code; others mean that no test has run
-_TIMEOUT_S = 60  # of one test: a mutation may make it hang, which is a failure too
+_TIMEOUT_S = 300  # of one test: a mutation may make it hang, which is a failure too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
