@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 import tempfile
 import time
 from collections import Counter
@@ -46,7 +45,7 @@ from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.observer import TrackingObserver
 from testing.servers.mlflow_server import MlflowServer
 from testing.study_simulation import MemoryStore
-from vitaclip.checkpoint_info import CheckpointInfo, Progress
+from vitaclip.checkpoint_info import CheckpointInfo, Progress, write_info
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity
 from vitaclip.data.manifest import read_list
@@ -143,7 +142,7 @@ def train(record: StudyRecord, number: int, report: Report = lambda _: None) -> 
                 backbone_sha256="0" * 64,
                 progress=Progress(epoch=epoch, history=tuple(history)),
             )
-            (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
+            write_info(folder, info)
             publish_checkpoint(record, number, attempt.number, folder, history)
             log.add("epoch", **history[-1])
             log.save()

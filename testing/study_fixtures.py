@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.study_record import StudyRecord
-from vitaclip.checkpoint_info import CheckpointInfo, CurvePoint, Progress
+from vitaclip.checkpoint_info import CheckpointInfo, CurvePoint, Progress, write_info
 from vitaclip.config import TrainConfig
 from vitaclip.data.identity import DataIdentity
 
@@ -119,7 +118,7 @@ def write_checkpoint(folder: Path, config: TrainConfig, history: list[dict[str, 
         backbone_sha256="0" * 64,
         progress=Progress(epoch=len(history), history=tuple(history), curve=curve_of(len(history))),
     )
-    (folder / "checkpoint.json").write_text(json.dumps(info.model_dump(mode="json")))
+    write_info(folder, info)
 
 
 def best_checkpoint(record: StudyRecord, number: int) -> str | None:

@@ -22,6 +22,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.service import open_service
+from vitaclip.checkpoint_info import INFO_FILE
 from vitaclip.config import EvalConfig
 from vitaclip.errors import InputError, suggest
 from vitaclip.table import Column, FittedTable
@@ -47,7 +48,7 @@ def evaluate_target(target: str, named: NamedBenchmarks, *, as_json: bool) -> No
     Raises:
         InputError: there is no such target or dataset, or it cannot be scored so.
     """
-    if (Path(target) / "checkpoint.json").is_file():
+    if (Path(target) / INFO_FILE).is_file():
         rows = _score_folder(Path(target), _benchmarks(named))
     else:
         study, numbers = _trials(target)

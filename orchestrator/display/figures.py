@@ -18,6 +18,7 @@ from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.evaluation.ranking import best_first, pareto_front
 from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
 from orchestrator.search.search_space import check_values
+from orchestrator.storage.keys import TrialKeys
 from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
 from orchestrator.storage.records.study import StudyInfo
 from orchestrator.storage.records.trial import TrialResult
@@ -96,7 +97,7 @@ def _with_whole_points(
     """The results whose parameters are a point of the search space; the others are noted."""
     kept = []
     for result in results:
-        place = f"{config.name}/trials/{result.number:04d}/result.json: params"
+        place = f"{TrialKeys(config.name, result.number).result}: params"
         always = [key for key, distribution in config.search_space.items() if not distribution.when]
         lacking = [key for key in always if key not in result.params]
         try:

@@ -12,6 +12,7 @@ from typing import Literal
 from orchestrator.config import StudyConfig
 from orchestrator.search.stopping.rule import Curve, History, curve, explain_miss, misses_threshold
 from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.keys import TrialKeys
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from vitaclip.errors import InputError
 
@@ -71,8 +72,7 @@ def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
         return _outcome(result.state, result.history, result.reason, config)
     except (InputError, KeyError) as error:
         raise InputError(
-            f"study {config.name!r}: trials/{result.number:04d}/result.json has no usable history "
-            f"({error}); "
+            f"{TrialKeys(config.name, result.number).result} has no usable history ({error}); "
             "delete it: the next start of the sweep writes it again"
         ) from None
 

@@ -149,11 +149,8 @@ class Study:
             self.finished.add(result.number)
             self.outcomes[result.number] = recorded_outcome(result, self.config)
         for trial in trials:
-            check_values(
-                f"study {self.record.name!r}, trials/{trial.number:04d}/trial.json",
-                trial.params,
-                self.config,
-            )
+            place = self.record.keys.trial(trial.number).info
+            check_values(place, trial.params, self.config)
             self._note_proposed(trial)
             if trial.number not in self.finished:
                 self._recall_unfinished(trial)
@@ -163,11 +160,9 @@ class Study:
         lost = set(range(max(proposed | finished, default=-1) + 1)) - proposed
         if lost:
             raise InputError(
-                f"study {self.record.name!r} in {self.record.store.uri}: "
-                f"trials/{min(lost):04d}/trial.json is missing "
+                f"{self.record.store.uri}: {self.record.keys.trial(min(lost)).info} is missing "
                 "although later trials are there; restore it from a copy, delete all later trials, "
-                "or start the study "
-                "under another name (--set name=...)"
+                "or start the study under another name (--set name=...)"
             )
 
     def _recall_unfinished(self, trial: TrialInfo) -> None:
@@ -230,7 +225,7 @@ class Study:
         if point < len(self.config.search.first_points):
             return self.config.search.first_points[point]
         for wish in self._control.points:
-            check_values(f"study {self.record.name!r}, control/: points", wish, self.config)
+            check_values(f"{self.record.keys.changes}: points", wish, self.config)
             if not any(wish.items() <= params.items() for params in self._tried):
                 return wish
         return None
