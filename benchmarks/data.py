@@ -24,16 +24,18 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from testing.data_videos import leave_real_time
-from vitaclip.data.decode import Frames, decode_frames, scale
+from testing.data_videos import add_video, leave_real_time
+from vitaclip.data.decode import decode_frames, scale
 from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.frame_cache import FrameCache
 from vitaclip.data.prepare import encode
 from vitaclip.data.sampling import Sampling, random_indices
+from vitaclip.data.video import Frames
 
 HEIGHT, WIDTH, NUM_FRAMES, FPS = 256, 340, 300, 30
 CLIP_FRAMES, STRIDE, SHORT_SIDE = 8, 16, 224
@@ -144,7 +146,7 @@ def _scene(seed: int, num_frames: int) -> Iterator[Frames]:
 
 def _write(path: Path, frames: Iterable[Frames], codec: str, options: Mapping[str, str]) -> None:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=dict(options))
+        stream = add_video(container, codec, FPS, options)
         stream.height, stream.width = HEIGHT, WIDTH
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for frame in frames:
@@ -155,7 +157,7 @@ def _write(path: Path, frames: Iterable[Frames], codec: str, options: Mapping[st
 
 def _texture(
     rng: np.random.Generator, height: int, width: int, scales: list[tuple[int, float]]
-) -> Frames:
+) -> npt.NDArray[np.float64]:
     """Smooth random color at several scales, (pixels, strength)."""
     total = torch.full((1, 3, height, width), 128.0, dtype=torch.float64)
     for pixels, strength in scales:
@@ -165,7 +167,8 @@ def _texture(
         total += strength * torch.nn.functional.interpolate(
             coarse, size=(height, width), mode="bicubic"
         )
-    return total[0].permute(1, 2, 0).numpy()
+    texture: npt.NDArray[np.float64] = total[0].permute(1, 2, 0).numpy()
+    return texture
 
 
 def _path(time_step: int, slow: int, fast: int, height: int, width: int) -> tuple[int, int]:
@@ -187,8 +190,13 @@ def _reencode(source: Path, target: Path, options: Mapping[str, str]) -> None:
 def _whole_file(path: Path, indices: list[int]) -> Frames:
     """Decodes every frame and converts the wanted ones, as the released code does."""
     with av.open(str(path)) as container:
-        frames = sorted(container.decode(video=0), key=lambda frame: frame.pts)
+        frames = sorted(container.decode(video=0), key=_pts)
     return scale(np.stack([frames[index].to_rgb().to_ndarray() for index in indices]), SHORT_SIDE)
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    assert frame.pts is not None
+    return frame.pts
 
 
 def _decord_seeks(path: Path, indices: list[int]) -> Frames:

@@ -32,6 +32,7 @@ from orchestrator.display import progress as terminal
 from orchestrator.execution import driver
 from orchestrator.execution.cluster import ray_session
 from orchestrator.execution.worker import Job, Report
+from orchestrator.search.proposals import proposer_of
 from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
 from orchestrator.storage.attempts import begin_attempt
@@ -180,10 +181,11 @@ def finished_study(
     record = StudyRecord(store, config.name)
     record.create_or_check(config, {})
     # the points' origin does not matter here
-    study = Study(study_config(num_finished + 100, "random"), record)
-    now, tried = datetime.now(UTC), list[Params]()
+    proposer = proposer_of(study_config(num_finished + 100, "random"))
+    tried: list[Params] = []
+    now = datetime.now(UTC)
     for number in range(num_finished):
-        params = study._proposer.propose(number, tried, [], None).params
+        params = proposer.propose(number, tried, [], None).params
         tried.append(params)
         train = apply(config.train, params)
         trial = TrialInfo(number=number, params=params, train=train, proposed_at=now)
@@ -286,7 +288,7 @@ class _Clock(terminal.Progress):
 
     def closed(self) -> None:
         super().closed()
-        self.ended = time.perf_counter()
+        self.closed_at_s = time.perf_counter()
 
     @staticmethod
     def _now() -> tuple[float, int]:
@@ -334,7 +336,7 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
     }
     console.print(
         f"requests to MLflow per trial: {per_trial}; it had everything "
-        f"{time.perf_counter() - clock.ended:.0f} s after the "
+        f"{time.perf_counter() - clock.closed_at_s:.0f} s after the "
         "last trial, "
         f"{sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a "
         "second"
@@ -349,10 +351,10 @@ def count_requests() -> Counter[str]:
     send = requests.Session.send
 
     def counting_send(
-        session: requests.Session, request: requests.PreparedRequest, **options: Any
-    ) -> Any:
+        self: requests.Session, request: requests.PreparedRequest, **kwargs: Any
+    ) -> requests.Response:
         counts[str(request.method)] += 1
-        return send(session, request, **options)
+        return send(self, request, **kwargs)
 
     requests.Session.send = counting_send  # type: ignore[method-assign]
     return counts

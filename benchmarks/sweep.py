@@ -133,7 +133,7 @@ def run_plain(config: StudyConfig) -> Stopwatch:
     slots = config.resources.max_concurrent_trials
     stopwatch = Stopwatch(slots)
 
-    class Listener(Callback):  # type: ignore[misc]
+    class Listener(Callback):
         def __getstate__(self) -> dict[str, Any]:
             return {}
 
@@ -170,7 +170,11 @@ def _plain_trial(config: dict[str, Any]) -> None:
             _plain_worker,
             train_loop_config=config,
             scaling_config=train.ScalingConfig(num_workers=config["num_workers"]),
-            run_config=train.RunConfig(storage_path=folder, callbacks=[TuneReportCallback()]),
+            run_config=train.RunConfig(
+                storage_path=folder,
+                # its types are still those of Ray Train's first version
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]
+            ),
         ).fit()
 
 

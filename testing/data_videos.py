@@ -8,9 +8,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 
-from vitaclip.data.decode import Frames
 from vitaclip.data.manifest import Clip, Manifest
+from vitaclip.data.video import Frames
 
 CODECS = {  # codec -> (encoder, container): every kind of file that the data sets come in
     "h264": ("libx264", ".mp4"),
@@ -33,6 +36,25 @@ def moving_frames(num_frames: int, height: int = 64, width: int = 80, seed: int 
     return np.stack([np.roll(picture, 2 * i, axis=1) + lighter[i] for i in range(num_frames)])
 
 
+def add_video(
+    container: OutputContainer, codec: str, fps: int, options: Mapping[str, str] | None = None
+) -> VideoStream:
+    """A new video stream of a file that is being written.
+
+    Args:
+        container: the file.
+        codec: FFmpeg's name of the encoder.
+        fps: frames per second.
+        options: of the encoder.
+
+    Raises:
+        AssertionError: it is an audio codec.
+    """
+    stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+    assert isinstance(stream, VideoStream), f"{codec} is no video codec"
+    return stream
+
+
 def write_video(
     path: Path,
     frames: Frames,
@@ -43,7 +65,7 @@ def write_video(
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream = add_video(container, codec, fps, options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.thread_count = 1
@@ -59,7 +81,7 @@ def write_video(
 def write_packets(
     source: Path,
     target: Path,
-    change: Callable[[list[av.Packet]], list[av.Packet]],
+    change: Callable[[list[Packet[VideoStream]]], list[Packet[VideoStream]]],
     options: Mapping[str, str] | None = None,
 ) -> Path:
     """Copies the packets of a video, changed, into another container without encoding them

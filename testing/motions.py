@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from testing.data_videos import add_video
+
 MOTIONS = {
     "moving left": (0, -2),
     "moving right": (0, 2),
@@ -35,7 +37,7 @@ def write_square(
         # machine
         x264, vp9 = ("libx264", {"qp": "18", "threads": "1"}), ("libvpx-vp9", {"crf": "18"})
         codec, options = vp9 if path.suffix == ".webm" else x264
-        stream = container.add_stream(codec, rate=8, options=options)
+        stream = add_video(container, codec, 8, options)
         stream.width = stream.height = 48
         stream.pix_fmt = "yuv420p"
         for t in range(num_frames):

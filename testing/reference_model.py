@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import open_clip
 import torch
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaclip.methods.vita_clip import VitaCLIP
-from vitaclip.model.text import TextPrompts, group_prompts
+from vitaclip.model.attention import FrameAttention
+from vitaclip.model.text import group_prompts
 from vitaclip.model.vision import LayerPrompts
 
 
@@ -57,11 +59,13 @@ def reference_video(model: VitaCLIP, video_BCTHW: Tensor) -> Tensor:
         x = x + prompts.time_embedding[index].repeat(batch, 1)[:, None]
     x = visual.ln_pre(x)
     for block, layer in zip(visual.transformer.resblocks, prompts.layers, strict=True):
+        assert isinstance(layer, LayerPrompts)
         x = _vision_layer(block, layer, x)
-    return (visual.ln_post(x[:, 0]) @ visual.proj).view(batch, frames, -1).mean(dim=1)
+    features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj
+    return features.view(batch, frames, -1).mean(dim=1)
 
 
-def _vision_layer(block: nn.Module, layer: LayerPrompts, x: Tensor) -> Tensor:
+def _vision_layer(block: ResidualAttentionBlock, layer: LayerPrompts, x: Tensor) -> Tensor:
     num_tokens, frames = x.shape[1], layer.num_frames
     extra = []
     if layer.global_prompts is not None:
@@ -71,26 +75,30 @@ def _vision_layer(block: nn.Module, layer: LayerPrompts, x: Tensor) -> Tensor:
         if layer.local_prompts is not None:
             local = layer.local_prompts + cls
             extra.append(local.repeat_interleave(frames, dim=0))
-        if layer.summary_norm is not None:
+        if layer.summary_norm is not None and layer.summary_attention is not None:
             summary = cls + _summary_attention(layer.summary_attention, layer.summary_norm(cls))
             extra.append(summary.reshape(len(x), 1, -1))
     tokens = torch.cat([x, *extra], dim=1)
     tokens = tokens + _attention(block.attn, block.ln_1(tokens))
-    x = tokens[:, :num_tokens]
-    return x + block.mlp(block.ln_2(x))
+    return _add_mlp(block, tokens[:, :num_tokens])
 
 
-def _summary_attention(attention: nn.Module, x: Tensor) -> Tensor:
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    return attention.out_proj(
-        _mix(*(projection(x) for projection in projections), attention.num_heads)
-    )
+def _add_mlp(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    hidden: Tensor = block.mlp(block.ln_2(x))
+    return x + hidden
 
 
-def _attention(attention: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+def _summary_attention(attention: FrameAttention, x: Tensor) -> Tensor:
+    q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    mixed: Tensor = attention.out_proj(_mix(q, k, v, attention.num_heads))
+    return mixed
+
+
+def _attention(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     q, k, v = (F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
-    return attention.out_proj(_mix(q, k, v, attention.num_heads, mask))
+    mixed: Tensor = attention.out_proj(_mix(q, k, v, attention.num_heads, mask))
+    return mixed
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, num_heads: int, mask: Tensor | None = None) -> Tensor:
@@ -113,12 +121,11 @@ def reference_text(model: VitaCLIP) -> Tensor:
     for index, block in enumerate(clip.transformer.resblocks):
         if 1 <= index <= len(deep):
             x = x.clone()
-            x[torch.arange(len(x))[:, None], context_places] = _all_context(
-                prompts, deep[index - 1], len(x)
-            )
+            x[torch.arange(len(x))[:, None], context_places] = _all_context(deep[index - 1], len(x))
         x = x + _attention(block.attn, block.ln_1(x), mask)
-        x = x + block.mlp(block.ln_2(x))
-    return clip.ln_final(x)[torch.arange(len(x)), eot] @ clip.text_projection
+        x = _add_mlp(block, x)
+    features: Tensor = clip.ln_final(x)[torch.arange(len(x)), eot] @ clip.text_projection
+    return features
 
 
 def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,5 +162,5 @@ def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor,
     return torch.stack(rows), torch.tensor(places), torch.tensor(ends)
 
 
-def _all_context(prompts: TextPrompts, context: Tensor, num_classes: int) -> Tensor:
+def _all_context(context: Tensor, num_classes: int) -> Tensor:
     return context if context.ndim == 3 else context.expand(num_classes, -1, -1)

@@ -95,7 +95,8 @@ def text_features(w: Weights, config: Mapping[str, int]) -> Tensor:
             w[f"{name}.attn.in_proj_weight"],
             w[f"{name}.attn.in_proj_bias"],
         )
-        mixed = _mix(*joined.chunk(3, dim=-1), config["text_heads"], mask)
+        q, k, v = joined.chunk(3, dim=-1)
+        mixed = _mix(q, k, v, config["text_heads"], mask)
         x = x + _linear(w, f"{name}.attn.out_proj", mixed)
         hidden = _linear(w, f"{name}.mlp.c_fc", _norm(w, f"{name}.ln_2", x))
         x = x + _linear(w, f"{name}.mlp.c_proj", _quick_gelu(hidden))
@@ -147,7 +148,8 @@ def _quick_gelu(x: Tensor) -> Tensor:
 def _tokens(num_context: int) -> Tensor:
     """``[C, 77]`` of the class names behind placeholders."""
     texts = [f"{'X ' * num_context}{name.replace('_', ' ')}." for name in CLASSES]
-    return open_clip.tokenize(texts)
+    tokens: Tensor = open_clip.tokenize(texts)
+    return tokens
 
 
 @cache
@@ -265,7 +267,7 @@ def _trained(record: Mapping[str, Any]) -> dict[str, Any]:
         loss = outputs(weights, record["config"], video, record["labels"])["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     after = outputs(weights, record["config"], video, record["labels"])["logits"].detach()

@@ -102,7 +102,7 @@ class Services:
 
     def sweep(self, experiment: str, *options: str) -> int:
         """Submits a sweep as a job, prints its log, and returns the exit code."""
-        command = [
+        command: list[str | Path] = [
             *(BIN / "ray", "job", "submit", "--address", self.dashboard_url, "--working-dir", ROOT),
             *("--runtime-env", ROOT / "infra" / "job.yaml"),
             *("--", "python", "-m", "orchestrator.sweep", experiment, *options),
@@ -131,9 +131,9 @@ class Services:
         if user:
             for path in (files, password):
                 os.chown(path, pwd.getpwnam(user).pw_uid, -1)
-        initdb = [programs / "initdb", "-D", files, "--username=mlflow", f"--pwfile={password}"]
+        initdb: list[str | Path] = [programs / "initdb", "-D", files, f"--pwfile={password}"]
         subprocess.run(
-            [*initdb, "--auth=scram-sha-256"],
+            [*initdb, "--username=mlflow", "--auth=scram-sha-256"],
             user=user,
             cwd=files,
             check=True,

@@ -125,7 +125,7 @@ class RayCluster:
 
     def start_job(self, *arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
         """``ray job submit``, which goes on until the job has ended."""
-        command = [RAY, "job", "submit", "--address", self.dashboard, *arguments]
+        command: list[str | Path] = [RAY, "job", "submit", "--address", self.dashboard, *arguments]
         return subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
 
     def run(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S)]
 
 # Ray's own autoscaler, with the provider that Ray tests it with: its nodes are raylets on this
 # machine.
-AUTOSCALER = {
+AUTOSCALER: dict[str, Any] = {
     "cluster_name": "test",
     "max_workers": 2,
     "idle_timeout_minutes": 5,

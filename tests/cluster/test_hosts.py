@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.paths import ROOT
 from testing.servers import hosts
 from testing.servers.hosts import RAY, Hosts
-from testing.sweeps import ROOT, TRAIN_WORKER
+from testing.sweeps import TRAIN_WORKER
 from tests.drivers.chaos import PAUSE_S, Sweep, first_difference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -124,7 +125,8 @@ def submit(cluster: Hosts, sweep: Sweep) -> None:
         "study",
     )
     options = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = ("python", "-m", "orchestrator.sweep", sweep.folder / "study.yaml", *options)
+    study = str(sweep.folder / "study.yaml")
+    command = ("python", "-m", "orchestrator.sweep", study, *options)
     output = job(cluster, "submit", *settings, "--no-wait", "--", *command)
     assert "submitted successfully" in output, output
 

@@ -98,10 +98,12 @@ def test_a_stopped_job_ends_cleanly_and_submitting_again_continues_it(
     code, output = submit(cluster, workplace, "second", "--no-wait")
     assert code == 0, output
     seen: set[str] = set()
-    wait_until(
-        lambda: seen.update(published_metrics(cluster)) or finished(cluster, "second"),
-        lambda: str(seen),
-    )
+
+    def second_finished() -> bool:
+        seen.update(published_metrics(cluster))
+        return finished(cluster, "second")
+
+    wait_until(second_finished, lambda: str(seen))
 
     output = cluster.run("logs", "second").stdout
     assert "SUCCEEDED" in cluster.run("list").stdout, output

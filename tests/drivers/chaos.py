@@ -31,6 +31,7 @@ from rich.table import Table
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
+from testing.mlflow_runs import runs_of
 from testing.motions import write_motions
 from testing.servers.mlflow_server import MlflowServer
 from testing.servers.ray_cluster import RayCluster
@@ -129,8 +130,7 @@ class Sweep:
     def run_names(self) -> list[str]:
         """Runs in MLflow."""
         client = MlflowClient(self.environment["MLFLOW_TRACKING_URI"])
-        experiment = client.get_experiment_by_name("chaos")
-        return sorted(run.info.run_name for run in client.search_runs([experiment.experiment_id]))
+        return sorted(run.info.run_name for run in runs_of(client, "chaos"))
 
     def close(self) -> None:
         """Ends whatever is left of it."""

@@ -31,10 +31,12 @@ from mlflow import MlflowClient
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
+from testing.mlflow_runs import experiment_of, runs_of
+from testing.paths import ROOT
 from testing.servers.browser import photograph
 from testing.servers.mlflow_server import MlflowServer
 from testing.servers.s3_server import faulty_proxy, s3_server
-from testing.sweeps import ROOT, start_sweep, untimed, wait_until
+from testing.sweeps import start_sweep, untimed, wait_until
 from tests.drivers.chaos import first_difference
 from vitaclip.data.datasets import QUICKSTART_ROOT, load_dataset
 
@@ -66,8 +68,7 @@ class Place:
     def check_tracking(self) -> None:
         """Every trial and each of its epochs once."""
         client = MlflowClient(self.mlflow.uri)
-        experiment = client.get_experiment_by_name(STUDY)
-        runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        runs = {run.info.run_name: run for run in runs_of(client, STUDY)}
         record = StudyRecord(self.store, STUDY)
         names = [f"trial {result.number:04d}" for result in record.results()]
         assert sorted(runs) == [STUDY, *names], sorted(runs)
@@ -83,7 +84,7 @@ class Place:
     def compare_page(self) -> str:
         """MLflow's comparison of all trials."""
         client = MlflowClient(self.mlflow.uri)
-        experiment = client.get_experiment_by_name(STUDY)
+        experiment = experiment_of(client, STUDY)
         runs = client.search_runs(
             [experiment.experiment_id], order_by=["attributes.start_time ASC"]
         )

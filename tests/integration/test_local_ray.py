@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-from testing.sweeps import ROOT, check_closed_to_others
+from testing.paths import ROOT
+from testing.sweeps import check_closed_to_others
 
 DRIVER = """
 from orchestrator.config import ResourcesConfig

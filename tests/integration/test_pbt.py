@@ -15,6 +15,7 @@ from orchestrator.search.outcome import PointOutcome
 from orchestrator.search.proposals import proposer_of
 from orchestrator.search.proposals.proposer import Proposal
 from orchestrator.search.resolve import resolve
+from orchestrator.search.search_space import Params
 from orchestrator.search.study import Study
 from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.local import LocalStore
@@ -43,7 +44,7 @@ def ended(*values: float | None) -> list[PointOutcome]:
 
 def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None:
     proposer = proposer_of(pbt_config())
-    params = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.09, 0.04)]
+    params: list[Params] = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.09, 0.04)]
     outcomes = ended(0.1, 0.5, 0.9, 0.3)
 
     def propose(number: int) -> Proposal:
@@ -65,7 +66,8 @@ def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None
 
 def test_the_failed_are_replaced_and_if_all_have_failed_begin_anew() -> None:
     proposer = proposer_of(pbt_config())
-    params = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)] * 2
+    generation: list[Params] = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)]
+    params = generation * 2
     outcomes = ended(None, 0.2, None, 0.1) * 2
     parents = [proposer.propose(n, params, outcomes, None).parent for n in range(8, 12)]
     assert parents == [5, 5, 5, 7]

@@ -14,6 +14,7 @@ from orchestrator.execution.cluster import check_answers
 from orchestrator.execution.preflight import preflight
 from orchestrator.settings import Settings
 from orchestrator.storage.stores.opening import open_store
+from orchestrator.storage.stores.s3 import S3Store
 from orchestrator.tracking.mlflow.client import check_tracking
 from testing.study_fixtures import study_config
 from vitaclip import service
@@ -128,4 +129,6 @@ def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     settings = Settings()
     assert settings.store_uri == str(tmp_path / "store")
     assert (settings.tracking_uri, settings.ray_address) == ("sqlite:///mlflow.db", None)
-    assert open_store("s3://bucket")._bucket.client.meta.endpoint_url.endswith("amazonaws.com")
+    store = open_store("s3://bucket")
+    assert isinstance(store, S3Store)
+    assert store._bucket.client.meta.endpoint_url.endswith("amazonaws.com")

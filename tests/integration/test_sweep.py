@@ -22,6 +22,7 @@ from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.sweep import main
 from orchestrator.yaml_file import load_study
+from testing.mlflow_runs import runs_of
 from testing.servers.s3_server import faulty_proxy, s3_server
 from testing.sweeps import (
     PATIENCE_S,
@@ -233,8 +234,7 @@ def check_metrics_equal_plain_training(record: StudyRecord) -> None:
 
 def check_tracking(workplace: Path, record: StudyRecord) -> None:
     client = MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("motions")
-    runs = client.search_runs([experiment.experiment_id])
+    runs = runs_of(client, "motions")
     assert sorted(run.info.run_name for run in runs) == [
         "motions",
         *(f"trial {n:04d}" for n in range(NUM_TRIALS)),

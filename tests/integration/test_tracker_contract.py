@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from orchestrator import sync
 from orchestrator.search.study import Study
@@ -22,6 +23,7 @@ from orchestrator.tracking.observer import TrackingObserver
 from orchestrator.tracking.service import TrackingService, open_service
 from orchestrator.tracking.wandb.offline import logged_runs
 from testing.counting_store import CountingStore
+from testing.mlflow_runs import runs_of
 from testing.study_fixtures import (
     ZERO_SHOT,
     finish,
@@ -67,12 +69,11 @@ class MlflowReader:
     def __init__(self, uri: str) -> None:
         self._client = MlflowClient(uri)
 
-    def _runs(self, kind: str):  # type: ignore[no-untyped-def]
-        experiment = self._client.get_experiment_by_name("depth")
-        assert experiment is not None
-        runs = self._client.search_runs([experiment.experiment_id])
+    def _runs(self, kind: str) -> list[Run]:
         return [
-            run for run in runs if (run.data.tags["vitaclip.trial"] == "study") == (kind == "study")
+            run
+            for run in runs_of(self._client, "depth")
+            if (run.data.tags["vitaclip.trial"] == "study") == (kind == "study")
         ]
 
     def _points(self, run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -31,6 +31,7 @@ from orchestrator.tracking.mlflow.client import check_tracking
 from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.mlflow.writer import MlflowWriter
 from orchestrator.tracking.observer import TrackingObserver
+from testing import mlflow_runs
 from testing.servers.mlflow_server import MlflowServer
 from testing.servers.s3_server import FaultyProxy, S3Server, faulty_proxy, s3_server
 from testing.study_fixtures import (
@@ -72,10 +73,7 @@ def record(tmp_path: Path) -> StudyRecord:
 
 
 def runs_of(uri: str, study: str = "depth") -> dict[str, Run]:
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(study)
-    assert experiment
-    runs = client.search_runs([experiment.experiment_id])
+    runs = mlflow_runs.runs_of(MlflowClient(uri), study)
     names = [run.data.tags["mlflow.runName"] for run in runs]
     assert len(set(names)) == len(names)
     return dict(zip(names, runs, strict=True))
@@ -140,6 +138,7 @@ def test_a_study_reads_as_parent_and_children(
     top1 = curves[0].split(",").index("val/top1")
     assert [float(row.split(",")[top1]) for row in curves[1:]] == [0.2, 0.6, 0.5]
     assert {"study.yaml", "environment.yaml"} <= artifacts_of(uri, parent)
+    assert complete.inputs is not None
     assert [data.dataset.name for data in complete.inputs.dataset_inputs] == ["quickstart/train"]
     assert complete.data.tags["vitaclip.backbone_sha256"] == "0" * 64
     folder = "benchmarks/zero_shot/quickstart/zero_shot"
@@ -334,8 +333,7 @@ def test_a_renamed_experiment_stays_the_studys(
     run_trial(record, 0, tmp_path / "c", 0.2)
     MlflowWriter(uri, record).reconcile()
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("depth")
-    assert experiment
+    experiment = mlflow_runs.experiment_of(client, "depth")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     client.rename_experiment(experiment.experiment_id, "depth, first try")
     run_trial(record, 1, tmp_path / "c", 0.2)
@@ -371,10 +369,7 @@ def test_a_new_study_of_the_same_name_gets_new_runs(
     other = new_record(LocalStore(tmp_path / "other"))
     run_trial(other, 0, tmp_path / "c", 0.9)
     MlflowWriter(uri, other).reconcile()
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("depth")
-    assert experiment
-    assert len(client.search_runs([experiment.experiment_id])) == 4
+    assert len(mlflow_runs.runs_of(MlflowClient(uri), "depth")) == 4
 
 
 def test_nobody_listening_is_told() -> None:

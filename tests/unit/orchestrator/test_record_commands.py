@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRecord:
     return record
 
 
-def json_of(capsys: pytest.CaptureFixture[str]) -> object:
+def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
@@ -56,7 +57,7 @@ def test_ls_shows_studies_and_trials(
     assert ls.main([]) == 0
     assert "val/top1 0.600" in capsys.readouterr().out
     assert ls.main(["--json"]) == 0
-    [study] = json_of(capsys)  # type: ignore[misc]
+    [study] = json_of(capsys)
     assert (study["name"], study["num_finished"], study["best"], study["best_trial"]) == (
         "depth",
         3,
@@ -64,7 +65,7 @@ def test_ls_shows_studies_and_trials(
         0,
     )
     assert ls.main(["depth", "--json"]) == 0
-    assert [trial["number"] for trial in json_of(capsys)] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert [trial["number"] for trial in json_of(capsys)] == [0, 1, 2]
     propose(record, 3)
     assert ls.main(["depth"]) == 0
     assert "not finished: 3" in capsys.readouterr().out
@@ -220,7 +221,7 @@ def test_trials_of_other_code_are_told_apart(
     assert "code abc (sources 1), then def (sources 2): trials 3" in output
     assert first.code == ()
     assert show.main(["depth/3", "--json"]) == 0
-    assert code_version().name in json_of(capsys)["attempts"]["1"]  # type: ignore[index]
+    assert code_version().name in json_of(capsys)["attempts"]["1"]
 
 
 def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
@@ -240,7 +241,7 @@ def test_a_benchmark_that_came_later_is_asked_for_and_then_shown(
         0.5,
         0.5,
         None,
-    ]  # type: ignore[attr-defined]
+    ]
 
 
 def test_a_benchmark_whose_protocol_changed_is_asked_for_again(
@@ -277,7 +278,7 @@ def test_show_shows_a_study_a_finished_and_a_running_trial(
     train_epochs(record, propose(record, 3), tmp_path / "c", 0.3)
     assert show.main(["depth/3", "--json"]) == 0
     trial = json_of(capsys)
-    assert (trial["state"], len(trial["history"])) == ("not finished", 1)  # type: ignore[index]
+    assert (trial["state"], len(trial["history"])) == ("not finished", 1)
 
 
 def test_compare_calls_a_difference_one_only_where_it_is(
@@ -288,8 +289,8 @@ def test_compare_calls_a_difference_one_only_where_it_is(
     write_score(record, 1, split_score([0] * 30, labels))
     assert compare.main(["depth/0", "depth/1", "--json"]) == 0
     content = json_of(capsys)
-    assert content["config"]["prompts.depth"] == [0, 1]  # type: ignore[index]
-    [pair] = content["benchmarks"]  # type: ignore[index]
+    assert content["config"]["prompts.depth"] == [0, 1]
+    [pair] = content["benchmarks"]
     assert (pair["only_first"], pair["only_second"], pair["verdict"]) == (20, 0, "first is better")
     assert pair["p_value"] == pytest.approx(2 / 2**20)
     write_score(record, 1, split_score([0, *labels[1:-1], 0], labels))
@@ -302,7 +303,7 @@ def test_clips_that_differ_are_not_paired(
 ) -> None:
     write_score(record, 1, split_score([0, 1], [0, 1]))
     assert compare.main(["depth/0", "depth/1", "--json"]) == 0
-    assert json_of(capsys)["benchmarks"] == []  # type: ignore[index]
+    assert json_of(capsys)["benchmarks"] == []
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ search:
 
 
 @pytest.fixture
-def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+def write(tmp_path: Path):
     def write(text: str, name: str = "study.yaml") -> Path:
         path = tmp_path / name
         path.write_text(text)
@@ -43,13 +43,13 @@ def message_of(*arguments: object) -> str:
 BENCHMARK = "benchmarks: [{{dataset: {}, split: {}, mode: zero_shot}}]"
 
 
-def test_a_file_becomes_a_study(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_becomes_a_study(write) -> None:
     config = load_study(write(GOOD))
     assert config.train.optimizer.lr == 1e-4
     assert config.search_space["prompts.depth"].type == "int"
 
 
-def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-untyped-def]
+def test_values_keep_the_types_of_yaml_1_2(write) -> None:
     content = read_yaml(write("a: 1e-4\nb: no\nc: off\nd: 010\ne: 1_000\nf: true\ng: null\n"))
     assert content == {"a": 1e-4, "b": "no", "c": "off", "d": 10, "e": 1000, "f": True, "g": None}
 
@@ -106,13 +106,13 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:  # type: ignore[no-un
         ),
     ],
 )
-def test_mistakes_name_place_and_what_is_allowed(write, old, new, expected) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_name_place_and_what_is_allowed(write, old, new, expected) -> None:
     message = message_of(write(GOOD.replace(old, new)))
     for part in expected:
         assert part in message
 
 
-def test_every_mistake_has_its_line(write) -> None:  # type: ignore[no-untyped-def]
+def test_every_mistake_has_its_line(write) -> None:
     text = GOOD.replace("epochs: 3", "epochs: -1").replace("num_trials: 8", "num_trials: 0")
     assert len(message_of(write(text)).splitlines()) == 2
 
@@ -153,7 +153,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 def test_yaml_has_limits_that_are_met_before_it_is_expanded(
     write, text: str, expected: str
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     assert expected in message_of(write(text))
     with pytest.raises(InputError):
         parse_setting(f"train={text}", {})
@@ -167,7 +167,7 @@ def test_anchors_and_merge_keys_work_within_the_limits() -> None:
     }
 
 
-def test_many_mistakes_are_not_all_listed(write) -> None:  # type: ignore[no-untyped-def]
+def test_many_mistakes_are_not_all_listed(write) -> None:
     text = GOOD.replace(
         "epochs: 3", "\n  ".join(["epochs: 3", *(f"key{n}: 1" for n in range(1000))])
     )
@@ -178,7 +178,7 @@ def test_many_mistakes_are_not_all_listed(write) -> None:  # type: ignore[no-unt
 @pytest.mark.parametrize(
     "setting", ["a." * 100_000 + "b=1", "=1", "a", "a=[", "\udcff=1", "name=\udcff"]
 )
-def test_settings_that_cannot_be_are_refused(write, setting: str) -> None:  # type: ignore[no-untyped-def]
+def test_settings_that_cannot_be_are_refused(write, setting: str) -> None:
     with pytest.raises(InputError):
         load_study(write(GOOD), settings=[setting])
 
@@ -186,18 +186,18 @@ def test_settings_that_cannot_be_are_refused(write, setting: str) -> None:  # ty
 @pytest.mark.parametrize(
     ("text", "found"), [("", "nothing"), ("- a\n", "a list"), ("abc", "a text")]
 )
-def test_a_file_must_hold_a_mapping(write, text: str, found: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_must_hold_a_mapping(write, text: str, found: str) -> None:
     assert f"found {found}" in message_of(write(text))
 
 
-def test_a_missing_file_is_named_with_its_nearest_neighbor(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_file_is_named_with_its_nearest_neighbor(write, tmp_path: Path) -> None:
     write(GOOD, "prompt_depth.yaml")
     message = message_of(tmp_path / "prompt_dept.yaml")
     assert "there is no such file" in message
     assert "prompt_depth.yaml" in message
 
 
-def test_overlays_merge_and_the_last_word_wins(write) -> None:  # type: ignore[no-untyped-def]
+def test_overlays_merge_and_the_last_word_wins(write) -> None:
     overlay = write("train: {epochs: 30, batch_size: 64}\n", "overlay.yaml")
     config = load_study(write(GOOD), [overlay], ["train.epochs=5"])
     assert (config.train.epochs, config.train.batch_size, config.train.optimizer.lr) == (
@@ -213,7 +213,7 @@ def test_merging_replaces_lists_and_keeps_the_rest() -> None:
     assert base == {"a": {"b": [1, 2], "c": 1}, "d": 1}
 
 
-def test_set_reaches_keys_that_hold_dots_and_takes_any_yaml(write) -> None:  # type: ignore[no-untyped-def]
+def test_set_reaches_keys_that_hold_dots_and_takes_any_yaml(write) -> None:
     settings = [
         "search_space.prompts.depth.high=2",
         "search_space.text={}",
@@ -225,10 +225,10 @@ def test_set_reaches_keys_that_hold_dots_and_takes_any_yaml(write) -> None:  # t
     assert "--set search_space.text={}: search_space.text" in message_of(write(GOOD), [], settings)
 
 
-def test_an_overlay_s_mistake_names_the_overlay(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_overlay_s_mistake_names_the_overlay(write) -> None:
     overlay = write("train: {epochs: many}\n", "overlay.yaml")
     assert "overlay.yaml: train.epochs" in message_of(write(GOOD), [overlay])
 
 
-def test_set_without_a_value_is_refused(write) -> None:  # type: ignore[no-untyped-def]
+def test_set_without_a_value_is_refused(write) -> None:
     assert "--set train.epochs" in message_of(write(GOOD), [], ["train.epochs"])

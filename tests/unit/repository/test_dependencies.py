@@ -29,7 +29,7 @@ def declared(*extras: str) -> set[str]:
     texts = [*PROJECT["dependencies"]]
     for extra in extras:
         texts += PROJECT["optional-dependencies"][extra]
-    return {canonicalize_name(Requirement(text).name) for text in texts} - OWN
+    return {str(canonicalize_name(Requirement(text).name)) for text in texts} - OWN
 
 
 def imported(path: Path, *, at_once: bool = False) -> set[str]:

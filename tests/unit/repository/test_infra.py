@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.monitoring.prometheus import GAUGES
+from testing.mlflow_runs import runs_of
 from testing.paths import ROOT
 
 INFRA = ROOT / "infra"
@@ -406,9 +407,7 @@ def test_local_services_take_a_sweep_to_its_end(monkeypatch: pytest.MonkeyPatch)
         assert code == 0
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", services.secrets["MLFLOW_TRACKING_PASSWORD"])
-        client = MlflowClient(services.mlflow_url)
-        experiment = client.get_experiment_by_name("local")
-        runs = client.search_runs([experiment.experiment_id])
+        runs = runs_of(MlflowClient(services.mlflow_url), "local")
     assert sorted((run.info.run_name, run.info.status) for run in runs) == [
         ("local", "FINISHED"),
         ("trial 0000", "FINISHED"),

@@ -28,6 +28,7 @@ from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluation import evaluate_clip
 from vitaclip.methods import build_model
+from vitaclip.methods.video_model import VideoModel
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.optimizer import build_optimizer, learning_rate
 from vitaclip.prediction import VideoPrediction, predict
@@ -66,6 +67,11 @@ class Saver:
 
     def __call__(self, end: EpochEnd) -> None:
         end.save(self.root / str(end.epoch))
+
+
+def saving_to(folder: Path) -> Callable[[EpochEnd], None]:
+    """Keeps a checkpoint of the last epoch."""
+    return lambda end: end.save(folder)
 
 
 def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -251,7 +257,7 @@ def test_a_method_that_trains_nothing_takes_no_epochs(config: TrainConfig) -> No
         fit(config.model_copy(update={"method": "frozen_clip"}))
 
 
-def state_of(model: VitaCLIP) -> dict[str, Tensor]:
+def state_of(model: VideoModel) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.learned_state().items()}
 
 
@@ -348,7 +354,7 @@ def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(
                 fit(
                     config,
                     resume_from=tmp_path / "1",
-                    on_epoch_end=lambda end, to=folder: end.save(to),
+                    on_epoch_end=saving_to(folder),
                 )
         wanted = second if cut == "_delete_others" else first
         found = load_model(folder)[0].learned_state()

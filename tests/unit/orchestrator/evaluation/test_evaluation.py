@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +59,8 @@ def trained(
     record = StudyRecord(LocalStore(root / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[]), {})
     data = {"dataset": motion_dataset, "num_frames": 2, "sampling": "uniform"}
-    for number, changes in enumerate([{"epochs": 1}, {"epochs": 0}, {"epochs": 0, "data": data}]):
+    variants: list[dict[str, object]] = [{"epochs": 1}, {"epochs": 0}, {"epochs": 0, "data": data}]
+    for number, changes in enumerate(variants):
         config = TrainConfig.model_validate(train | changes)
         record.write_trial(TrialInfo(number=number, params={}, train=config, proposed_at=STARTED))
 
@@ -161,15 +164,14 @@ def test_a_finished_score_is_never_computed_twice(
 ) -> None:
     benchmark = benchmark_on(motion_dataset)
     first = score_trials(record, [0], benchmark)
-    passes: list[list[int]] = []
+    passes: list[list[int | Baseline]] = []
     compute = evaluation._compute
-    monkeypatch.setattr(
-        evaluation,
-        "_compute",
-        lambda record, missing, *more: (
-            passes.append(list(missing)) or compute(record, missing, *more)
-        ),
-    )
+
+    def noted(record: StudyRecord, missing: Sequence[int | Baseline], *more: Any) -> Any:
+        passes.append(list(missing))
+        return compute(record, missing, *more)
+
+    monkeypatch.setattr(evaluation, "_compute", noted)
     both = score_trials(record, [0, 1], benchmark)
     assert passes == [[1]]
     assert both[0] == first[0]

@@ -20,9 +20,9 @@ from orchestrator.evaluation.benchmark import (
 )
 from orchestrator.evaluation.protocols import protocol_of
 from testing.motions import write_square
+from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
-from vitaclip.data.formats import clean_class_name
 from vitaclip.data.manifest import read_class_list
 from vitaclip.prediction import predict
 from vitaclip.train import fit

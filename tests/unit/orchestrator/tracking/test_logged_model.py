@@ -21,6 +21,7 @@ from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.registry import MODEL_TAG
 from orchestrator.tracking.mlflow.writer import MlflowWriter
+from testing.mlflow_runs import experiment_of
 from testing.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.train import EpochEnd, fit
@@ -109,9 +110,7 @@ def test_an_answer_lost_at_registration_makes_no_second_model(
     writer.reconcile()
     writer.stop()
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("depth")
-    assert experiment
-    [model] = client.search_logged_models([experiment.experiment_id])
+    [model] = client.search_logged_models([experiment_of(client, "depth").experiment_id])
     [version] = client.search_model_versions("name = 'depth'")
     assert (model.status, version.source) == (LoggedModelStatus.READY, model.artifact_location)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
 
 from testing.data_videos import moving_frames, write_video
+from vitaclip.class_names import clean_class_name
 from vitaclip.config import AugmentConfig, DataConfig, TrainConfig
 from vitaclip.data.datasets import (
     CLASS_LISTS,
@@ -20,7 +22,6 @@ from vitaclip.data.datasets import (
     unseen_kinetics600_classes,
     zero_shot_classes,
 )
-from vitaclip.data.formats import clean_class_name
 from vitaclip.data.loader import train_batches
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError
@@ -232,7 +233,7 @@ def test_hmdb51(root, videos):
 
 @pytest.mark.parametrize("naming", ["{}.json", "something-something-v2-{}.json", "labels/{}.json"])
 def test_ssv2(root, naming):
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "id": "78687",
             "label": "holding a ball",

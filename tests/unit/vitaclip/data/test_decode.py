@@ -112,6 +112,7 @@ def remux(source, target, shift=0, options=None):
         offset = int(shift / stream.average_rate / stream.time_base)
         for packet in reader.demux(stream):
             if packet.dts is not None:
+                assert packet.pts is not None
                 packet.stream, packet.pts, packet.dts = (
                     copy,
                     packet.pts - offset,

@@ -61,7 +61,9 @@ def boxes(data, names):
 def with_edits(source, target, edits):
     """Copies a file whose index stands behind its data, with another edit list."""
     with av.open(str(source)) as container:
-        ticks = round(1 / container.streams.video[0].time_base / 25)
+        time_base = container.streams.video[0].time_base
+    assert time_base is not None
+    ticks = round(1 / time_base / 25)
     data = bytearray(source.read_bytes())
     *outer, place = boxes(data, [b"moov", b"trak", b"edts", b"elst"])
     entries = [struct.pack(">IiI", ms, max(-1, first * ticks), 1 << 16) for ms, first in edits]

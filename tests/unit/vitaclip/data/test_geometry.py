@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from testing.data_videos import moving_frames, whole_file, write_packets, write_video
+from testing.data_videos import add_video, moving_frames, whole_file, write_packets, write_video
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.data.encoding import PrepareParameters
 from vitaclip.data.prepare import encode
@@ -85,8 +85,9 @@ ENCODED = {  # suffix: encoder; the aspect is the container's, or only the strea
 
 def write_aspect(path, frames, codec, aspect):
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream = add_video(container, codec, 25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.sample_aspect_ratio = aspect
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

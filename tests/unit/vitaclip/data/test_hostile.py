@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -199,7 +200,7 @@ def test_pixels_that_are_not_square_count_as_what_they_become(tmp_path, video, m
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = 30
+        stream.codec_context.sample_aspect_ratio = Fraction(30)
         for frame in moving_frames(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))

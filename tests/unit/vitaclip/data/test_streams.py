@@ -34,13 +34,16 @@ def pictures(num_frames, height, width):
     return moving_frames(num_frames, height, width, seed=9)
 
 
-VIDEO = Track("libx264", moving_frames(NUM_FRAMES))
+FRAMES = moving_frames(NUM_FRAMES)
+VIDEO = Track("libx264", FRAMES)
 SOUND = Track("aac")
-OTHERS = {
+COVERS = {
     "cover": Track("mjpeg", pictures(1, 300, 300), Disposition.attached_pic),
     "png cover": Track("png", pictures(1, 300, 300), Disposition.attached_pic),
     "unflagged picture": Track("mjpeg", pictures(1, 480, 640)),
     "unflagged png": Track("png", pictures(1, 480, 640)),
+}
+OTHERS = COVERS | {
     "thumbnails": Track("mjpeg", pictures(4, 240, 320), Disposition.timed_thumbnails),
     "unflagged thumbnails": Track("mjpeg", pictures(4, 240, 320)),
     "preview": Track("mjpeg", pictures(NUM_FRAMES, 32, 40), Disposition.default),
@@ -97,7 +100,7 @@ FILES = [  # Matroska has no PNG as video
 def test_the_video_is_read_wherever_it_stands(tmp_path, other, is_first, suffix, decoder):
     tracks = [OTHERS[other], VIDEO, SOUND] if is_first else [VIDEO, SOUND, OTHERS[other]]
     path = write_tracks(tmp_path / f"film.{suffix}", tracks)
-    alone = write_video(tmp_path / "alone.mp4", VIDEO.pictures)
+    alone = write_video(tmp_path / "alone.mp4", FRAMES)
     assert video_info(path).num_frames == NUM_FRAMES
     draw = [0, 7, 8, 22, NUM_FRAMES - 1]
     found = decode_frames(path, draw, decoder=decoder).astype(int)
@@ -107,7 +110,7 @@ def test_the_video_is_read_wherever_it_stands(tmp_path, other, is_first, suffix,
 
 
 @pytest.mark.parametrize(
-    ("cover", "suffix"), [file for file in FILES if OTHERS[file[0]].pictures.shape[0] == 1]
+    ("cover", "suffix"), [(other, suffix) for other, suffix in FILES if other in COVERS]
 )
 def test_sound_with_a_cover_is_no_video(tmp_path, cover, suffix):
     path = write_tracks(tmp_path / f"song.{suffix}", [SOUND, OTHERS[cover]])
@@ -121,4 +124,4 @@ def test_prepare_takes_the_video(tmp_path):
     path = write_tracks(tmp_path / "film.mp4", [OTHERS["unflagged picture"], VIDEO])
     encode(str(path), tmp_path / "prepared.mp4", PrepareParameters())
     found = decode_frames(tmp_path / "prepared.mp4", [20]).astype(int)
-    assert np.abs(found - VIDEO.pictures[[20]]).mean() < 12
+    assert np.abs(found - FRAMES[[20]]).mean() < 12

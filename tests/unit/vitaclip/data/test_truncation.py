@@ -111,6 +111,7 @@ def write_with_sound(source, path, options=None):
         for packet in reader.demux(stream):
             if not packet.size:
                 continue
+            assert packet.dts is not None
             while sound_s < packet.dts * packet.time_base:
                 frame = av.AudioFrame(format="fltp", layout="stereo", samples=960)
                 frame.sample_rate, frame.pts = 48000, round(sound_s * 48000)

@@ -115,7 +115,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, fl
     for kind, content in CONTENTS.items():
         (root / kind).mkdir()
         (root / kind / "checkpoint.json").write_bytes(content)
-    command = [sys.executable, "-c", READ_ALL, *(root / kind for kind in CONTENTS)]
+    command = [sys.executable, "-c", READ_ALL, *(str(root / kind) for kind in CONTENTS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return {

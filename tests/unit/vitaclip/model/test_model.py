@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from torch import Tensor
 from torch.nn import functional as F
 
 from testing.reference_model import reference_logits, reference_step
@@ -147,6 +148,11 @@ def test_compiled_layers_change_nothing(tiny_clip: CLIP) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
 
 
+def gradient_of(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> None:
     model = tiny_model(tiny_clip, PromptConfig(), TextConfig())
     video, labels = batch(5)
@@ -154,7 +160,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> 
     for size in (None, 2):
         model.zero_grad(set_to_none=True)
         accumulate_gradients(model, video, labels, micro_batch_size=size)
-        gradients.append({name: p.grad.clone() for name, p in model.trainable().items()})
+        gradients.append({name: gradient_of(p) for name, p in model.trainable().items()})
     for name in gradients[0]:
         torch.testing.assert_close(
             gradients[0][name], gradients[1][name], rtol=1e-9, atol=1e-12, msg=name
@@ -191,6 +197,7 @@ def test_text_init_from_words(tiny_clip: CLIP) -> None:
     words = tiny_clip.token_embedding(
         torch.tensor(open_clip.tokenizer._tokenizer.encode("a video of"))
     )
+    assert model.text_prompts is not None
     torch.testing.assert_close(model.text_prompts.context[4].double(), words)
     with pytest.raises(InputError, match="'a video of' has 3 tokens, text.num_context is 4"):
         tiny_model(tiny_clip, PromptConfig(), TextConfig(num_context=4, init="a video of"))

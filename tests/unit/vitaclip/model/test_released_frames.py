@@ -8,6 +8,7 @@ is kept where they differ.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_torchvision_gives_the_same_sizes() -> None:
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
-def test_decoded_frames_have_that_size(tmp_path: Path, decoder: str) -> None:
+def test_decoded_frames_have_that_size(tmp_path: Path, decoder: Literal["pyav", "decord"]) -> None:
     path = write_video(tmp_path / "clip.mp4", moving_frames(3, 66, 98))
     # 98 * 40 / 66 is 59.4 and 98 * 44 / 66 is 65.3; 98 * 37 / 66 is 54.9
     for short_side, long_side in [(40, 59), (44, 65), (37, 54)]:

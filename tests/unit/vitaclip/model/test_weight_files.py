@@ -78,11 +78,11 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def bare_pickle(content: object) -> Callable[[Path], None]:
+def bare_pickle(content: object) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(pickle.dumps(content))
 
 
-def saved(content: object) -> Callable[[Path], None]:
+def saved(content: object) -> Callable[[Path], object]:
     return lambda path: torch.save(content, path)
 
 
@@ -101,7 +101,7 @@ def other_zip(path: Path) -> None:
         archive.writestr("readme.txt", "hello")
 
 
-UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (empty, "the file is empty"),
     "folder": (Path.mkdir, "is a folder"),
     "absent": (lambda path: None, "no file"),
@@ -288,7 +288,7 @@ def overlapping(path: Path) -> None:
     path.write_bytes(data[:start] + entry * 9 + end)
 
 
-HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "repeated": (
         lambda p: zip_of(p, tensor_pickle("(I100000\nI1000000\nt", "(I0\nI0\nt")),
         "but 1 values",
@@ -369,7 +369,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, fl
     folder = tmp_path_factory.mktemp("hostile")
     for kind, (make, _) in HOSTILE.items():
         make(folder / kind)
-    command = [sys.executable, "-c", READ_ALL, *(folder / kind for kind in HOSTILE)]
+    command = [sys.executable, "-c", READ_ALL, *(str(folder / kind) for kind in HOSTILE)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
