@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from hypothesis import settings
 
 from testing.motions import write_motions
 from testing.paths import SHARED
@@ -18,6 +19,9 @@ from testing.released_reference import synthetic_record
 from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 # Ray makes its workers give way to everything else: on a busy machine they would not get on at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
