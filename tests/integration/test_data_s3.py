@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -122,6 +121,13 @@ def test_what_cannot_be_reached_is_told_before_anything_is_prepared(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_object_that_would_leave_the_folder_is_refused(bucket, capsys, tmp_path):
+    bucket.put_object(Bucket="videos", Key="mine/../../outside.csv", Body=b"planted")
+    assert data("prepare", "mine", "--out", "out") == 2
+    assert "'../../outside.csv'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failing_server_is_asked_again(server, bucket, monkeypatch, capsys):
     monkeypatch.setattr("vitaclip.s3.bucket.random.uniform", lambda *_: 0.001)
     monkeypatch.setattr(folders, "_shared_bucket", cache(Bucket))  # not the one of other servers
@@ -131,10 +137,3 @@ def test_a_failing_server_is_asked_again(server, bucket, monkeypatch, capsys):
     assert "3 videos prepared" in capsys.readouterr().out
     assert sum(proxy.counts.get(fault, 0) for fault in proxy.faults) > 5
     assert "videos/2.mp4.json" in keys(bucket, "out/")
-
-
-def test_without_boto3_the_extra_is_named(monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "boto3"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match=r"pip install 'vitaclip-orchestrator\[s3\]'"):
-        Bucket("videos").get("mine/train.csv")

@@ -136,8 +136,7 @@ def read_remote(dataset: str, splits: Sequence[str] | None, uri: str) -> dict[st
     bucket.check()
     with tempfile.TemporaryDirectory() as annotations:
         local = Path(annotations)
-        # a name that ends so is a folder's, which some programs make
-        names = [name for name in bucket.list() if not name.endswith("/")]
+        names = _file_names(bucket)
         videos = VideoFiles(f"{local}/{name}" for name in names if is_video(name))
         for name in names:
             if not is_video(name):
@@ -148,6 +147,15 @@ def read_remote(dataset: str, splits: Sequence[str] | None, uri: str) -> dict[st
     return {
         split: _moved(manifest, annotations, bucket.uri) for split, manifest in manifests.items()
     }
+
+
+def _file_names(bucket: Bucket) -> list[str]:
+    """The objects that may be files of a folder. Raises InputError if one would lie outside."""
+    # a name that ends so is a folder's, which some programs make
+    names = [name for name in bucket.list() if not name.endswith("/")]
+    if outside := next((name for name in names if ".." in name.split("/")), None):
+        raise InputError(f"{bucket.uri}: found an object {outside!r}, allowed are names without ..")
+    return names
 
 
 def _moved(manifest: Manifest, root: str, new_root: str) -> Manifest:
