@@ -269,6 +269,16 @@ def test_later_scores_and_a_report_are_added(
     assert reader.has_report()
 
 
+def test_scores_and_reports_make_no_study_that_the_service_lacks(
+    service: TrackingService, record: StudyRecord, tmp_path: Path
+) -> None:
+    run_trial(record, 0, tmp_path / "c", 0.2)
+    (tmp_path / "report").mkdir()
+    service.writer(record).log_scores([0])
+    assert not service.writer(record).log_report(tmp_path / "report")
+    assert not list(tmp_path.glob("wandb/offline-run-*"))
+
+
 def test_sync_delivers_what_a_sweep_could_not(
     service: TrackingService,
     record: StudyRecord,
@@ -306,4 +316,15 @@ def test_wandb_needs_a_key_or_the_offline_mode(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("VITACLIP_TRACKER", "wandb")
     with pytest.raises(InputError, match="found no API key; set WANDB_API_KEY"):
+        open_service(Settings()).check()
+
+
+def test_wandb_needs_a_folder_that_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("VITACLIP_TRACKER", "wandb")
+    with pytest.raises(InputError, match="WANDB_DIR: the folder .* cannot be written"):
         open_service(Settings()).check()

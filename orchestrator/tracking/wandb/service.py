@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import wandb
@@ -39,7 +40,7 @@ class WandbService:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            os.access(self._folder, os.W_OK)
+            tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise InputError(
                 f"WANDB_DIR: the folder {self._folder} cannot be written: {error}; name another"

@@ -69,14 +69,15 @@ class WandbWriter:
             self._log_study(self.record.results())
 
     def log_scores(self, numbers: Sequence[int]) -> None:
-        """Adds scores that were computed after these trials had finished."""
-        self.reconcile()
-        for number in numbers:
+        """Adds scores that were computed after these trials had finished, where W&B has them."""
+        for number in filter(self._has_trial, numbers):
             self._summarize(self._open_trial(self.record.trial(number).info), self._scores(number))
         self._close_all()
 
     def log_report(self, folder: Path) -> bool:
-        """Adds a report's files to the study's run."""
+        """Adds a report's files to the study's run; False if W&B's files hold none."""
+        if self._is_offline and not self._known(STUDY).config:
+            return False
         artifact = wandb.Artifact(f"report-{self.record.name}", type="report")
         artifact.add_dir(str(folder))
         self._open_study().log_artifact(artifact)
@@ -157,6 +158,10 @@ class WandbWriter:
 
     def _summarize(self, run: wandb.Run, values: Mapping[str, Any]) -> None:
         run.summary.update(dict(values))
+
+    def _has_trial(self, number: int) -> bool:
+        """Whether W&B's files hold the trial. A server is not asked: it makes what it lacks."""
+        return not self._is_offline or bool(self._known(f"{number:04d}").config)
 
     def _known(self, part: str) -> LoggedRun:
         return self._logged.setdefault(run_id(self.record, part), LoggedRun())
