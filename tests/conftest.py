@@ -13,9 +13,12 @@ import pytest
 import torch
 from hypothesis import settings
 
+from orchestrator.storage.stores.local import LocalStore
+from orchestrator.storage.study_record import StudyRecord
 from testing.motions import write_motions
 from testing.paths import SHARED
 from testing.released_reference import synthetic_record
+from testing.study_fixtures import new_record
 from vitaclip.config import BackboneConfig
 
 torch.set_num_threads(1)
@@ -85,3 +88,9 @@ def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("VITACLIP_DATA_MOTIONS", str(root))
         patch.setenv("VITACLIP_FRAME_CACHE", str(root / "cache"))
         yield "motions"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> StudyRecord:
+    """The record of a study that was started and has no trials yet."""
+    return new_record(LocalStore(tmp_path / "store"))

@@ -130,11 +130,6 @@ class WandbReader:
         return any(b"report-depth" in path.read_bytes() for path in self._folder.rglob("*.wandb"))
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> StudyRecord:
-    return new_record(LocalStore(tmp_path / "store"))
-
-
 @pytest.fixture(params=["mlflow", "wandb"])
 def service(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,11 +67,6 @@ def uri(tmp_path: Path, empty_database: bytes, monkeypatch: pytest.MonkeyPatch) 
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> StudyRecord:
-    return new_record(LocalStore(tmp_path / "store"))
-
-
 def runs_of(uri: str, study: str = "depth") -> dict[str, Run]:
     runs = mlflow_runs.runs_of(MlflowClient(uri), study)
     names = [run.data.tags["mlflow.runName"] for run in runs]

@@ -14,7 +14,6 @@ import pytest
 from orchestrator.execution.worker import Job, train_worker
 from orchestrator.storage.attempts import SupersededError, begin_attempt
 from orchestrator.storage.records.trial import TrialInfo
-from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import (
     begin,
@@ -22,16 +21,10 @@ from testing.study_fixtures import (
     epochs_kept,
     finish,
     history_of,
-    new_record,
     propose,
     publish,
     train_epochs,
 )
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> StudyRecord:
-    return new_record(LocalStore(tmp_path / "store"))
 
 
 def test_a_given_up_worker_cannot_publish_once_another_began(

@@ -41,11 +41,6 @@ from testing.study_fixtures import (
 from vitaclip.errors import InputError
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> StudyRecord:
-    return new_record(LocalStore(tmp_path / "store"))
-
-
 def test_what_was_written_is_read(record: StudyRecord, tmp_path: Path) -> None:
     trial = propose(record, 1)
     result = run_trial(record, 0, tmp_path / "c", 0.1, 0.3, 0.2)
