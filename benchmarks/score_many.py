@@ -22,7 +22,7 @@ from benchmarks.data import write_scene
 from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation.benchmark import LoadedModel, score_models
 from vitaclip.config import TrainConfig
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 
 CLASSES = ("walking", "running", "jumping")
 TARGET = 2.5  # of issue 6: 8 checkpoints cost less than this many times one

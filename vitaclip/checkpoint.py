@@ -29,7 +29,7 @@ from vitaclip.checkpoint_info import (
 from vitaclip.class_names import check_class_names
 from vitaclip.config import TrainConfig
 from vitaclip.errors import CheckpointError, first_line
-from vitaclip.methods import build_model, learned_shapes
+from vitaclip.methods.build import build_model, empty_model
 from vitaclip.methods.video_model import Shapes, VideoModel, shapes_of
 
 
@@ -122,9 +122,8 @@ def load_model(folder: Path) -> tuple[VideoModel, TrainConfig]:
     )
     # Before anything is built: the file's size, not what the config asks for, says how much memory
     # may be needed.
-    _check_shapes(
-        folder, info, learned_shapes(config, info.class_names), _stored_shapes(folder, info)
-    )
+    wanted = shapes_of(empty_model(config, info.class_names).learned_state())
+    _check_shapes(folder, info, wanted, _stored_shapes(folder, info))
     model = build_model(config, info.class_names)
     load_learned(model, folder)
     return model, config

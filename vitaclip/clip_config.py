@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitaclip.config import BackboneConfig
+from vitaclip.config.model import BackboneConfig
 from vitaclip.errors import InputError, suggest
 
 QUICKSTART_FOLDER = Path(__file__).parent / "quickstart"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,14 +21,14 @@ from torch.nn import functional as F
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, TrainConfig
-from vitaclip.confusion import confusion_matrix, per_class_top1
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import check_broken, eval_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import default_device, gather_from_workers, rank_and_world_size
 from vitaclip.errors import InputError
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 from vitaclip.methods.video_model import VideoModel
+from vitaclip.score import Prediction, Score
 
 EvalMode = Literal["supervised", "zero_shot"]
 
@@ -40,52 +39,6 @@ class Classifier:
 
     model: VideoModel
     text_CE: Tensor
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model said of one clip."""
-
-    clip: int  # position in the manifest
-    label: int
-    ranked: tuple[int, ...]  # the five most probable classes, best first
-    loss: float  # -log of the probability of the true class
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy of one model on one set of clips; fractions in [0, 1]."""
-
-    classes: tuple[str, ...]
-    predictions: tuple[Prediction, ...]  # in manifest order
-    num_broken: int  # clips that could not be read; they are left out
-
-    @property
-    def num_clips(self) -> int:
-        return len(self.predictions)
-
-    @property
-    def top1(self) -> float:
-        return _mean([p.ranked[0] == p.label for p in self.predictions])
-
-    @property
-    def top5(self) -> float:
-        return _mean([p.label in p.ranked for p in self.predictions])
-
-    @property
-    def loss(self) -> float:
-        return _mean([p.loss for p in self.predictions])
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-        labels = [p.label for p in self.predictions]
-        return confusion_matrix(labels, [p.ranked[0] for p in self.predictions], len(self.classes))
-
-    @property
-    def per_class_top1(self) -> dict[str, float]:
-        """Accuracy of each class that has clips."""
-        return per_class_top1(self.classes, self.confusion)
 
 
 def evaluate(
@@ -222,7 +175,3 @@ def _predictions(
     losses = -probabilities_BC.gather(1, labels_B[:, None]).clamp_min(1e-12).log()[:, 0]
     rows = zip(indices_B.tolist(), labels_B.tolist(), ranked, losses.tolist(), strict=True)
     return (Prediction(clip, label, tuple(best), loss) for clip, label, best, loss in rows)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")

@@ -15,7 +15,7 @@ from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
 from vitaclip.errors import InputError, first_line
 from vitaclip.files import write_whole
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import check_fit, load_backbone
 from vitaclip.model.clip_weights import ClipWeights, write_clip_weights

@@ -36,7 +36,7 @@ from vitaclip.evaluation import (
     supervised_classifier,
     zero_shot_classifier,
 )
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model, check_epochs
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.optimizer import (
     accumulate_gradients,
@@ -46,6 +46,7 @@ from vitaclip.optimizer import (
     is_out_of_memory,
     learning_rate,
 )
+from vitaclip.score import DEVELOPMENT_METRICS, VALIDATION_METRICS
 
 _CURVE_POINTS = 50  # of an epoch; there may be one more
 _logger = logging.getLogger(__name__)
@@ -251,10 +252,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
             "workers"
         )
     model = build_model(config, train.classes).to(default_device())
-    if config.epochs and not model.trainable():
-        raise InputError(
-            f"epochs: found {config.epochs}, {config.method} trains nothing; allowed is 0"
-        )
+    check_epochs(config, model)
     development = _load_development(config, train, model)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
@@ -392,14 +390,9 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
 def _validate(run: _Run) -> EpochMetrics:
     trained = supervised_classifier(run.model, run.val.classes)
     score = score_classifiers([trained], run.val, run.config.data, run.config.validation)[0]
-    metrics = {
-        "val/top1": score.top1,
-        "val/top5": score.top5,
-        "val/loss": score.loss,
-        "val/broken": score.num_broken,  # left out: one clip less shifts every figure beside it
-    }
+    metrics = {name: measure(score) for name, measure in VALIDATION_METRICS.items()}
     if run.development is not None:
         unseen, clips = run.development
         score = score_classifiers([unseen], clips, run.config.data, run.config.validation)[0]
-        metrics |= {"development/top1": score.top1, "development/top5": score.top5}
+        metrics |= {name: measure(score) for name, measure in DEVELOPMENT_METRICS.items()}
     return metrics

@@ -27,13 +27,13 @@ from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
     Classifier,
-    Score,
     frozen_clip,
     score_classifiers,
     supervised_classifier,
     zero_shot_classifier,
 )
 from vitaclip.methods.video_model import VideoModel
+from vitaclip.score import Score
 
 _Key = TypeVar("_Key")  # what the caller calls a model
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitaclip.config import Precision
+from vitaclip.config.model import Precision
 from vitaclip.distributed import mixed_precision
 from vitaclip.model.backbone import Backbone
 from vitaclip.model.text import encode_text, group_prompts

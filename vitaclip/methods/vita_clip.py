@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vitaclip.config import Precision, PromptConfig, TextConfig, TrainConfig
+from vitaclip.config.model import ModelConfig, Precision, PromptConfig, TextConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone
 from vitaclip.model.text import TextPrompts, encode_text, group_prompts
 from vitaclip.model.vision import VisionPrompts, encode_video
 
 
-def build(backbone: Backbone, config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
+def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
     """The model of one training run, on the backbone's device."""
     return VitaCLIP(
         backbone,

@@ -22,7 +22,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
 from vitaclip.clip_config import QUICKSTART_FOLDER, read_clip_config
-from vitaclip.config import BackboneConfig
+from vitaclip.config.model import BackboneConfig
 from vitaclip.errors import InputError, first_line, suggest
 from vitaclip.model.clip_weights import ClipWeights, StateDict, read_clip_weights
 from vitaclip.model.hub import fetch_weights

@@ -19,7 +19,7 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from vitaclip.config import TextConfig
+from vitaclip.config.model import TextConfig
 from vitaclip.errors import InputError
 from vitaclip.model.attention import block_forward, compiled
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vitaclip.config import LayerRange, PromptConfig
+from vitaclip.config.model import LayerRange, PromptConfig
 from vitaclip.errors import InputError
 from vitaclip.model.attention import (
     FrameAttention,

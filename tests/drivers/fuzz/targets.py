@@ -53,7 +53,7 @@ from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import FORMATS, available_splits, load_dataset, root_variable
 from vitaclip.data.manifest import read_class_list, read_list, read_text
 from vitaclip.errors import VitaClipError
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 
 
 class Target(ABC):

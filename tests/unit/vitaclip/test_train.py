@@ -27,7 +27,7 @@ from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
 from vitaclip.evaluation import evaluate_clip
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.optimizer import build_optimizer, learning_rate

@@ -23,7 +23,7 @@ from vitaclip.checkpoint_info import MAX_INFO_BYTES, CurvePoint, Progress, read_
 from vitaclip.class_names import MAX_CLASSES
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.errors import CheckpointError, InputError
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from vitaclip.__main__ import main
 from vitaclip.checkpoint import save_checkpoint
 from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, DataConfig, PromptConfig, TextConfig, TrainConfig
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 
 Entries = dict[str, Tensor]
 

@@ -29,7 +29,7 @@ from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, PromptConfig, TrainConfig
 from vitaclip.data.folders import LocalFolder
 from vitaclip.errors import InputError
-from vitaclip.methods import build_model
+from vitaclip.methods.build import build_model
 from vitaclip.model.backbone import check_backbone, load_backbone
 from vitaclip.model.tensor_file import read_tensor_file, write_tensors
 from vitaclip.released_checkpoint import export_checkpoint

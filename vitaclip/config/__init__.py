@@ -1,0 +1,38 @@
+"""What one training run is: a frozen, validated ``TrainConfig``.
+
+An experiment's YAML holds these fields under ``train:``; a search space names them by dotted path
+(``prompts.depth``, ``optimizer.lr``). Nothing here says where data, weights or results live.
+
+``model.py`` lies beneath the methods, ``train.py`` above them: it names them.
+"""
+
+from vitaclip.config.base import MAX_DESCRIBED, Config, DatasetName, SplitName, describe
+from vitaclip.config.data import AugmentConfig, DataConfig, EvalConfig
+from vitaclip.config.model import (
+    BackboneConfig,
+    LayerRange,
+    ModelConfig,
+    Precision,
+    PromptConfig,
+    TextConfig,
+)
+from vitaclip.config.train import OptimizerConfig, TrainConfig
+
+__all__ = [
+    "MAX_DESCRIBED",
+    "AugmentConfig",
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "DatasetName",
+    "EvalConfig",
+    "LayerRange",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Precision",
+    "PromptConfig",
+    "SplitName",
+    "TextConfig",
+    "TrainConfig",
+    "describe",
+]

@@ -1,0 +1,38 @@
+"""The model of a training config, by its method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vitaclip.config import TrainConfig
+from vitaclip.errors import InputError
+from vitaclip.methods import builder
+from vitaclip.methods.video_model import VideoModel
+from vitaclip.model.backbone import empty_backbone, load_backbone
+
+
+def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
+    """The model of one training run, on the CPU; what is learned is initialized from
+    ``config.seed``.
+    """
+    backbone = load_backbone(config.backbone, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return builder(config.method)(backbone, config, class_names)
+
+
+def empty_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
+    """Such a model of shapes alone, which takes neither weights nor memory."""
+    backbone = empty_backbone(config.backbone)
+    with torch.device("meta"):
+        return builder(config.method)(backbone, config, class_names)
+
+
+def check_epochs(config: TrainConfig, model: VideoModel) -> None:
+    """Raises InputError if epochs are wanted of a model that has nothing to train."""
+    if config.epochs and not model.trainable():
+        raise InputError(
+            f"epochs: found {config.epochs}, {config.method} trains nothing; allowed is 0"
+        )
