@@ -27,8 +27,9 @@ from ray import tune
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.config import BenchmarkConfig, ResourcesConfig, StudyConfig
+from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.display import progress as terminal
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.execution import driver
 from orchestrator.execution.cluster import ray_session
 from orchestrator.execution.worker import Job, Report
@@ -37,7 +38,8 @@ from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.checkpoints import publish_checkpoint
-from orchestrator.storage.records.score import BenchmarkScore, SplitScore
+from orchestrator.storage.records.score import BenchmarkScore
+from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -164,7 +166,7 @@ def _score(record: StudyRecord, number: int) -> BenchmarkScore:
         ranked=((0, 1), (0, 1)),
     )
     return BenchmarkScore(
-        benchmark=BenchmarkConfig.model_validate(ZERO_SHOT),
+        benchmark=ZeroShot.model_validate(ZERO_SHOT),
         checkpoint=str(record.trial(number).best_checkpoint(record.objective)),
         splits=(split,),
         metrics={"zero_shot/quickstart/top1": 0.5},

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.data import write_scene
-from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation.benchmark import LoadedModel, score_models
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from vitaclip.config import TrainConfig
 from vitaclip.methods.build import build_model
 
@@ -67,7 +67,7 @@ def _untrained(seed: int) -> LoadedModel:
 
 
 def _seconds(models: dict[int, LoadedModel], repeats: int) -> float:
-    benchmark = BenchmarkConfig(dataset="scenes", split="test", mode="zero_shot")
+    benchmark = ZeroShot(dataset="scenes", split="test", mode="zero_shot")
     times = []
     for _ in range(repeats):
         started = time.process_time()

@@ -29,7 +29,7 @@ STUDY_HEAD = """\
 
 Every field that an experiment file may hold. A key that is not here, or a value that is not
 allowed, is refused before anything starts. `docs/make_reference.py` writes this page from
-`orchestrator/config.py` and `vitaclip/config.py`.
+`orchestrator/config.py`, `orchestrator/evaluation/protocols/` and `vitaclip/config/`.
 """
 COMMANDS_HEAD = """\
 # Commands
@@ -117,8 +117,12 @@ def _name(reference: Schema) -> str:
 
 
 def _title(model: Schema, paths: Sequence[str]) -> str:
-    kind = model["properties"].get("type", {}).get("const")
-    return " and ".join(f"`{path}`" for path in paths) + (f" of type `{kind}`" if kind else "")
+    """The places of a model, which is one of several kinds if a constant field tells them apart."""
+    places = " and ".join(f"`{path}`" for path in dict.fromkeys(paths))
+    kinds = (
+        (key, field["const"]) for key, field in model["properties"].items() if "const" in field
+    )
+    return places + "".join(f" of {key} `{kind}`" for key, kind in kinds)
 
 
 @dataclass(frozen=True)

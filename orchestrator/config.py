@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from vitaclip.config import Config, DatasetName, EvalConfig, SplitName, TrainConfig
+from orchestrator.evaluation.protocols.supervised import Supervised
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
+from vitaclip.config import Config, TrainConfig
 
 Scalar = bool | int | float | str | None
 ShortScalar = bool | int | float | Annotated[str, Field(max_length=1000)] | None
@@ -207,59 +209,9 @@ class SearchConfig(Config):
         return self
 
 
-ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
-
-
-def checked_template(text: str) -> str:
-    """A sentence in which ``{}`` is the class name. Raises ValueError for any other brace."""
-    if "{}" not in text or set(text.replace("{}", "")) & set("{}"):
-        raise ValueError(
-            f"found {text!r}, needed is a sentence with {{}} for the class name, and no other brace"
-        )
-    return text
-
-
-Template = Annotated[str, Field(max_length=500), AfterValidator(checked_template)]
-
-
-ProtocolName = Literal["zero_shot", "supervised"]  # orchestrator/evaluation/protocols
-
-
-class BenchmarkConfig(Config):
-    """One dataset on which every finished trial is scored."""
-
-    dataset: DatasetName = Field(
-        description="The dataset's name. The variable VITACLIP_DATA_<NAME> says where it lies."
-    )
-    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
-        Field(description="The split to score, or several, whose mean and spread are reported.")
-    )
-    mode: ProtocolName = Field(
-        description="The protocol: over the trained classes (supervised), or over class names "
-        "never trained on (zero_shot)."
-    )
-    views: EvalConfig = Field(EvalConfig(), description="How each video is viewed.")
-    templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
-        (),
-        description="For zero_shot: sentences in which {} is the class name and whose features are "
-        "averaged, or the name of one of CLIP's lists. Empty takes the plain name.",
-    )
-
-    @model_validator(mode="after")
-    def _splits_differ(self) -> Self:
-        if len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"split: found {list(self.splits)}, each may stand once")
-        return self
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that the file names."""
-        return (self.split,) if isinstance(self.split, str) else self.split
-
-    @property
-    def name(self) -> str:
-        """The prefix of its metrics, e.g. ``zero_shot/quickstart``."""
-        return f"{self.mode}/{self.dataset}"
+# A new protocol stands in both.
+Benchmark = Annotated[ZeroShot | Supervised, Field(discriminator="mode")]
+ProtocolName = Literal["zero_shot", "supervised"]
 
 
 class ResourcesConfig(Config):
@@ -367,7 +319,7 @@ class StudyConfig(Config):
         description="The parameters that vary, by their dotted path in train.",
     )
     search: SearchConfig = Field(description="How the space is searched.")
-    benchmarks: tuple[BenchmarkConfig, ...] = Field(
+    benchmarks: tuple[Benchmark, ...] = Field(
         (), max_length=100, description="The datasets on which every trial is scored."
     )
     resources: ResourcesConfig = Field(

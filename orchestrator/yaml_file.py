@@ -162,10 +162,10 @@ def _shown(value: object) -> str:
 
 def _key(location: Sequence[int | str]) -> str:
     """The dotted key as the file spells it, without the tags pydantic adds for the kinds of
-    distributions.
+    distributions and benchmarks.
     """
     parts = [str(part) for part in location]
-    if len(parts) > 2 and parts[0] == "search_space":
+    if len(parts) > 2 and parts[0] in ("search_space", "benchmarks"):
         del parts[2]
     return ".".join(parts)
 

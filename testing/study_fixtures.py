@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator.config import BenchmarkConfig, StudyConfig
+from orchestrator.config import StudyConfig
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.best_epochs import best_epoch
 from orchestrator.storage.checkpoints import publish_checkpoint
-from orchestrator.storage.records.score import BenchmarkScore, ScoredModel, SplitScore
+from orchestrator.storage.records.score import BenchmarkScore, ScoredModel
+from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.base import Store
@@ -156,7 +159,7 @@ def write_score(
     scored_at: datetime = STARTED,
 ) -> dict[str, float]:
     """Writes a score (by default of zero_shot/quickstart) and returns its metrics."""
-    benchmark = benchmark or BenchmarkConfig.model_validate(ZERO_SHOT)
+    benchmark = benchmark or ZeroShot.model_validate(ZERO_SHOT)
     metrics = {f"{benchmark.name}/top1": split.top1, f"{benchmark.name}/top5": split.top5}
     score = BenchmarkScore(
         benchmark=benchmark,

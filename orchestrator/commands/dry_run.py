@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from orchestrator.config import ResourcesConfig, StudyConfig
-from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.settings import Settings, without_password
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.stores.opening import open_store
@@ -21,7 +20,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
     results = record.results() if record.exists() else []
     num_trials = record.control().num_trials if record.exists() else config.search.num_trials
     search, resources, train = config.search, config.resources, config.train
-    scored = [f"{b.name} on {', '.join(protocol_of(b).splits)}" for b in config.benchmarks]
+    scored = [f"{b.name} on {', '.join(b.splits)}" for b in config.benchmarks]
     lines = {
         "study": config.name,
         "question": config.question.strip(),

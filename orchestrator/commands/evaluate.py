@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.commands import common
-from orchestrator.config import BenchmarkConfig, ClipTemplates, ProtocolName, checked_template
+from orchestrator.config import Benchmark, ProtocolName
 from orchestrator.evaluation.benchmark import (
     PUBLISHED_BENCHMARKS,
     load_checkpoint,
     score_models,
     score_trials,
 )
-from orchestrator.evaluation.protocols import protocol_of
+from orchestrator.evaluation.protocols.benchmark import (
+    BenchmarkConfig,
+    ClipTemplates,
+    checked_template,
+)
 from orchestrator.settings import Settings
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.study_record import StudyRecord
@@ -89,7 +93,7 @@ def _score_folder(folder: Path, benchmarks: Sequence[BenchmarkConfig]) -> Rows:
     models = {0: load_checkpoint(folder)}
     metrics: dict[str, float] = {}
     for benchmark in benchmarks:
-        metrics |= protocol_of(benchmark).summarize(score_models(models, benchmark)[0])
+        metrics |= benchmark.summarize(score_models(models, benchmark)[0])
     return {str(folder): metrics}
 
 
@@ -111,7 +115,9 @@ def _benchmark(dataset: str, named: NamedBenchmarks) -> BenchmarkConfig:
     if protocol is None or named.splits:
         split = named.splits[0] if len(named.splits) == 1 else tuple(named.splits)
         try:
-            protocol = BenchmarkConfig(dataset=dataset, split=split, mode=named.mode)
+            protocol = TypeAdapter(Benchmark).validate_python(
+                {"dataset": dataset, "split": split, "mode": named.mode}
+            )
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(

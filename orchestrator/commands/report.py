@@ -24,7 +24,8 @@ from orchestrator.display.tables import code_lines
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.settings import Settings
-from orchestrator.storage.records.score import BenchmarkScore, SplitScore
+from orchestrator.storage.records.score import BenchmarkScore
+from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.tracking.service import open_service
 from vitaclip.data.datasets import load_dataset

@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 
 from orchestrator.config import StudyConfig
 from orchestrator.display.tables import format_params
-from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.evaluation.ranking import best_first, pareto_front
 from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
 from orchestrator.search.search_space import check_values
@@ -238,7 +237,7 @@ def trade_offs(data: StudyData) -> list[tuple[str, str]]:
         if objective.is_maximized
     ]
     benchmarks = data.info.config.benchmarks
-    names = [f"{b.name}/top1" for b in benchmarks if protocol_of(b).has_new_classes]
+    names = [f"{b.name}/top1" for b in benchmarks if b.has_new_classes]
     return [*combinations(objectives, 2), *((data.metric, name) for name in names)]
 
 

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.config import BenchmarkConfig
-from orchestrator.evaluation.protocols import protocol_of
-from orchestrator.evaluation.protocols.protocol import ClassTexts
-from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel, SplitScore
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig, ClassTexts
+from orchestrator.evaluation.protocols.supervised import Supervised
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
+from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
@@ -38,19 +39,19 @@ from vitaclip.score import Score
 _Key = TypeVar("_Key")  # what the caller calls a model
 
 # How the published datasets are scored where a command names only the dataset.
-PUBLISHED_BENCHMARKS = {
+PUBLISHED_BENCHMARKS: Mapping[str, BenchmarkConfig] = {
     benchmark.dataset: benchmark
     for benchmark in (
-        BenchmarkConfig(dataset="hmdb51", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
-        BenchmarkConfig(dataset="ucf101", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
-        BenchmarkConfig(
+        ZeroShot(dataset="hmdb51", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
+        ZeroShot(dataset="ucf101", split=("test_1", "test_2", "test_3"), mode="zero_shot"),
+        ZeroShot(
             dataset="kinetics600",
             split=("zero_shot_1", "zero_shot_2", "zero_shot_3"),
             mode="zero_shot",
         ),
-        BenchmarkConfig(dataset="kinetics400", split="val", mode="supervised"),
-        BenchmarkConfig(dataset="ssv2", split="val", mode="supervised"),
-        BenchmarkConfig(dataset="quickstart", split="zero_shot", mode="zero_shot"),
+        Supervised(dataset="kinetics400", split="val", mode="supervised"),
+        Supervised(dataset="ssv2", split="val", mode="supervised"),
+        ZeroShot(dataset="quickstart", split="zero_shot", mode="zero_shot"),
     )
 }
 
@@ -103,7 +104,7 @@ def _check_data(
     """Raises InputError if the data is not that of the study's start and of the scores that are
     there.
     """
-    for split in protocol_of(benchmark).splits:
+    for split in benchmark.splits:
         name = f"{benchmark.dataset}/{split}"
         before = [
             scored.data for score in known for scored in score.splits if scored.split == split
@@ -164,7 +165,7 @@ def _compute(
             checkpoint=checkpoints[model] if isinstance(model, int) else None,
             baseline=model if isinstance(model, Baseline) else None,
             splits=splits[model],
-            metrics=protocol_of(benchmark).summarize(splits[model]),
+            metrics=benchmark.summarize(splits[model]),
             scored_at=datetime.now(UTC),
             duration_s=duration_s,
         )
@@ -213,7 +214,7 @@ def score_models(
     for key, model in models.items():
         groups.setdefault(model.clip_shape, {})[key] = model
     scores: dict[_Key, tuple[SplitScore, ...]] = dict.fromkeys(models, ())
-    for split in protocol_of(benchmark).splits:
+    for split in benchmark.splits:
         for group in groups.values():
             for key, score in _score_split(group, benchmark, split).items():
                 scores[key] += (score,)
@@ -224,7 +225,7 @@ def _score_split(
     models: Mapping[_Key, LoadedModel], benchmark: BenchmarkConfig, split: str
 ) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
-    texts = protocol_of(benchmark).class_texts(split)
+    texts = benchmark.class_texts(split)
     classifiers = [_classifier(loaded.model, manifest.classes, texts) for loaded in models.values()]
     data = next(iter(models.values())).data
     scores = score_classifiers(classifiers, manifest, data, benchmark.views)

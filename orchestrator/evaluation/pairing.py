@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.config import BenchmarkConfig, StudyConfig
-from orchestrator.evaluation.protocols import protocol_of
+from orchestrator.config import StudyConfig
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.evaluation.statistics import clip_differences, holm, outcomes, paired_p_value
 from orchestrator.storage.records.score import BenchmarkScore
 
@@ -59,7 +59,7 @@ class Choice:
         """From how many trials the model was chosen on clips of this benchmark: 1 means that it was
         not.
         """
-        scored = protocol_of(benchmark).splits
+        scored = benchmark.splits
         on_its_clips = any((benchmark.dataset, split) in self.splits for split in scored)
         return max(1, self.num_trials) if on_its_clips else 1
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, betaincinv
 
-from orchestrator.storage.records.score import SplitScore
+from orchestrator.storage.records.split_score import SplitScore
 
 _LEVEL = 0.95
 _NUM_FLIPS = 20_000

@@ -12,7 +12,6 @@ import torch
 
 from orchestrator.code_version import code_version
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.evaluation.protocols import protocol_of
 from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
@@ -108,9 +107,7 @@ def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
     trained = [(str(dataset), split) for dataset in datasets for split in ("train", "val")]
     if config.train.data.development is not None:
         trained += [(str(dataset), config.train.data.development) for dataset in datasets]
-    return trained + [
-        (b.dataset, split) for b in config.benchmarks for split in protocol_of(b).splits
-    ]
+    return trained + [(b.dataset, split) for b in config.benchmarks for split in b.splits]
 
 
 def _check_depths(config: StudyConfig) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import ray
 
-from orchestrator.config import BenchmarkConfig, ResourcesConfig
+from orchestrator.config import ResourcesConfig
 from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.storage.record_files import Unreadable
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.study_record import StudyRecord

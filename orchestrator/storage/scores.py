@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.storage.keys import score_key
 from orchestrator.storage.record_files import RecordFiles, Unreadable
 from orchestrator.storage.records.score import BenchmarkScore

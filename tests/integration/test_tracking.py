@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestrator import ls, report, show, sync
-from orchestrator.config import BenchmarkConfig
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.execution.worker import Job, PreemptedError, train_worker
 from orchestrator.search.study import Study
 from orchestrator.storage.records.control import ControlChange
@@ -206,7 +206,7 @@ def test_a_score_by_another_protocol_replaces_the_old_one(
 ) -> None:
     run_trial(record, 0, tmp_path / "c", 0.2, 0.6)
     MlflowWriter(uri, record).reconcile()
-    protocol = BenchmarkConfig.model_validate(ZERO_SHOT | {"views": {"num_temporal_views": 4}})
+    protocol = ZeroShot.model_validate(ZERO_SHOT | {"views": {"num_temporal_views": 4}})
     later = datetime.now(UTC)
     write_score(record, 0, split_score([0, 0, 0, 0], [0, 1, 1, 1]), protocol, scored_at=later)
     for _ in range(2):

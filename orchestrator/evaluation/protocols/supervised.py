@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.protocols.protocol import ClassTexts, EvaluationProtocol
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig, ClassTexts
 
 
-class Supervised(EvaluationProtocol):
-    """A trained model reads its classes with their learned context, the frozen CLIP their
-    names.
+class Supervised(BenchmarkConfig):
+    """The trained classes: a trained model reads them with their learned context, the frozen CLIP
+    their names.
     """
+
+    mode: Literal["supervised"] = Field(description="The protocol.")
 
     has_new_classes = False
 
     def class_texts(self, split: str) -> ClassTexts:
-        return ClassTexts(self.templates, learned=True)
+        return ClassTexts(self.sentences, learned=True)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.protocols.protocol import ClassTexts, EvaluationProtocol
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig, ClassTexts
 
 
-class ZeroShot(EvaluationProtocol):
-    """Every model reads plain names, or sentences around them."""
+class ZeroShot(BenchmarkConfig):
+    """Class names that were never trained on: every model reads plain names, or sentences around
+    them.
+    """
+
+    mode: Literal["zero_shot"] = Field(description="The protocol.")
 
     has_new_classes = True
 
     def class_texts(self, split: str) -> ClassTexts:
-        return ClassTexts(self.templates)
+        return ClassTexts(self.sentences)

@@ -5,53 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 
-from orchestrator.config import BenchmarkConfig
+from orchestrator.config import Benchmark
+from orchestrator.storage.records.split_score import SplitScore
 from vitaclip.config import BackboneConfig, Config, TrainConfig
-from vitaclip.confusion import confusion_matrix, per_class_top1
-from vitaclip.data.identity import DataIdentity
-
-
-class SplitScore(Config):
-    """One split's score. ``clips`` are positions in the manifest; ``files``, ``labels``, ``ranked``
-    belong to them.
-    """
-
-    split: str
-    data: DataIdentity
-    top1: float
-    top5: float
-    num_broken: int = Field(description="clips that could not be read; they are left out")
-    num_missing: int = Field(
-        0, description="clips that are annotated but have no file; they are left out"
-    )
-    classes: tuple[str, ...]
-    clips: tuple[int, ...]
-    files: tuple[int, ...] = Field(
-        description="numbers of the clips' files, equal in every split that holds them"
-    )
-    labels: tuple[int, ...]
-    ranked: tuple[tuple[int, ...], ...] = Field(
-        description="the five most probable classes, best first"
-    )
-
-    @property
-    def correct(self) -> dict[int, bool]:
-        """Clip -> whether the most probable class was right."""
-        rows = zip(self.clips, self.labels, self.ranked, strict=True)
-        return {clip: label == best[0] for clip, label, best in rows}
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """``[C, C]`` counts; rows are true classes, columns predicted ones."""
-        return confusion_matrix(self.labels, [best[0] for best in self.ranked], len(self.classes))
-
-    @property
-    def per_class_top1(self) -> dict[str, float]:
-        """Accuracy of each class that has clips."""
-        return per_class_top1(self.classes, self.confusion)
 
 
 class Baseline(Config):
@@ -96,7 +54,7 @@ class BenchmarkScore(Config):
     benchmark.
     """
 
-    benchmark: BenchmarkConfig
+    benchmark: Benchmark
     checkpoint: str | None = Field(description="None: a baseline's")
     baseline: Baseline | None = Field(None, description="None: a trial's")
     splits: tuple[SplitScore, ...]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from orchestrator.config import BenchmarkConfig, Scalar
+from orchestrator.config import Benchmark, Scalar
 from vitaclip.checkpoint_info import History
 from vitaclip.config import Config, TrainConfig
 
@@ -53,7 +53,7 @@ class TrialResult(Config):
     best_epoch: int | None = None
     checkpoint: str | None = None
     benchmarks: dict[str, float] = Field({}, description="e.g. zero_shot/quickstart/top1")
-    protocols: tuple[BenchmarkConfig, ...] = Field(
+    protocols: tuple[Benchmark, ...] = Field(
         (), description="those that benchmarks was computed by"
     )
     proposed_at: AwareDatetime

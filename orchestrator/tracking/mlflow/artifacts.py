@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 
 from matplotlib.figure import Figure
 
-from orchestrator.storage.records.score import SplitScore
+from orchestrator.storage.records.split_score import SplitScore
 
 
 def per_class_csv(split: SplitScore) -> str:

@@ -101,6 +101,16 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:
         ),
         (
             "num_trials: 8",
+            f"num_trials: 8\n{BENCHMARK.format('a', 'val, veiws: {}')}",
+            ["benchmarks.0.veiws: there is no such key", "did you mean 'views'"],
+        ),
+        (
+            "num_trials: 8",
+            f"num_trials: 8\n{BENCHMARK.format('a', 'val').replace('zero_', 'zer_')}",
+            ["benchmarks.0: found", "'mode'", "'zero_shot', 'supervised'"],
+        ),
+        (
+            "num_trials: 8",
             "num_trials: 8\nresources: {max_concurrent_trials: 9}",
             ["9", "search.lag (4)"],
         ),

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import vitaclip
 from orchestrator import evaluate
 from orchestrator.commands import evaluate as command
-from orchestrator.config import BenchmarkConfig
+from orchestrator.config import Benchmark
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
-from orchestrator.evaluation.protocols import protocol_of
+from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.storage.checkpoints import publish_checkpoint
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.records.trial import TrialInfo
@@ -30,6 +31,7 @@ from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
+    EvalMode,
     evaluate_clip,
     supervised_classifier,
     zero_shot_classifier,
@@ -82,18 +84,19 @@ def record(trained: StudyRecord, tmp_path: Path) -> StudyRecord:
 
 
 def benchmark_on(dataset: str, mode: str = "zero_shot", split: object = "val") -> BenchmarkConfig:
-    return BenchmarkConfig.model_validate({"dataset": dataset, "split": split, "mode": mode})
+    values = {"dataset": dataset, "split": split, "mode": mode}
+    return TypeAdapter(Benchmark).validate_python(values)
 
 
 @pytest.mark.parametrize("mode", ["zero_shot", "supervised"])
 def test_scores_are_those_of_the_best_checkpoints(
-    record: StudyRecord, motion_dataset: str, mode: str
+    record: StudyRecord, motion_dataset: str, mode: EvalMode
 ) -> None:
     benchmark = benchmark_on(motion_dataset, mode)
     scores = score_trials(record, [0, 1], benchmark)
     folders = [Path(record.store.uri) / str(best_checkpoint(record, number)) for number in (0, 1)]
     wanted = [
-        vitaclip.evaluate(folder, dataset=motion_dataset, split="val", mode=benchmark.mode)
+        vitaclip.evaluate(folder, dataset=motion_dataset, split="val", mode=mode)
         for folder in folders
     ]
     prefix = f"{mode}/{motion_dataset}"
@@ -218,11 +221,11 @@ def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> Non
 
 @pytest.mark.parametrize(("name", "number"), [("kinetics700", 28), ("ucf101", 48)])
 def test_clips_own_templates_go_by_their_data_set(name: str, number: int) -> None:
-    benchmark = BenchmarkConfig.model_validate(
+    benchmark = ZeroShot.model_validate(
         {"dataset": "ucf101", "split": "test_1", "mode": "zero_shot", "templates": name}
     )
     assert benchmark.templates == name
-    found = protocol_of(benchmark).class_texts("test_1").templates
+    found = benchmark.class_texts("test_1").templates
     assert len(found) == len(set(found)) == number
     assert all(template.count("{}") == 1 for template in found)
     assert "a video of a person doing {}." in found
@@ -265,7 +268,7 @@ def test_a_template_can_ask_for_nothing_but_the_name(template: str) -> None:
     with pytest.raises(InputError, match="no other brace"):
         command._templates([template])
     with pytest.raises(ValidationError, match="no other brace"):
-        BenchmarkConfig.model_validate(
+        ZeroShot.model_validate(
             {"dataset": "x", "split": "val", "mode": "zero_shot", "templates": ["a {}", template]}
         )
 

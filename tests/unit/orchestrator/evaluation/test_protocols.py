@@ -11,14 +11,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
-from orchestrator.config import BenchmarkConfig, ProtocolName
+from orchestrator.config import Benchmark, ProtocolName
 from orchestrator.evaluation.benchmark import (
     PUBLISHED_BENCHMARKS,
     load_checkpoint,
     score_models,
 )
-from orchestrator.evaluation.protocols import protocol_of
 from testing.motions import write_square
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, TrainConfig
@@ -141,7 +141,7 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
         )
     assert 0 < np.mean(top1) < 1
     splits_found = score_models({0: load_checkpoint(checkpoint)}, PUBLISHED_BENCHMARKS[name])[0]
-    metrics = protocol_of(PUBLISHED_BENCHMARKS[name]).summarize(splits_found)
+    metrics = PUBLISHED_BENCHMARKS[name].summarize(splits_found)
     assert metrics[f"zero_shot/{name}/top1"] == pytest.approx(np.mean(top1))
     assert metrics[f"zero_shot/{name}/top1_std"] == pytest.approx(np.std(top1, ddof=1))
     assert metrics[f"zero_shot/{name}/top5"] == pytest.approx(np.mean(top5))
@@ -168,14 +168,20 @@ def ssv2(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:
     return {name: root / "20bn-something-something-v2" / f"{name}.webm" for name in truth}
 
 
+def test_a_command_takes_every_protocol_that_a_file_takes() -> None:
+    kinds = get_args(get_args(Benchmark)[0])
+    modes = [get_args(kind.model_fields["mode"].annotation) for kind in kinds]
+    assert sorted(mode for (mode,) in modes) == sorted(get_args(ProtocolName))
+
+
 @pytest.mark.parametrize("name", get_args(ProtocolName))
 def test_every_protocol_scores_the_splits_that_the_file_names(name: str) -> None:
     values = {"dataset": "x", "split": ["a", "b"], "mode": name, "templates": ["a {}"]}
-    protocol = protocol_of(BenchmarkConfig.model_validate(values))
-    assert protocol.splits == ("a", "b")
-    for split in protocol.splits:
-        assert protocol.class_texts(split).templates == ("a {}",)
-        assert protocol.class_texts(split).learned == (not protocol.has_new_classes)
+    benchmark = TypeAdapter(Benchmark).validate_python(values)
+    assert benchmark.splits == ("a", "b")
+    for split in benchmark.splits:
+        assert benchmark.class_texts(split).templates == ("a {}",)
+        assert benchmark.class_texts(split).learned == (not benchmark.has_new_classes)
 
 
 @pytest.mark.parametrize("layout", [kinetics400, ssv2])
@@ -210,7 +216,7 @@ def test_supervised_accuracy_is_that_counted_by_hand(
     }
     benchmark = PUBLISHED_BENCHMARKS[name]
     splits = score_models({0: load_checkpoint(checkpoint)}, benchmark)[0]
-    metrics = protocol_of(benchmark).summarize(splits)
+    metrics = benchmark.summarize(splits)
     found = {key.removeprefix(f"supervised/{name}/"): value for key, value in metrics.items()}
     top1 = np.mean([ranked[str(paths[number])][0] == raw for number, raw in truth.items()])
     top5 = np.mean([raw in ranked[str(paths[number])] for number, raw in truth.items()])

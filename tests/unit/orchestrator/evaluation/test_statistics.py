@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from orchestrator.config import BenchmarkConfig
 from orchestrator.evaluation.pairing import Choice, paired_scores
+from orchestrator.evaluation.protocols.supervised import Supervised
 from orchestrator.evaluation.statistics import (
     Outcomes,
     accuracy_interval,
@@ -131,7 +131,7 @@ def score_of(right: Right, split: str = "val") -> list[BenchmarkScore]:
     """A supervised score on the clips of the search, as the record holds it."""
     labels = [0] * len(right)
     found = split_score([0 if r else 1 for r in right], labels, split)
-    benchmark = BenchmarkConfig(dataset="quickstart", split=split, mode="supervised")
+    benchmark = Supervised(dataset="quickstart", split=split, mode="supervised")
     metrics = {f"{benchmark.name}/top1": found.top1}
     return [
         BenchmarkScore(

@@ -1,0 +1,114 @@
+"""What every benchmark has, whatever its protocol. Knows no model:
+:mod:`orchestrator.evaluation.benchmark` computes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator.storage.records.split_score import SplitScore
+from vitaclip.config import Config, DatasetName, EvalConfig, SplitName
+from vitaclip.data.datasets import CLASS_LISTS
+from vitaclip.data.manifest import read_class_list
+
+TEMPLATES = CLASS_LISTS.with_name("templates")
+ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
+
+
+def checked_template(text: str) -> str:
+    """A sentence in which ``{}`` is the class name. Raises ValueError for any other brace."""
+    if "{}" not in text or set(text.replace("{}", "")) & set("{}"):
+        raise ValueError(
+            f"found {text!r}, needed is a sentence with {{}} for the class name, and no other brace"
+        )
+    return text
+
+
+Template = Annotated[str, Field(max_length=500), AfterValidator(checked_template)]
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """What a model reads for each class of a split."""
+
+    # sentences in which {} is the class name, averaged; none: the plain name
+    templates: tuple[str, ...]
+    # with the context that was learned for the class, if the model was trained on classes at all
+    learned: bool = False
+
+
+class BenchmarkConfig(Config, ABC):
+    """One dataset on which every finished trial is scored. Each protocol says what is different in
+    it.
+    """
+
+    dataset: DatasetName = Field(
+        description="The dataset's name. The variable VITACLIP_DATA_<NAME> says where it lies."
+    )
+    split: SplitName | Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=100)] = (
+        Field(description="The split to score, or several, whose mean and spread are reported.")
+    )
+    mode: str
+    views: EvalConfig = Field(EvalConfig(), description="How each video is viewed.")
+    templates: ClipTemplates | Annotated[tuple[Template, ...], Field(max_length=1000)] = Field(
+        (),
+        description="Sentences in which {} is the class name and whose features are averaged, or "
+        "the name of one of CLIP's lists. Empty takes the plain name.",
+    )
+
+    # Whether the classes are new to a trained model.
+    has_new_classes: ClassVar[bool]
+
+    @abstractmethod
+    def class_texts(self, split: str) -> ClassTexts:
+        """What a model reads for the classes of one of its splits."""
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"split: found {list(self.splits)}, each may stand once")
+        return self
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the dataset to score, in order."""
+        return (self.split,) if isinstance(self.split, str) else self.split
+
+    @property
+    def name(self) -> str:
+        """The prefix of its metrics, e.g. ``zero_shot/quickstart``."""
+        return f"{self.mode}/{self.dataset}"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Its templates; those of CLIP's paper by the name of the data set it wrote them for."""
+        if isinstance(self.templates, str):
+            return read_class_list(TEMPLATES / f"{self.templates}.txt")
+        return self.templates
+
+    def summarize(self, splits: Sequence[SplitScore]) -> dict[str, float]:
+        """The benchmark's metrics: means over its splits; top-1's spread over them and 95% interval
+        over clips.
+        """
+        # takes most of a second: it brings scipy
+        from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
+
+        top1, top1_std = mean_and_std([split.top1 for split in splits])
+        interval = accuracy_interval([outcomes(split) for split in splits])
+        metrics = {
+            "top1": top1,
+            "top5": mean_and_std([split.top5 for split in splits])[0],
+            "top1_ci95_low": interval.low,
+            "top1_ci95_high": interval.high,
+            "num_clips": sum(len(split.clips) for split in splits),
+            "num_broken": sum(split.num_broken for split in splits),
+            "num_missing": sum(split.num_missing for split in splits),
+        }
+        if len(splits) > 1:
+            metrics["top1_std"] = top1_std
+        return {f"{self.name}/{key}": value for key, value in metrics.items()}
