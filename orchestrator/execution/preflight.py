@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import platform
 from pathlib import Path
 
@@ -12,21 +13,24 @@ import torch
 
 from orchestrator.code_version import code_version
 from orchestrator.config import Scalar, StudyConfig
+from orchestrator.execution.corners import corners
 from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
-from vitaclip.clip_config import num_layers
-from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.config import BackboneConfig, ModelConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.identity import identify
 from vitaclip.errors import InputError
+from vitaclip.methods.build import check_model
 from vitaclip.model.backbone import check_backbone, load_backbone
 from vitaclip.service import attempt
 
+_MAX_MODELS = 100  # to be looked at: each takes a tenth of a second or more
+
 
 def preflight(config: StudyConfig, settings: Settings) -> None:
-    """Store, backbone and datasets; renders the quickstart's world if it is not there
+    """Store, backbone, datasets and models; renders the quickstart's world if it is not there
     yet.
 
     Raises:
@@ -37,12 +41,12 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
         f"store {store.uri}", store.check, "check VITACLIP_STORE, S3_ENDPOINT_URL and the server"
     )
     check_backbone(config.train.backbone)
-    _check_depths(config)
     for dataset, split in dataset_splits(config):
         if not load_dataset(dataset, split).clips:
             raise InputError(
                 f"dataset {dataset}, split {split}: found no clip; check the annotation file"
             )
+    _check_models(config)
 
 
 def provenance() -> dict[str, Scalar]:
@@ -110,15 +114,25 @@ def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
     return trained + [(b.dataset, split) for b in config.benchmarks for split in b.splits]
 
 
-def _check_depths(config: StudyConfig) -> None:
-    """Prompts deeper than the backbone would fail every trial that draws them."""
-    key = "prompts.depth"
-    depths = edge_values(config.search_space[key]) if key in config.search_space else ()
-    for train in (config.train, *(apply(config.train, {key: depth}) for depth in depths)):
-        _check_depth(train)
+def _check_models(config: StudyConfig) -> None:
+    """Every model that a trial may have is built once, without weights: what its method refuses
+    would fail the trial.
+    """
+    backbones, checked = _backbones(config), set()
+    for params in corners(config.search_space, _decides_model, most=_MAX_MODELS):
+        train = apply(config.train, params)
+        model = (train.of_model(), train.data.dataset, train.epochs == 0)
+        if model in checked or train.backbone not in backbones:
+            continue
+        checked.add(model)
+        try:
+            check_model(train, load_dataset(train.data.dataset, "train").classes)
+        except InputError as error:
+            drawn = ", ".join(f"{key}={json.dumps(value)}" for key, value in params.items())
+            raise InputError(f"{error}{drawn and f' (the search space draws {drawn})'}") from None
 
 
-def _check_depth(train: TrainConfig) -> None:
-    layers, depth = num_layers(train.backbone), train.prompts.depth
-    if depth is not None and depth > layers:
-        raise InputError(f"prompts.depth: found {depth}, {train.backbone.name} has {layers} layers")
+def _decides_model(key: str) -> bool:
+    """Whether a method may look at this parameter."""
+    section = key.partition(".")[0]
+    return section in ("method", "epochs") or section in ModelConfig.model_fields

@@ -30,6 +30,15 @@ def empty_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         return builder(config.method)(backbone, config, class_names)
 
 
+def check_model(config: TrainConfig, class_names: Sequence[str]) -> None:
+    """Looks for what a training would find at its start, without weights.
+
+    Raises:
+        InputError: the method does not take the config, or not these classes.
+    """
+    check_epochs(config, empty_model(config, class_names))
+
+
 def check_epochs(config: TrainConfig, model: VideoModel) -> None:
     """Raises InputError if epochs are wanted of a model that has nothing to train."""
     if config.epochs and not model.trainable():

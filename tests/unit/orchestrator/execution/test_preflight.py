@@ -1,0 +1,119 @@
+"""What any trial would refuse at its start is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import CategoricalDistribution, Distribution, IntDistribution, Scalar
+from orchestrator.execution.corners import corners
+from orchestrator.execution.preflight import preflight
+from orchestrator.settings import Settings
+from testing.study_fixtures import study_config
+from vitaclip.config import BackboneConfig
+from vitaclip.errors import InputError
+
+DEPTHS = {"type": "int", "low": 0, "high": 2}
+
+
+@pytest.fixture
+def check(
+    small_backbone: BackboneConfig,
+    motion_dataset: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
+
+    def check(space: dict[str, object], **train: object) -> None:
+        values = {
+            "backbone": small_backbone.model_dump(),
+            "data": {"dataset": motion_dataset},
+            "epochs": 1,
+        }
+        config = study_config(train=values | train, search_space=space, benchmarks=[])
+        preflight(config, Settings())
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"method": "frozen_clip"}, "epochs: found 1, frozen_clip trains nothing; allowed is 0"),
+        ({"text": {"depth": 3}}, "text.depth: found 3, allowed is at most 2"),
+        ({"text": {"init": "a video"}}, "text.init: 'a video' has 2 tokens"),
+        ({"prompts": {"depth": 3}}, "prompts.depth: found 3, allowed is at most 2"),
+        ({"prompts": {"local_layers": [0, 3]}}, "prompts.local_layers: found 3"),
+    ],
+)
+def test_what_a_method_refuses_is_refused_before_the_start(check, train, message) -> None:
+    space = {"optimizer.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]}}
+    with pytest.raises(InputError, match=message) as caught:
+        check(space, **train)
+    assert "the search space" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"method": {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}},
+            'epochs: found 1, frozen_clip .*draws method="frozen_clip"',
+        ),
+        (
+            {"prompts.depth": DEPTHS | {"high": 3}},
+            r"prompts.depth: found 3, allowed is at most 2.*draws prompts.depth=3\)",
+        ),
+        (
+            {"text.init": {"type": "categorical", "choices": [None, "a video of"]}},
+            'text.init: .* has 3 tokens, text.num_context is 8.*draws text.init="a video of"',
+        ),
+    ],
+)
+def test_what_a_space_would_draw_is_refused_too(check, space, message) -> None:
+    with pytest.raises(InputError, match=message):
+        check(space)
+
+
+def test_classes_that_leave_no_room_are_refused(
+    check, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(os.environ[f"VITACLIP_DATA_{motion_dataset.upper()}"], tmp_path / "long")
+    for name in ("classes.txt", "train.csv", "val.csv"):
+        path = tmp_path / "long" / name
+        path.write_text(path.read_text().replace("moving left", "moving to the left and away"))
+    monkeypatch.setenv("VITACLIP_DATA_LONG", str(tmp_path / "long"))
+    lengths = {"text.num_context": {"type": "int", "low": 2, "high": 70}}
+    with pytest.raises(InputError, match="79 tokens with 70 .*allowed are 77.*num_context=70"):
+        check(lengths, data={"dataset": "long"})
+
+
+def test_what_a_space_draws_under_conditions_only_is_allowed(check) -> None:
+    method = {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}
+    epochs = {"type": "int", "low": 1, "high": 2, "when": {"method": "vita_clip"}}
+    check({"method": method, "epochs": epochs, "prompts.depth": DEPTHS}, epochs=0)
+
+
+def whole(low: int, high: int, **when: Scalar) -> Distribution:
+    return IntDistribution(type="int", low=low, high=high, when=when)
+
+
+def test_corners_have_both_ends_every_choice_and_what_conditions_name() -> None:
+    kind = CategoricalDistribution(type="categorical", choices=("x", "y", "z"))
+    space = {"deep": whole(0, 9, kind="y", wide=5), "kind": kind, "wide": whole(1, 8), "far": kind}
+    found = corners(space, lambda key: key == "deep", most=100)
+    plain = [{"kind": k, "wide": w} for k in "xyz" for w in (1, 8, 5) if (k, w) != ("y", 5)]
+    deep = [{"kind": "y", "wide": 5, "deep": d} for d in (0, 9)]
+    assert sorted(found, key=str) == sorted([*plain, *deep], key=str)
+
+
+def test_of_many_corners_a_sample_is_looked_at_that_is_always_the_same() -> None:
+    space = {f"p{number}": whole(0, 1) for number in range(200)}
+    found = corners(space, lambda key: True, most=50)
+    assert len(found) == 50
+    assert found == corners(space, lambda key: True, most=50)
+    assert all({point[key] for point in found} == {0, 1} for key in space)
