@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from vitaclip.class_names import clean_class_name
 from vitaclip.data.formats import (
+    FORMATS,
+    ZERO_SHOT_SPLITS,
     Row,
     UnlabeledError,
     VideoFiles,
     class_labels,
-    numbered_splits,
-    read_hmdb51,
-    read_kinetics,
-    read_ssv2,
-    read_ucf101,
     video_paths,
 )
 from vitaclip.data.manifest import Clip, Manifest, numbered_lines, read_class_list, read_list
@@ -29,28 +26,9 @@ from vitaclip.errors import InputError, suggest
 QUICKSTART = "quickstart"
 QUICKSTART_ROOT = Path("data/quickstart")
 CLASS_LISTS = Path(__file__).parent / "classes"
-NUM_ZERO_SHOT_DRAWS = 3  # of Kinetics-600's unseen classes, as the zero-shot literature draws them
-ZERO_SHOT_DRAW_SIZE = 160
+ZERO_SHOT_DRAW_SIZE = 160  # of Kinetics-600's unseen classes, as the literature draws them
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Format:
-    """A published data set: how its annotation files are read, and the splits they hold."""
-
-    read: Callable[[Path, str], list[Row] | None]
-    splits: tuple[str, ...]
-
-
-_ZERO_SHOT = ("zero_shot", *(f"zero_shot_{n}" for n in range(1, NUM_ZERO_SHOT_DRAWS + 1)))
-FORMATS: Mapping[str, _Format] = {
-    "kinetics400": _Format(read_kinetics, ("train", "val", "test")),
-    "kinetics600": _Format(read_kinetics, ("train", "val", "test", *_ZERO_SHOT)),
-    "ucf101": _Format(read_ucf101, numbered_splits()),
-    "hmdb51": _Format(read_hmdb51, numbered_splits()),
-    "ssv2": _Format(read_ssv2, ("train", "val")),
-}
 
 
 def load_dataset(name: str, split: str) -> Manifest:
@@ -71,12 +49,12 @@ def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFil
     that.
     """
     if name in FORMATS and split in FORMATS[name].splits:
-        rows = FORMATS[name].read(root, "val" if split in _ZERO_SHOT else split)
+        rows = FORMATS[name].read(root, "val" if split in ZERO_SHOT_SPLITS else split)
         if rows is not None:
             manifest = _manifest(name, split, rows, files())
             return (
                 manifest
-                if split not in _ZERO_SHOT
+                if split not in ZERO_SHOT_SPLITS
                 else keep_classes(manifest, zero_shot_classes(split))
             )
     return _read_list_dataset(name, split, root, files)
@@ -92,10 +70,10 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
         numbered = [
             split
             for split in FORMATS[name].splits
-            if split[-1].isdigit() and split not in _ZERO_SHOT
+            if split[-1].isdigit() and split not in ZERO_SHOT_SPLITS
         ]
         candidates = numbered or [
-            split for split in FORMATS[name].splits if split not in _ZERO_SHOT
+            split for split in FORMATS[name].splits if split not in ZERO_SHOT_SPLITS
         ]
         if official := tuple(split for split in candidates if _is_labeled(name, split, root)):
             return official

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -146,6 +146,33 @@ def _template(template: str) -> str:
     return re.sub(r"[\[\]]", "", template)
 
 
+@dataclass(frozen=True)
+class Format:
+    """A published data set: how its annotation files are read, and the splits they hold."""
+
+    read: Callable[[Path, str], list[Row] | None]
+    splits: tuple[str, ...]
+
+
+def _numbered_splits() -> tuple[str, ...]:
+    """Splits of UCF101 and HMDB51; without a number, the first official split."""
+    numbers = range(1, OFFICIAL_SPLITS + 1)
+    return ("train", "val", "test", *(f"{s}_{n}" for s in ("train", "test") for n in numbers))
+
+
+# All of Kinetics-600's classes that Kinetics-400 lacks, and three draws of them, as the literature
+# scores them.
+ZERO_SHOT_SPLITS = ("zero_shot", "zero_shot_1", "zero_shot_2", "zero_shot_3")
+# The class names of each are in the folder ``classes``.
+FORMATS: Mapping[str, Format] = {
+    "kinetics400": Format(read_kinetics, ("train", "val", "test")),
+    "kinetics600": Format(read_kinetics, ("train", "val", "test", *ZERO_SHOT_SPLITS)),
+    "ucf101": Format(read_ucf101, _numbered_splits()),
+    "hmdb51": Format(read_hmdb51, _numbered_splits()),
+    "ssv2": Format(read_ssv2, ("train", "val")),
+}
+
+
 class VideoFiles:
     """Video files, found by name whatever folder and container they ended up in."""
 
@@ -225,12 +252,6 @@ def _numbered_split(split: str) -> tuple[str, str]:
     """
     subset, _, number = split.partition("_")
     return {"val": "test"}.get(subset, subset), number or "1"
-
-
-def numbered_splits() -> tuple[str, ...]:
-    """Splits of UCF101 and HMDB51; without a number, the first official split."""
-    numbers = range(1, OFFICIAL_SPLITS + 1)
-    return ("train", "val", "test", *(f"{s}_{n}" for s in ("train", "test") for n in numbers))
 
 
 def _find(root: Path, *names: str) -> Path | None:

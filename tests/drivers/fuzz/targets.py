@@ -50,7 +50,8 @@ from vitaclip.checkpoint import load_model, save_checkpoint
 from vitaclip.checkpoint_info import INFO_FILE, Progress, read_history, read_info
 from vitaclip.class_names import parse_class_names
 from vitaclip.config import TrainConfig
-from vitaclip.data.datasets import FORMATS, available_splits, load_dataset, root_variable
+from vitaclip.data.datasets import available_splits, load_dataset, root_variable
+from vitaclip.data.formats import FORMATS
 from vitaclip.data.manifest import read_class_list, read_list, read_text
 from vitaclip.errors import VitaClipError
 from vitaclip.methods.build import build_model

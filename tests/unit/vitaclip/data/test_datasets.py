@@ -15,13 +15,13 @@ from vitaclip.class_names import clean_class_name
 from vitaclip.config import AugmentConfig, DataConfig, TrainConfig
 from vitaclip.data.datasets import (
     CLASS_LISTS,
-    FORMATS,
     available_splits,
     load_dataset,
     renamed_kinetics_classes,
     unseen_kinetics600_classes,
     zero_shot_classes,
 )
+from vitaclip.data.formats import FORMATS
 from vitaclip.data.loader import train_batches
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError
