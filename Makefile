@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test check docs chaos mutations fuzz format lock mlflow clean
+.PHONY: sweep test versions check docs chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
 test: $(VENV)/.installed check  ## every check and every test
 	$(BIN)/python -m pytest
+
+versions: $(VENV)/.installed  ## every test with the lowest and with the highest versions that pyproject.toml allows
+	$(BIN)/python -m tests.drivers.versions $(COMBINATION)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
