@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 
 from orchestrator.settings import Settings
 from orchestrator.storage.stores.opening import open_store
@@ -31,22 +30,6 @@ def parse_trial(reference: str) -> tuple[str, int]:
 def warn(text: str) -> None:
     """One line beside the output, which stays what scripts read."""
     Terminal(stderr=True).print(text, style="yellow", soft_wrap=True)
-
-
-def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
-    """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not
-    scored.
-    """
-    found = {
-        key: metrics.get(f"{benchmark}/{key}")
-        for key in ("top1", "top1_std", "top1_ci95_low", "top1_ci95_high")
-    }
-    top1, std, low, high = found.values()
-    if top1 is None:
-        return "-"
-    spread = "" if std is None else f" ± {std:.3f}"
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{top1:.3f}{spread}{interval}"
 
 
 def print_json(value: object) -> None:

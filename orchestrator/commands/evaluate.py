@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.commands import common
 from orchestrator.config import Benchmark, ProtocolName
+from orchestrator.display.tables import accuracy
 from orchestrator.evaluation.benchmark import (
     PUBLISHED_BENCHMARKS,
     load_checkpoint,
@@ -156,7 +157,5 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> FittedTable:
         {key.removesuffix("/top1") for row in rows.values() for key in row if key.endswith("/top1")}
     )
     columns = [Column("model", is_text=True), *(Column(name, importance=1) for name in names)]
-    cells = [
-        [model, *(common.accuracy(row, name) for name in names)] for model, row in rows.items()
-    ]
+    cells = [[model, *(accuracy(row, name) for name in names)] for model, row in rows.items()]
     return FittedTable("top-1 [95% interval]", columns, cells)

@@ -1,4 +1,4 @@
-"""Tables of finished trials."""
+"""Tables of finished trials, and how values stand in them."""
 
 from __future__ import annotations
 
@@ -95,6 +95,22 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
 def format_params(params: Mapping[str, Scalar]) -> str:
     """``depth=2, lr=0.0031``: the last part of each key."""
     return ", ".join(f"{key.rpartition('.')[2]}={_cell(value)}" for key, value in params.items())
+
+
+def accuracy(metrics: Mapping[str, float], benchmark: str) -> str:
+    """A benchmark's top-1 as text: mean, spread over splits, 95% interval; "-" if it was not
+    scored.
+    """
+    found = {
+        key: metrics.get(f"{benchmark}/{key}")
+        for key in ("top1", "top1_std", "top1_ci95_low", "top1_ci95_high")
+    }
+    top1, std, low, high = found.values()
+    if top1 is None:
+        return "-"
+    spread = "" if std is None else f" ± {std:.3f}"
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{top1:.3f}{spread}{interval}"
 
 
 def _cell(value: Scalar) -> str:

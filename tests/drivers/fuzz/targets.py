@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from ruamel.yaml import YAML
 
 from orchestrator import compare, ls, show
-from orchestrator.commands.report import page
-from orchestrator.display.figures import read_study
+from orchestrator.reporting.page import page
+from orchestrator.reporting.study_data import read_study
 from orchestrator.search.proposals import proposer_of
 from orchestrator.search.resolve import resolve
 from orchestrator.search.study import Study

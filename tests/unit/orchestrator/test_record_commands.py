@@ -13,7 +13,8 @@ import pytest
 from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
 from orchestrator.commands.sweep import lacking_scores
-from orchestrator.display.figures import optuna_study, read_study
+from orchestrator.reporting.optuna_view import optuna_study
+from orchestrator.reporting.study_data import read_study
 from orchestrator.search.outcome import outcome_of
 from orchestrator.search.study import Study
 from orchestrator.storage.later_scores import with_later_scores

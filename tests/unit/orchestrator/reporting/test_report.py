@@ -10,13 +10,10 @@ import optuna
 import pytest
 
 from orchestrator import report
-from orchestrator.commands.report import confused_pairs, page, write_report
-from orchestrator.display.figures import (
-    class_gains,
-    figures,
-    optuna_study,
-    read_study,
-)
+from orchestrator.reporting.figures import class_gains, figures
+from orchestrator.reporting.optuna_view import optuna_study
+from orchestrator.reporting.page import confused_pairs, page, write_report
+from orchestrator.reporting.study_data import read_study
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord

@@ -2,136 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from itertools import combinations
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from optuna.trial import TrialState
 
-from orchestrator.config import StudyConfig
 from orchestrator.display.tables import format_params
-from orchestrator.evaluation.ranking import best_first, pareto_front
-from orchestrator.search.proposals.optuna_sampler import directions, suggest_params
-from orchestrator.search.search_space import check_values
-from orchestrator.storage.keys import TrialKeys
-from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
-from orchestrator.storage.records.study import StudyInfo
-from orchestrator.storage.records.trial import TrialResult
-from orchestrator.storage.study_record import StudyRecord
-from vitaclip.errors import InputError
+from orchestrator.evaluation.ranking import pareto_front
+from orchestrator.reporting.optuna_view import first_objective, optuna_study
+from orchestrator.reporting.study_data import StudyData
+from orchestrator.storage.records.score import BenchmarkScore
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 _BEST, _OTHER = "#c44e52", "#4c72b0"
-
-
-@dataclass(frozen=True)
-class StudyData:
-    """What a report is made of, read once from the record."""
-
-    name: str
-    info: StudyInfo
-    results: tuple[TrialResult, ...]  # best first
-    baseline_of: Mapping[int, Baseline]  # by trial number
-    scores: Mapping[ScoredModel, Sequence[BenchmarkScore]]
-    unreadable: tuple[str, ...] = ()  # files that were left out, and why
-
-    @property
-    def metric(self) -> str:
-        """The first objective's metric."""
-        return self.info.config.search.objectives[0].metric
-
-    @property
-    def best(self) -> TrialResult | None:
-        """The best trial that finished an epoch."""
-        return next((result for result in self.results if result.values), None)
-
-    @property
-    def baselines(self) -> list[Baseline]:
-        """The frozen CLIP for each way of drawing clips, by number of frames."""
-        return sorted(set(self.baseline_of.values()), key=lambda clip: (clip.num_frames, clip.key))
-
-    def metrics(self, model: ScoredModel) -> dict[str, float]:
-        """All benchmark metrics of one trial or baseline."""
-        return {key: value for score in self.scores[model] for key, value in score.metrics.items()}
-
-    def gpu_hours(self, result: TrialResult) -> float:
-        """Training time times the GPUs that it held."""
-        resources = self.info.config.resources
-        return (
-            resources.max_workers
-            * resources.gpus_per_worker
-            * result.durations.get("train_s", 0.0)
-            / 3600
-        )
-
-
-def read_study(record: StudyRecord) -> StudyData:
-    """Everything on record of a study's finished trials."""
-    unreadable: list[str] = []
-    config = record.info.config
-    results = best_first(config, _with_whole_points(config, record.results(unreadable), unreadable))
-    finished = {result.number for result in results}
-    baseline_of = {
-        trial.number: Baseline.of(trial.train)
-        for trial in record.trials(unreadable)
-        if trial.number in finished
-    }
-    models: list[ScoredModel] = [*finished, *set(baseline_of.values())]
-    scores = {model: record.scores(model).read_all(unreadable) for model in models}
-    results = [result for result in results if result.number in baseline_of]
-    return StudyData(
-        record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable)
-    )
-
-
-def _with_whole_points(
-    config: StudyConfig, results: Sequence[TrialResult], unreadable: list[str]
-) -> list[TrialResult]:
-    """The results whose parameters are a point of the search space; the others are noted."""
-    kept = []
-    for result in results:
-        place = f"{TrialKeys(config.name, result.number).result}: params"
-        always = [key for key, distribution in config.search_space.items() if not distribution.when]
-        lacking = [key for key in always if key not in result.params]
-        try:
-            check_values(place, result.params, config)
-        except InputError as error:
-            unreadable.append(str(error))
-        else:
-            if lacking:
-                unreadable.append(f"{place}: lacks {', '.join(lacking)}")
-            else:
-                kept.append(result)
-    return kept
-
-
-def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
-    """The study in Optuna's own terms; with ``storage`` it opens in optuna-dashboard."""
-    config = data.info.config
-    study = optuna.create_study(
-        directions=directions(config.search.objectives), storage=storage, study_name=data.name
-    )
-    for result in sorted(data.results, key=lambda result: result.number):
-        point = optuna.trial.FixedTrial(dict(result.params), result.number)
-        suggest_params(cast(optuna.Trial, point), config.search_space)
-        steps = {int(m["epoch"]): m[data.metric] for m in result.history if data.metric in m}
-        several = len(study.directions) > 1
-        trial = optuna.trial.create_trial(
-            state=_STATES[result.state],
-            values=result.values if result.state == "complete" else None,
-            params=point.params,
-            distributions=point.distributions,
-            intermediate_values={} if several else steps,
-            user_attrs={"number": result.number, **result.benchmarks},
-        )
-        study.add_trial(trial)
-    return study
 
 
 def figures(data: StudyData) -> dict[str, go.Figure | str]:
@@ -152,12 +37,6 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
         "Time by trial": lambda: durations(data),
     }
     return {title: _figure_or_reason(make) for title, make in makers.items()}
-
-
-def first_objective(data: StudyData, study: optuna.Study) -> dict[str, Any]:
-    """What Optuna's plots of one value want to be told where there are several."""
-    several = len(study.directions) > 1
-    return {"target": lambda trial: trial.values[0], "target_name": data.metric} if several else {}
 
 
 def fanova() -> optuna.importance.FanovaImportanceEvaluator:

@@ -12,14 +12,10 @@ import optuna
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from orchestrator.display.figures import (
-    StudyData,
-    accuracies,
-    fanova,
-    first_objective,
-    trade_offs,
-)
 from orchestrator.evaluation.ranking import pareto_front
+from orchestrator.reporting.figures import accuracies, fanova, trade_offs
+from orchestrator.reporting.optuna_view import first_objective
+from orchestrator.reporting.study_data import StudyData
 
 
 def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
