@@ -33,6 +33,7 @@ from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.execution import driver
 from orchestrator.execution.cluster import ray_session
 from orchestrator.execution.worker import Job, Report
+from orchestrator.search.outcome import PointOutcome
 from orchestrator.search.proposals import proposer_of
 from orchestrator.search.search_space import Params, apply
 from orchestrator.search.study import Study
@@ -187,7 +188,7 @@ def finished_study(
     tried: list[Params] = []
     now = datetime.now(UTC)
     for number in range(num_finished):
-        params = proposer.propose(number, tried, [], None).params
+        params = proposer.propose(tried, [PointOutcome("running")] * number, None).params
         tried.append(params)
         train = apply(config.train, params)
         trial = TrialInfo(number=number, params=params, train=train, proposed_at=now)

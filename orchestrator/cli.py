@@ -10,6 +10,7 @@ from orchestrator.compare import compare
 from orchestrator.control import control
 from orchestrator.evaluate import evaluate
 from orchestrator.ls import ls
+from orchestrator.replay import replay
 from orchestrator.report import report
 from orchestrator.schema import schema
 from orchestrator.show import show
@@ -25,6 +26,7 @@ app = new_app(
     compare,
     evaluate,
     report,
+    replay,
     control,
     sync,
     schema,

@@ -138,6 +138,12 @@ class SchedulerConfig(Config):
         le=1000,
         description="For asha and hyperband: one trial in so many goes on at each rung.",
     )
+    form: Literal["promotion", "stopping"] | None = Field(
+        None,
+        description="For asha and hyperband: whether a trial pauses at each rung until it is among "
+        "the best there (promotion), or ends if it is not among them when it gets there "
+        "(stopping). None takes promotion, and stopping with search.lag.",
+    )
     population: int = Field(
         8, ge=2, le=10000, description="For pbt: how many trials a generation has."
     )
@@ -151,12 +157,12 @@ class SearchConfig(Config):
 
     num_trials: int = Field(ge=1, le=MAX_TRIALS, description="How many trials the study has.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="The seed of all proposals.")
-    lag: int = Field(
-        4,
+    lag: int | None = Field(
+        None,
         ge=1,
         le=MAX_TRIALS,
         description="Trial n is proposed from trials 0 to n - lag, so that no proposal depends on "
-        "which trial was faster.",
+        "which trial was faster. None proposes from all that is known: no slot ever waits.",
     )
     sampler: SamplerConfig = Field(SamplerConfig(), description="How points are proposed.")
     scheduler: SchedulerConfig = Field(
@@ -200,6 +206,15 @@ class SearchConfig(Config):
     max_first_failures: int = Field(
         3, ge=1, le=MAX_TRIALS, description="The study ends if its first so many trials all fail."
     )
+
+    @model_validator(mode="after")
+    def _lag_allows_the_form(self) -> Self:
+        if self.lag is not None and self.scheduler.form == "promotion":
+            raise ValueError(
+                f"scheduler.form: found promotion with lag: {self.lag}; a trial that is paused "
+                "waits for later ones, so leave out lag, or take form: stopping"
+            )
+        return self
 
     @model_validator(mode="after")
     def _objectives_differ(self) -> Self:
@@ -363,9 +378,10 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def _lag_keeps_slots_busy(self) -> Self:
         concurrent = self.resources.max_concurrent_trials
-        if concurrent > self.search.lag:
+        lag = self.search.lag
+        if lag is not None and concurrent > lag:
             raise ValueError(
                 f"resources.max_concurrent_trials: found {concurrent}, allowed up to search.lag "
-                f"({self.search.lag})"
+                f"({lag})"
             )
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config import StudyConfig
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
@@ -32,7 +33,7 @@ ZERO_SHOT = {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"}
 
 def study_config(**changes: object) -> StudyConfig:
     """A study of prompt depth and learning rate with one benchmark."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "name": "depth",
         "question": "How deep?",
         "hypothesis": "Deeper is better.",
@@ -44,7 +45,10 @@ def study_config(**changes: object) -> StudyConfig:
         "search": {"num_trials": 3},
         "benchmarks": [ZERO_SHOT],
     }
-    return StudyConfig.model_validate(values | changes)
+    values |= changes
+    # of a fixed order, unless a test asks for lag: None
+    values["search"] = {"lag": 4} | values["search"]
+    return StudyConfig.model_validate(values)
 
 
 def new_record(store: Store, **changes: object) -> StudyRecord:

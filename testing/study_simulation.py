@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import StudyConfig
+from orchestrator.search.replay import replay
 from orchestrator.search.stopping.rule import misses_threshold
 from orchestrator.search.study import Study
 from orchestrator.storage.attempts import SupersededError, begin_attempt
 from orchestrator.storage.checkpoints import publish_checkpoint
+from orchestrator.storage.journal import OtherDriverError, read_journal
+from orchestrator.storage.records.decision import Decision, GaveUp, Proposed
 from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.base import MANIFEST, MissingKeyError, Store
 from orchestrator.storage.study_record import StudyRecord
+from orchestrator.storage.verdicts import goes_on
 from testing.study_fixtures import PROVENANCE, study_config, write_checkpoint
 from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError
@@ -139,10 +143,27 @@ class Simulation:
             if len(drivers) < self.num_drivers and self.rng.random() < 0.05:
                 drivers.append(Driver(self))
             driver = self.rng.choice(drivers)
-            if driver.finished:
-                drivers.remove(driver)
-            else:
+            try:
                 driver.step()
+            except OtherDriverError:
+                assert len(drivers) > 1 or self.num_drivers > 1
+                drivers.remove(driver)
+                drivers = drivers or [Driver(self)]
+            if driver in drivers and driver.finished:
+                drivers.remove(driver)
+
+    def check_decisions(self) -> None:
+        """Each decision was taken once, comes out again, and has its due consequence."""
+        record = SimulatedRecord(self.store, self.config.name)
+        replayed = replay(record)
+        assert replayed.difference is None, replayed.difference
+        decided = [str(place_of(entry.decision)) for entry in read_journal(record)]
+        assert len(set(decided)) == len(decided), decided
+        for result in record.results():
+            trial = record.trial(result.number).info
+            for metrics in result.history:
+                expected = epoch_metrics(trial, int(metrics["epoch"]))
+                assert {**metrics, "time/epoch_s": 1.0} == expected
 
     def results(self) -> list[dict[str, Any]]:
         """What must not depend on the interleaving."""
@@ -164,6 +185,16 @@ class Simulation:
         if record.exists():
             assert [trial.number for trial in record.trials()] == list(range(len(record.trials())))
             Study(self.config, record)
+            assert replay(record).difference is None
+
+
+def place_of(decision: Decision) -> tuple[object, ...]:
+    """What may be decided once."""
+    if isinstance(decision, GaveUp):
+        return (decision.kind, decision.trials)
+    if isinstance(decision, Proposed):
+        return (decision.kind, decision.trial)
+    return (decision.kind == "promote", decision.trial, decision.epoch)
 
 
 @dataclass
@@ -185,22 +216,26 @@ class Driver:
         self.record = SimulatedRecord(simulation.store, simulation.config.name)
         self.record.create_or_check(simulation.config, PROVENANCE)
         self.study = Study(simulation.config, self.record)
+        self.study.take_over()
         self.slots = simulation.config.resources.max_concurrent_trials
         self.training: dict[int, Worker] = {}
         self.given_up: list[Worker] = []
         self.scoring = list(self.study.unscored)
         self.ended: list[int] = []
-        self.exhausted = False
+        self.exhausted = self.search_ended = False
 
     @property
     def finished(self) -> bool:
-        return self.exhausted and not self.training and not self.scoring
+        return self.search_ended and not self.scoring
 
     def step(self) -> None:
         """One thing happens."""
+        if self.exhausted and not self.search_ended:
+            self.end_search()
+            return
         can_start = not self.exhausted and len(self.training) < self.slots
         events = [self.start] * can_start + [self.epoch] * 4 * bool(self.training)
-        events += [self.break_off] * bool(self.training) + [self.come_back] * bool(self.given_up)
+        events += [self.lose_one] * bool(self.training) + [self.come_back] * bool(self.given_up)
         events += [self.score] * bool(self.scoring) + [self.repeat_end] * bool(self.ended)
         self.rng.choice(events)()
 
@@ -215,35 +250,56 @@ class Driver:
 
     def begin(self, trial: TrialInfo) -> Worker:
         attempt = begin_attempt(self.record, trial.number)
-        return Worker(
-            trial, 0 if attempt is None else attempt.number, self.record.trial(trial.number).history
-        )
+        history = self.record.trial(trial.number).history
+        if history and history[-1]["epoch"] in trial.judged_epochs:
+            self.study.epoch_ended(trial.number, history[-1])
+        return Worker(trial, 0 if attempt is None else attempt.number, history)
 
     def epoch(self) -> None:
         worker = self.rng.choice(list(self.training.values()))
-        trial, history = worker.trial, worker.history
-        over = history and (
-            history[-1]["epoch"] >= trial.last_epoch
-            or misses_threshold(history, trial.thresholds, self.record.objective)
-        )
+        trial = worker.trial
+        over = self.is_over(worker)
+        assert over is not None, "a worker waits for a verdict for ever"
         if over:
             del self.training[trial.number]
             self.end(trial.number)
         else:
             self.train(worker)
 
-    def break_off(self) -> None:
-        """A worker is lost: the trial goes on from its last checkpoint, when its turn comes."""
-        number, worker = self.rng.choice(list(self.training.items()))
-        del self.training[number]
+    def is_over(self, worker: Worker) -> bool | None:
+        """Whether a worker ends itself, as the real one decides it; None: it waits to be told."""
+        trial, history = worker.trial, worker.history
+        if not history:
+            return False
+        epoch = int(history[-1]["epoch"])
+        if epoch >= trial.last_epoch:
+            return True
+        if epoch in trial.judged_epochs:
+            verdict = goes_on(self.record, trial.number, epoch)
+            return None if verdict is None else not verdict
+        return misses_threshold(history, trial.thresholds, self.record.objective)
+
+    def end_search(self) -> None:
+        """Nothing runs and nothing is left to run."""
+        self.scoring += self.study.end_search()
+        self.search_ended = True
+
+    def lose_one(self) -> None:
+        """A worker is lost."""
+        self.break_off(self.rng.choice(list(self.training)))
+
+    def break_off(self, number: int) -> None:
+        """The trial goes on from its last checkpoint, when its turn comes."""
+        worker = self.training.pop(number)
         self.given_up.append(worker)
-        self.study.resume(number)
+        if not self.study.resume(number):
+            self.end(number)
 
     def come_back(self) -> None:
         """A worker that was given up goes on where it stood still."""
         worker = self.rng.choice(self.given_up)
         trial = worker.trial
-        if worker.history and worker.history[-1]["epoch"] >= trial.last_epoch:
+        if self.is_over(worker) is not False:
             return
         metrics = epoch_metrics(
             trial, int(worker.history[-1]["epoch"]) + 1 if worker.history else 1
@@ -264,13 +320,20 @@ class Driver:
                 worker.history = [*history, metrics]
             except SupersededError:  # by the other driver's worker
                 del self.training[trial.number]
-                self.study.resume(trial.number)
+                if not self.study.resume(trial.number):
+                    self.end(trial.number)
+                return
+            if self.rng.random() < 0.1:  # lost before it could report
+                self.break_off(trial.number)
+            else:
+                self.study.epoch_ended(trial.number, metrics)
         else:  # as the worker does: publishing needs the objective
             del self.training[trial.number]
             self.end(trial.number, "InputError: no objective")
 
     def end(self, number: int, error: str | None = None) -> None:
-        self.study.training_ended(number, error)
+        if self.study.training_ended(number, error) is None:
+            return  # it is paused
         if error is None:
             self.ended.append(number)
         self.scoring.append(number)
@@ -321,15 +384,50 @@ SEARCHES: list[dict[str, Any]] = [
 ]
 
 
-def config_of(search: dict[str, Any], seed: int, slots: int) -> StudyConfig:
-    """A study of a simulated training."""
+ASYNCHRONOUS_SEARCHES: list[dict[str, Any]] = [
+    *SEARCHES,
+    {
+        "num_trials": 12,
+        "sampler": {"name": "tpe", "num_startup_trials": 2},
+        "scheduler": {"name": "asha", "reduction_factor": 2, "form": "stopping"},
+        "first_points": [{"prompts.depth": 0}],
+    },
+    {
+        "num_trials": 12,
+        "sampler": {"name": "tpe", "num_startup_trials": 2},
+        "scheduler": {"name": "asha", "reduction_factor": 2},
+        "objectives": [{"metric": "val/top1"}, {"metric": "val/loss", "mode": "min"}],
+    },
+    {
+        "num_trials": 12,
+        "num_repeats": 2,
+        "sampler": {"name": "gp", "num_startup_trials": 2},
+        "scheduler": {"name": "hyperband", "reduction_factor": 2},
+    },
+    {
+        "num_trials": 12,
+        "sampler": {"name": "cmaes", "num_startup_trials": 2},
+        "scheduler": {"name": "asha", "reduction_factor": 2},
+    },
+]
+
+
+def config_of(search: dict[str, Any], seed: int, slots: int, lag: int | None = 4) -> StudyConfig:
+    """A study of a simulated training.
+
+    Args:
+        search: its search, but for what follows.
+        seed: the search's.
+        slots: how many trials train at once.
+        lag: None: it is asynchronous.
+    """
     lr = {"optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}}
     depth = {"prompts.depth": {"type": "int", "low": 0, "high": 8}}
     breeds = search.get("scheduler", {}).get("name") == "pbt"
     return study_config(
         train={"epochs": NUM_EPOCHS},
         search_space=lr if breeds else depth | lr,
-        search=search | {"seed": seed, "lag": 4},
+        search=search | {"seed": seed, "lag": lag},
         resources={"max_concurrent_trials": slots},
         benchmarks=[],
     )
@@ -347,19 +445,38 @@ def disturbed(search: dict[str, Any], seed: int, interleaving: int) -> list[dict
     return Simulation(config, rng, num_drivers=rng.randint(1, 2)).run()
 
 
+def check_asynchronous(search: dict[str, Any], seed: int, interleaving: int) -> Simulation:
+    """The same, asynchronously. Raises AssertionError unless each decision was taken once and comes
+    out again, and each trial's numbers are those of an undisturbed training.
+    """
+    rng = random.Random(interleaving)
+    config = config_of(search, seed, slots=rng.randint(1, 4), lag=None)
+    simulation = Simulation(config, rng, num_drivers=rng.randint(1, 2))
+    results = simulation.run()
+    num_trials = len(results) if config.search.patience else config.search.num_trials
+    assert [result["number"] for result in results] == list(range(num_trials))
+    simulation.check_decisions()
+    return simulation
+
+
 def main(num_interleavings: int) -> int:
-    """Many interleavings of every search; returns how many differed."""
+    """Many interleavings of every search, in both modes; returns how many went wrong."""
     failed = 0
     for index, search in enumerate(SEARCHES):
         expected = undisturbed(search, seed=index)
         for interleaving in range(num_interleavings):
             if disturbed(search, index, interleaving) != expected:
                 failed += 1
-                print(
-                    f"search {index}, interleaving {interleaving}: another record than the "
-                    "undisturbed study's"
-                )
-        print(f"search {index} ({search['sampler']['name']}): {num_interleavings} interleavings")
+                print(f"search {index}, interleaving {interleaving}: another record")
+        print(f"search {index} ({search['sampler']['name']}), lag: {num_interleavings}")
+    for index, search in enumerate(ASYNCHRONOUS_SEARCHES):
+        for interleaving in range(num_interleavings):
+            try:
+                check_asynchronous(search, index, interleaving)
+            except AssertionError as error:
+                failed += 1
+                print(f"search {index}, interleaving {interleaving}, asynchronous: {error!r}")
+        print(f"search {index} ({search['sampler']['name']}), asynchronous: {num_interleavings}")
     return failed
 
 

@@ -27,6 +27,9 @@ class Observer:
     def broke_off(self, number: int, reason: str) -> None:
         """Trial ``number`` lost its workers and is to be handed to Ray again."""
 
+    def paused(self, number: int) -> None:
+        """Trial ``number`` trains no more for now; if it is promoted, it starts again."""
+
     def training_ended(self, number: int, state: str) -> None:
         """Trial ``number`` trains no more; its benchmarks follow unless its state is ``failed``."""
 

@@ -27,6 +27,7 @@ class Tally(Observer):
 
     def __init__(self) -> None:
         self.running: dict[int, RunningTrial] = {}
+        self.waiting: set[int] = set()  # paused: they may be promoted
         self.scoring: set[int] = set()
         # state -> trials whose result is on record
         self.ended = Counter[str]()
@@ -35,6 +36,7 @@ class Tally(Observer):
         self.ended = study.finished_states
 
     def started(self, trial: TrialInfo) -> None:
+        self.waiting.discard(trial.number)
         self.running[trial.number] = RunningTrial(trial)
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -43,8 +45,13 @@ class Tally(Observer):
     def broke_off(self, number: int, reason: str) -> None:
         self.running.pop(number, None)
 
+    def paused(self, number: int) -> None:
+        self.running.pop(number, None)
+        self.waiting.add(number)
+
     def training_ended(self, number: int, state: str) -> None:
         self.running.pop(number, None)
+        self.waiting.discard(number)
         if state != "failed":
             self.scoring.add(number)
 

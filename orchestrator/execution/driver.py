@@ -57,9 +57,11 @@ def run_study(
         for observer in observers:
             observer.opened(study)
             opened.callback(observer.closed)
+        study.take_over()
         for number in study.unscored:
             driver.score(number)
         driver.train()
+        driver.end_search()
         while driver.scorer.busy:
             driver.collect_scores(timeout_s=0.5)
     return driver.scorer.errors
@@ -114,6 +116,11 @@ class _Driver(_NotSaved, Callback):
                 ),
             ).fit()
 
+    def end_search(self) -> None:
+        """Scores the trials that were paused and will not go on."""
+        for number in self._study.end_search():
+            self._announce_end(number, "pruned")
+
     def score(self, number: int) -> None:
         """Sends a trained trial to its benchmarks; a failed one has none."""
         if self._study.outcomes[number].state == "failed":
@@ -140,6 +147,7 @@ class _Driver(_NotSaved, Callback):
             number = _number(trial)
             for observer in self._observers:
                 observer.epoch_ended(number, result)
+            self._study.epoch_ended(number, result)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
@@ -162,10 +170,11 @@ class _Driver(_NotSaved, Callback):
             or not self._may_try_again(number, preempted=PREEMPTION in said)
         ):
             self._training_ended(number, reason)
-        else:
-            self._study.resume(number)
+        elif self._study.resume(number):
             for observer in self._observers:
                 observer.broke_off(number, reason)
+        else:  # it was lost when it had nothing left to do
+            self._training_ended(number, None)
         forget_statistics(trial)
 
     def _may_try_again(self, number: int, *, preempted: bool) -> bool:
@@ -183,8 +192,15 @@ class _Driver(_NotSaved, Callback):
 
     def _training_ended(self, number: int, error: str | None) -> None:
         outcome = self._study.training_ended(number, error)
+        if outcome is not None:
+            self._announce_end(number, outcome.state)
+            return
         for observer in self._observers:
-            observer.training_ended(number, outcome.state)
+            observer.paused(number)
+
+    def _announce_end(self, number: int, state: str) -> None:
+        for observer in self._observers:
+            observer.training_ended(number, state)
         self.score(number)
 
     def _finish(self, number: int) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.config import Objective
 from orchestrator.search.stopping.rule import misses_threshold
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.checkpoints import publish_checkpoint
@@ -28,6 +27,7 @@ from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.storage.trial_log import TrialLog
+from orchestrator.storage.verdicts import goes_on
 from vitaclip.checkpoint import adopt_checkpoint
 from vitaclip.checkpoint_info import EpochMetrics, read_history
 from vitaclip.distributed import gather_from_workers, rank_and_world_size
@@ -36,6 +36,7 @@ from vitaclip.train import EpochEnd, TrainingInterruptedError, fit
 
 Report = Callable[[dict[str, float]], None]
 MIN_FREE_BYTES = 100 * 2**20
+_VERDICT_INTERVAL_S = 0.05
 _logger = logging.getLogger(__name__)
 
 
@@ -90,7 +91,7 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         log.save()
         report(end.metrics)
         _arm(resources.epoch_timeout_s)
-        _check_not_enough(trial, end.history, record.objective)
+        _check_not_enough(record, trial, end.history)
 
     with (
         _log_of(record, attempt, trial.number) as log,
@@ -98,11 +99,13 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
         _time_limit(resources.epoch_timeout_s),
     ):
         resume_from = _fetch_start(record, trial, attempt, Path(folder))
+        history = read_history(resume_from) if resume_from else []
+        if history and history[-1]["epoch"] in trial.judged_epochs:
+            # A worker may have died between its checkpoint and its report.
+            report(history[-1])
         try:
             # A worker may have died when its last checkpoint was in the store.
-            _check_not_enough(
-                trial, read_history(resume_from) if resume_from else (), record.objective
-            )
+            _check_not_enough(record, trial, history)
             fit(
                 trial.train,
                 resume_from=resume_from,
@@ -120,17 +123,32 @@ def train_worker(job: Job, report: Report, should_stop: Callable[[], bool] = lam
 
 
 def _check_not_enough(
-    trial: TrialInfo, history: Sequence[EpochMetrics], objective: Objective
+    record: StudyRecord, trial: TrialInfo, history: Sequence[EpochMetrics]
 ) -> None:
-    """Raises _EnoughError if the trial ends after the last of these epochs, before its schedule
-    does.
+    """Raises _EnoughError if the trial ends, or pauses, after the last of these epochs, before its
+    schedule does.
     """
     if not history:
         return
-    if misses_threshold(history, trial.thresholds, objective):
+    if misses_threshold(history, trial.thresholds, record.objective):
         raise _EnoughError("misses its threshold")
     if trial.last_epoch <= history[-1]["epoch"] < trial.train.epochs:
         raise _EnoughError("its generation is over")
+    epoch = int(history[-1]["epoch"])
+    if epoch in trial.judged_epochs and not _verdict(record, trial.number, epoch):
+        raise _EnoughError(f"the driver's verdict after epoch {epoch}")
+
+
+def _verdict(record: StudyRecord, number: int, epoch: int) -> bool:
+    """Whether the trial goes on, which the driver decides and the first worker waits for."""
+    found: list[bool] = []
+    while rank_and_world_size()[0] == 0 and not found:
+        verdict = goes_on(record, number, epoch)
+        if verdict is None:
+            time.sleep(_VERDICT_INTERVAL_S)
+        else:
+            found.append(verdict)
+    return gather_from_workers(found)[0]
 
 
 def _begin_attempt(record: StudyRecord, number: int) -> Attempt | None:

@@ -5,7 +5,7 @@ repeats.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -32,12 +32,23 @@ class Outcome:
     curve: Curve
     train_s: float
 
+    @property
+    def as_point(self) -> PointOutcome:
+        """What a proposer is told of it."""
+        match self.state:
+            case "complete" if self.values:
+                return PointOutcome("complete", values=self.values)
+            case "pruned":
+                return PointOutcome("pruned", curve=self.curve)
+            case _:
+                return PointOutcome("failed")
+
 
 @dataclass(frozen=True)
 class PointOutcome:
-    """How a point ended: what proposers are told."""
+    """How a point ended, or that it has not: what proposers are told."""
 
-    state: State
+    state: State | Literal["running"]
     values: tuple[float, ...] = ()  # complete: one for each objective
     curve: Curve = ()  # pruned: the first objective after each epoch
 
@@ -46,24 +57,36 @@ def outcome_of(trial: TrialInfo, history: History, config: StudyConfig) -> Outco
     """How a training with this history ended; None if it is to go on."""
     if not history:
         return None
-    last = int(history[-1]["epoch"])
-    try:
-        _values(history, config)
-    except (InputError, KeyError) as error:
-        return failure(history, f"objective not reported: {error}", config)
-    if last >= trial.last_epoch:
-        return _outcome("complete", history, None, config)
+    ended = finished_training(history, config)
+    if ended.state == "failed" or int(history[-1]["epoch"]) >= trial.last_epoch:
+        return ended
     objective, thresholds = config.search.objectives[0], trial.thresholds
     if misses_threshold(history, thresholds, objective):
         rule_name = config.search.scheduler.name
         reason = explain_miss(rule_name, history, thresholds, objective)
-        return _outcome("pruned", history, reason, config)
+        return replace(ended, state="pruned", reason=reason)
     return None
+
+
+def finished_training(history: History, config: StudyConfig) -> Outcome:
+    """The outcome of a trial whose training is over: complete, or failed if it lacks an
+    objective.
+    """
+    try:
+        return _outcome("complete", history, None, config)
+    except (InputError, KeyError) as error:
+        return failure(history, f"objective not reported: {error}", config)
 
 
 def failure(history: History, reason: str, config: StudyConfig) -> Outcome:
     """The outcome of a trial that failed after these epochs."""
     return _outcome("failed", history, reason, config)
+
+
+def pruning(history: History, reason: str, config: StudyConfig) -> Outcome:
+    """The outcome of a trial that was stopped after these epochs."""
+    ended = finished_training(history, config)
+    return ended if ended.state == "failed" else replace(ended, state="pruned", reason=reason)
 
 
 def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
@@ -77,21 +100,15 @@ def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
         ) from None
 
 
-def point_outcomes(outcomes: Sequence[Outcome], num_repeats: int) -> list[PointOutcome]:
-    """One outcome for each point all of whose repeats have ended."""
-    last_start = len(outcomes) - num_repeats
-    starts = range(0, last_start + 1, num_repeats)
-    return [_point_outcome(outcomes[start : start + num_repeats]) for start in starts]
-
-
-def _point_outcome(repeats: Sequence[Outcome]) -> PointOutcome:
-    complete = [
-        outcome.values for outcome in repeats if outcome.state == "complete" and outcome.values
-    ]
+def point_outcome(repeats: Sequence[PointOutcome], num_repeats: int) -> PointOutcome:
+    """How a point stands, from its trials so far: it runs until all its repeats have ended."""
+    if len(repeats) < num_repeats or any(repeat.state == "running" for repeat in repeats):
+        return PointOutcome("running")
+    complete = [repeat.values for repeat in repeats if repeat.state == "complete"]
     if complete:
         return PointOutcome("complete", values=tuple(map(fmean, zip(*complete, strict=True))))
-    pruned = [outcome.curve for outcome in repeats if outcome.state == "pruned"]
-    return PointOutcome("pruned", curve=pruned[0]) if pruned else PointOutcome("failed")
+    pruned = [repeat for repeat in repeats if repeat.state == "pruned"]
+    return pruned[0] if pruned else PointOutcome("failed")
 
 
 def _outcome(state: State, history: History, reason: str | None, config: StudyConfig) -> Outcome:

@@ -2,7 +2,7 @@
 
 Nothing here knows Ray, so every order of events and every crash can be tried in a test. What a
 trial is and how it ended is decided from the record alone; a new ``Study`` over the same record
-goes on where the last one died.
+goes on where the last one died. :mod:`orchestrator.search.deciding` takes the decisions.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from orchestrator.config import Scalar, StudyConfig
-from orchestrator.search.outcome import (
-    Outcome,
-    PointOutcome,
-    failure,
-    outcome_of,
-    point_outcomes,
-    recorded_outcome,
-)
-from orchestrator.search.proposals import proposer_of
-from orchestrator.search.proposals.proposer import Proposal
-from orchestrator.search.search_space import Params, apply, check_values
-from orchestrator.search.stopping import stopping_rule
-from orchestrator.search.stopping.rule import History, thresholds
+from orchestrator.search.deciding import decider_of
+from orchestrator.search.outcome import Outcome, failure, recorded_outcome
+from orchestrator.search.search_space import check_values
+from orchestrator.search.stopping.rule import History
 from orchestrator.storage.attempts import begin_attempt
 from orchestrator.storage.best_epochs import best_epoch
+from orchestrator.storage.records.decision import VerdictKind
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.base import KeyExistsError
 from orchestrator.storage.study_record import StudyRecord
@@ -47,13 +39,11 @@ class Study:
         self.outcomes: dict[int, Outcome] = {}
         self.finished: set[int] = set()  # trials whose result is written
         self._num_proposed = 0
-        self._tried: list[Params] = []  # every point, in order
         self._unfinished: dict[int, TrialInfo] = {}
         self._to_resume: deque[int] = deque()
+        self._pausing: set[int] = set()  # told to pause; their workers may not have ended yet
+        self._decider = decider_of(config, record, self.outcomes)
         self._recall()
-        self._proposer = proposer_of(config)
-        self._rule = stopping_rule(config.search.scheduler)
-        self._ended: list[PointOutcome] = []  # what the proposer is told, in order
         self._control, self._control_until = (
             record.control(),
             time.monotonic() + _CONTROL_INTERVAL_S,
@@ -73,12 +63,14 @@ class Study:
     def stop_reason(self) -> str | None:
         """Why no further point will be proposed although ``num_trials`` is not reached, if so."""
         number = self._num_proposed
-        return None if number >= self.num_trials else self._stop_reason(self._settled(number))
+        if number >= self.num_trials:
+            return None
+        return self._stop_reason(self._decider.known_outcomes(number))
 
     @property
     def num_trials(self) -> int:
         """How many trials there are to be, as the file and other terminals have said so far."""
-        return int(min(self._control.num_trials, self._proposer.max_trials))
+        return int(min(self._control.num_trials, self._decider.max_trials))
 
     @property
     def has_ended(self) -> bool:
@@ -88,23 +80,37 @@ class Study:
         enough = self._num_proposed >= self.num_trials or self.stop_reason is not None
         return enough and not self._unfinished
 
+    def take_over(self) -> None:
+        """Finishes what the last driver may have left half done. The driver's first call."""
+        if (trial := self._decider.take_over()) and trial.number >= self._num_proposed:
+            self._note_proposed(trial)
+            self._to_resume.append(trial.number)
+        left, self._to_resume = self._to_resume, deque()
+        for number in left:
+            if not self.resume(number):
+                self.training_ended(number)
+
     def next_trial(self) -> TrialInfo | Wait | None:
-        """The trial to run next: an interrupted one, or a new one, which is then on record; None:
-        no more.
+        """The trial to run next: an interrupted one, one that was paused, or a new one, which is
+        then on record; None: no more.
 
         ``"wait"``: the next proposal depends on a trial that is still running, or none is left but
         a running one may yet break off.
         """
         if self._to_resume:
             return self._unfinished[self._to_resume.popleft()]
-        number, settled = self._num_proposed, self._settled(self._num_proposed)
+        number = self._num_proposed
         self.look_at_control()
-        enough = number >= self.num_trials
-        if not enough and (settled is None or self._control.paused):
+        enough, known = number >= self.num_trials, self._decider.known_outcomes(number)
+        if self._control.paused and (not enough or self._decider.paused):
             return "wait"
-        if enough or self._stop_reason(settled):
-            return "wait" if self._unfinished.keys() - self.outcomes.keys() else None
-        return self._propose(number, settled or [])
+        stops = self._stop_reason(known) is not None
+        is_last = enough and not self._is_running
+        if not stops and (promoted := self._promote(is_last)) is not None:
+            return promoted
+        if enough or stops:
+            return "wait" if self._is_running else None
+        return "wait" if known is None else self._propose(number)
 
     def look_at_control(self) -> None:
         """Takes note of what another terminal asked for, at most once a second."""
@@ -112,23 +118,60 @@ class Study:
             self._control = self.record.control()
             self._control_until = time.monotonic() + _CONTROL_INTERVAL_S
 
-    def resume(self, number: int) -> None:
-        """Takes note that a trial's training broke off and is to go on from its last checkpoint."""
-        self._to_resume.append(number)
+    def epoch_ended(self, number: int, metrics: dict[str, float]) -> VerdictKind | None:
+        """Takes note of an epoch of a running trial, and decides what the trial does next.
 
-    def training_ended(self, number: int, error: str | None = None) -> Outcome:
-        """Takes note that a trial's training stopped; ``error`` if it failed for good."""
+        The trial's workers read this from the record. After ``"stop"`` and ``"pause"`` they end;
+        None: the epoch is not judged.
+        """
+        verdict = self._decider.epoch_ended(number, [metrics])
+        if verdict == "pause":
+            self._pausing.add(number)
+        else:
+            self._pausing.discard(number)
+        return verdict
+
+    def resume(self, number: int) -> bool:
+        """Takes note that a trial's training broke off, and has it go on from its last checkpoint;
+        False: it was to stop there anyway.
+        """
+        goes_on = self._decider.look_at(number, self.record.trial(number).history)
+        if goes_on:
+            self._to_resume.append(number)
+        return goes_on
+
+    def training_ended(self, number: int, error: str | None = None) -> Outcome | None:
+        """Takes note that a trial's training stopped; ``error`` if it failed for good. None: it is
+        paused, and may go on later.
+        """
         if number not in self.finished:
             if error:
                 # The worker that was given up may still be at work: what it publishes from now on
                 # does not count.
                 begin_attempt(self.record, number)
             trial, history = self._unfinished[number], self.record.trial(number).history
-            outcome = None if error else outcome_of(trial, history, self.config)
-            self.outcomes[number] = outcome or failure(
-                history, error or "training stopped before its last epoch", self.config
-            )
+            self._decider.look_at(number, history)
+            if number in self._decider.paused:
+                self._pausing.discard(number)
+                return None
+            if number in self._pausing and not error:  # promoted before its workers had ended
+                self._pausing.discard(number)
+                self._to_resume.append(number)
+                return None
+            outcome = self._decider.outcome(trial, history, error)
+            if outcome is None:
+                reason = error or "training stopped before its last epoch"
+                self._decider.failed(number, reason)
+                outcome = failure(history, reason, self.config)
+            self.outcomes[number] = outcome
         return self.outcomes[number]
+
+    def end_search(self) -> list[int]:
+        """Prunes the trials that are paused, and names them: nothing runs, and none goes on."""
+        numbers = list(self._decider.give_up())
+        for number in numbers:
+            self.training_ended(number)
+        return numbers
 
     def finish(self, number: int) -> TrialResult:
         """Writes the result of a trial whose benchmarks are scored (or that failed)."""
@@ -141,19 +184,38 @@ class Study:
         del self._unfinished[number]
         return result
 
+    def _promote(self, is_last: bool) -> TrialInfo | None:
+        while (number := self._decider.promote(is_last=is_last)) is not None:
+            if number not in self._pausing:
+                return self._unfinished[number]
+        return None
+
+    @property
+    def _is_running(self) -> bool:
+        """Whether any trial is being trained, or waits to be."""
+        resting = self._decider.paused - self._pausing
+        return bool(self._unfinished.keys() - self.outcomes.keys() - resting)
+
     def _recall(self) -> None:
         """Takes from the record what earlier drivers did."""
-        trials, results = self.record.trials(), self.record.results()
-        self._check_whole({trial.number for trial in trials}, {result.number for result in results})
-        for result in results:
-            self.finished.add(result.number)
-            self.outcomes[result.number] = recorded_outcome(result, self.config)
-        for trial in trials:
+        trials = self.record.trials()
+        results = {result.number: result for result in self.record.results()}
+        self._check_whole({trial.number for trial in trials}, set(results))
+        for trial in sorted(trials, key=lambda trial: _end_of(trial, results)):
             place = self.record.keys.trial(trial.number).info
             check_values(place, trial.params, self.config)
             self._note_proposed(trial)
-            if trial.number not in self.finished:
+            if trial.number in results:
+                self._recall_finished(trial, results[trial.number])
+            else:
                 self._recall_unfinished(trial)
+
+    def _recall_finished(self, trial: TrialInfo, result: TrialResult) -> None:
+        self.outcomes[trial.number] = recorded_outcome(result, self.config)
+        failure = result.reason or "" if result.state == "failed" else None
+        self._decider.recall(trial, result.history, failure)
+        self.finished.add(trial.number)
+        del self._unfinished[trial.number]
 
     def _check_whole(self, proposed: set[int], finished: set[int]) -> None:
         """Each point depends on those before it: none may be lost."""
@@ -166,59 +228,22 @@ class Study:
             )
 
     def _recall_unfinished(self, trial: TrialInfo) -> None:
-        self._unfinished[trial.number] = trial
-        outcome = outcome_of(trial, self.record.trial(trial.number).history, self.config)
-        if outcome is None:
-            self._to_resume.append(trial.number)
-        else:
+        history = self.record.trial(trial.number).history
+        self._decider.recall(trial, history, None)
+        if outcome := self._decider.outcome(trial, history, None):
             self.outcomes[trial.number] = outcome
+        elif trial.number not in self._decider.paused:
+            self._to_resume.append(trial.number)
 
     def _note_proposed(self, trial: TrialInfo) -> None:
         self._num_proposed += 1
-        if trial.number % self.config.search.num_repeats == 0:
-            self._tried.append(trial.params)
+        self._unfinished[trial.number] = trial
 
-    def _settled(self, number: int) -> list[Outcome] | None:
-        """How the trials that trial ``number`` may depend on ended; None while one of them is
-        running.
-        """
-        wanted = range(self._proposer.num_settled(number))
-        known = [self.outcomes[n] for n in wanted if n in self.outcomes]
-        return known if len(known) == len(wanted) else None
-
-    def _propose(self, number: int, settled: Sequence[Outcome]) -> TrialInfo:
-        search = self.config.search
-        point, repeat = divmod(number, search.num_repeats)
-        proposal = Proposal(self._tried[point]) if repeat else self._proposed(point, settled)
-        train = apply(self.config.train, proposal.params)
-        trial = TrialInfo(
-            number=number,
-            params=proposal.params,
-            train=train.model_copy(update={"seed": train.seed + repeat}),
-            thresholds=thresholds(
-                self._rule,
-                search.objectives[0],
-                number,
-                train.epochs,
-                [outcome.curve for outcome in settled],
-            ),
-            parent=proposal.parent,
-            stop_epoch=proposal.stop_epoch,
-            proposed_at=datetime.now(UTC),
-        )
-        try:
-            self.record.write_trial(trial)
-        except KeyExistsError:  # by a driver that lost its lease a moment ago: the same proposal
-            trial = self.record.trial(number).info
+    def _propose(self, number: int) -> TrialInfo:
+        point, repeat = divmod(number, self.config.search.num_repeats)
+        trial = self._decider.propose(number, None if repeat else self._given_point(point))
         self._note_proposed(trial)
-        self._unfinished[number] = trial
         return trial
-
-    def _proposed(self, point: int, settled: Sequence[Outcome]) -> Proposal:
-        num_repeats = self.config.search.num_repeats
-        new = settled[len(self._ended) * num_repeats :]
-        self._ended += point_outcomes(new, num_repeats)
-        return self._proposer.propose(point, self._tried, self._ended, self._given_point(point))
 
     def _given_point(self, point: int) -> Mapping[str, Scalar] | None:
         """The parameters that someone wants tried next, from the file or from another terminal."""
@@ -226,7 +251,7 @@ class Study:
             return self.config.search.first_points[point]
         for wish in self._control.points:
             check_values(f"{self.record.keys.changes}: points", wish, self.config)
-            if not any(wish.items() <= params.items() for params in self._tried):
+            if not any(wish.items() <= params.items() for params in self._decider.tried):
                 return wish
         return None
 
@@ -282,6 +307,12 @@ class Study:
             },
             code=tuple(dict.fromkeys(attempt.code.name for attempt in recorded.attempts)),
         )
+
+
+def _end_of(trial: TrialInfo, results: Mapping[int, TrialResult]) -> tuple[datetime, int]:
+    """When a trial finished; those that have not come after all others, by number."""
+    result = results.get(trial.number)
+    return (result.finished_at if result else datetime.max.replace(tzinfo=UTC)), trial.number
 
 
 def _best(history: History, config: StudyConfig) -> int | None:

@@ -4,12 +4,14 @@
 
     <study>/study.json                          what the study is and what it ran on
     <study>/control/000001.json                 one change of a study that may be running
+    <study>/decisions/000001.json               one decision of an asynchronous study
     <study>/leases/000001.json                  one driver's hold on the study
     <study>/trials/0003/trial.json              written before the trial starts
     <study>/trials/0003/attempts/0002.json      the second attempt took its number
     <study>/trials/0003/attempts/0002.jsonl     its log
     <study>/trials/0003/checkpoints/attempt-0002/epoch-0004/              of an epoch's end
     <study>/trials/0003/checkpoints/attempt-0002/epoch-0004-step-000007/  from within an epoch
+    <study>/trials/0003/verdicts/0004-pause.json  what the trial does after epoch 4
     <study>/trials/0003/scores/<benchmark>.json one benchmark's score of the best checkpoint
     <study>/trials/0003/result.json             written once, last: its existence means "finished"
     <study>/baselines/<way>/scores/<benchmark>.json  the same on the frozen CLIP, for each way of
@@ -46,6 +48,14 @@ class StudyKeys:
 
     def change(self, number: int) -> str:
         return f"{self.changes}/{number:06d}.json"
+
+    @property
+    def decisions(self) -> str:
+        """The folder of all decisions."""
+        return f"{self.study}/decisions"
+
+    def decision(self, number: int) -> str:
+        return f"{self.decisions}/{number:06d}.json"
 
     @property
     def leases(self) -> str:
@@ -95,6 +105,15 @@ class TrialKeys:
     def attempt(self, number: int) -> str:
         return f"{self.folder}/attempts/{number:04d}.json"
 
+    @property
+    def verdicts(self) -> str:
+        """The folder of all verdicts on it."""
+        return f"{self.folder}/verdicts"
+
+    def verdict(self, epoch: int, kind: str) -> str:
+        """What it does after an epoch: the name says it."""
+        return f"{self.verdicts}/{epoch:04d}-{kind}.json"
+
     def log(self, attempt: int) -> str:
         return f"{self.attempt(attempt)}l"
 
@@ -133,7 +152,7 @@ def score_key(folder: str, benchmark: str) -> str:
 
 
 def number_of(key: str) -> int:
-    """The number that a change, a lease or an attempt has."""
+    """The number that a change, a decision, a lease or an attempt has."""
     return int(key.rpartition("/")[2].partition(".")[0])
 
 

@@ -48,8 +48,9 @@ def test_the_worst_quarter_goes_on_from_the_best_with_other_parameters() -> None
     outcomes = ended(0.1, 0.5, 0.9, 0.3)
 
     def propose(number: int) -> Proposal:
-        generation = number // 4
-        return proposer.propose(number, params * generation, outcomes * generation, None)
+        generation, member = divmod(number, 4)
+        tried = params * generation + [{}] * member
+        return proposer.propose(tried, outcomes * generation, None)
 
     assert [propose(number) for number in (5, 6, 7)] == [
         Proposal(params[member], parent=member, stop_epoch=2) for member in (1, 2, 3)
@@ -69,9 +70,11 @@ def test_the_failed_are_replaced_and_if_all_have_failed_begin_anew() -> None:
     generation: list[Params] = [{"optimizer.lr": lr} for lr in (0.01, 0.02, 0.03, 0.04)]
     params = generation * 2
     outcomes = ended(None, 0.2, None, 0.1) * 2
-    parents = [proposer.propose(n, params, outcomes, None).parent for n in range(8, 12)]
+    parents = [
+        proposer.propose(params + [{}] * member, outcomes, None).parent for member in range(4)
+    ]
     assert parents == [5, 5, 5, 7]
-    begun_anew = proposer.propose(9, params, ended(*[None] * 8), None)
+    begun_anew = proposer.propose([*params, {}], ended(*[None] * 8), None)
     assert begun_anew == Proposal(params[1], parent=None, stop_epoch=3)
 
 
@@ -112,7 +115,9 @@ def test_generations_go_on_where_their_parents_ended(config: StudyConfig, tmp_pa
         trial = study.next_trial()
         assert isinstance(trial, TrialInfo)
         train_worker(Job(record.store.uri, record.name, trial.number), lambda metrics: None)
-        assert study.training_ended(trial.number).state == "complete"
+        outcome = study.training_ended(trial.number)
+        assert outcome is not None
+        assert outcome.state == "complete"
         study.finish(trial.number)
     assert study.next_trial() is None
     histories = [list(result.history) for result in record.results()]

@@ -2,8 +2,8 @@
 
 Ray's own ``OptunaSearch`` tells Optuna whatever finished first, stores early-stopped trials as
 complete, leaves NaN trials running for ever and proposes the same points again after a restart.
-Here point ``n`` depends only on the seed and on the trials up to ``n - lag``, and a restarted study
-replays its proposals, so it goes on as if it had never stopped.
+Here a point depends on the seed, its number and what the study says that it may depend on, and a
+restarted study recalls its proposals, so it goes on as if it had never stopped.
 
 A new sampler is a name in :class:`orchestrator.config.SamplerConfig` and its case in
 :func:`_kind`, which mypy asks for.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never, get_args
@@ -30,8 +29,9 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.config import (
     CategoricalDistribution,
@@ -51,16 +51,22 @@ from vitaclip.errors import InputError
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+_STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
 
 class OptunaSampler:
     """Asks Optuna for points 0, 1, 2, ... in order."""
 
     def __init__(self, config: StudyConfig) -> None:
-        self.study = optuna.create_study(directions=directions(config.search.objectives))
         self._config = config
         self._kind = _kind(config.search.sampler.name)
-        self._untold: deque[optuna.Trial] = deque()
-        self._num_told = 0
+        self._told: list[PointOutcome] = []  # of every point that was asked for
+        self._storage, self.study = self._new_study()
 
     @property
     def max_trials(self) -> float:
@@ -81,53 +87,87 @@ class OptunaSampler:
             )
 
     def num_settled(self, number: int) -> int:
-        return max(0, number - self._config.search.lag + 1)
+        lag = self._config.search.lag
+        return 0 if lag is None else max(0, number - lag + 1)
 
     def propose(
         self,
-        point: int,
         tried: Sequence[Params],
-        ended: Sequence[PointOutcome],
+        outcomes: Sequence[PointOutcome],
         wish: Mapping[str, Scalar] | None,
     ) -> Proposal:
-        while (asked := self._num_told + len(self._untold)) < point:
-            self._tell(ended[: self._num_ended_before(asked)])
-            self._ask(tried[asked])
-        self._tell(ended)
+        self._tell(outcomes)
         return Proposal(self._ask(wish))
 
-    def _num_ended_before(self, point: int) -> int:
-        """How many points had certainly ended when this one was proposed."""
-        num_repeats = self._config.search.num_repeats
-        return self.num_settled(point * num_repeats) // num_repeats
+    def recall(self, outcomes: Sequence[PointOutcome], params: Params) -> None:
+        self._tell(outcomes)
+        self._ask(params)
 
     def _tell(self, outcomes: Sequence[PointOutcome]) -> None:
-        """Tells how the first ``len(outcomes)`` points ended; those told before are skipped."""
-        for outcome in outcomes[self._num_told :]:
-            self._tell_one(self._untold.popleft(), outcome)
-            self._num_told += 1
-
-    def _tell_one(self, trial: optuna.Trial, outcome: PointOutcome) -> None:
-        if outcome.state == "failed":
-            self.study.tell(trial, state=TrialState.FAIL)
-        elif outcome.state == "complete":
-            self.study.tell(trial, outcome.values)
+        """Makes Optuna know how its trials stand, as ``outcomes`` says."""
+        changed = [
+            number
+            for number, (before, now) in enumerate(zip(self._told, outcomes, strict=True))
+            if before != now
+        ]
+        if any(self._told[number].state != "running" for number in changed):
+            # a trial that was paused goes on: for Optuna an ended trial never does
+            self._begin_again(outcomes)
         else:
-            for step, value in enumerate(outcome.curve if len(self.study.directions) == 1 else ()):
-                trial.report(value, step)
-            self.study.tell(trial, state=TrialState.PRUNED)
+            for number in changed:
+                self._end(number, outcomes[number])
+        self._told = list(outcomes)
+
+    def _end(self, number: int, outcome: PointOutcome) -> None:
+        if outcome.state == "failed":
+            self.study.tell(number, state=TrialState.FAIL)
+        elif outcome.state == "complete":
+            self.study.tell(number, outcome.values)
+        else:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(0, number)
+            for step, value in self._intermediate_values(outcome).items():
+                self._storage.set_trial_intermediate_value(trial_id, step, value)
+            self.study.tell(number, state=TrialState.PRUNED)
+
+    def _intermediate_values(self, outcome: PointOutcome) -> dict[int, float]:
+        """Optuna's samplers know how to use those of one objective."""
+        return dict(enumerate(outcome.curve)) if len(self.study.directions) == 1 else {}
+
+    def _new_study(self) -> tuple[InMemoryStorage, optuna.Study]:
+        storage = InMemoryStorage()
+        objectives = directions(self._config.search.objectives)
+        return storage, optuna.create_study(storage=storage, directions=objectives)
+
+    def _begin_again(self, outcomes: Sequence[PointOutcome]) -> None:
+        """A new study in Optuna: the same trials, and what the sampler has noted of them."""
+        trials, noted = self.study.get_trials(), self._storage.get_study_system_attrs(0)
+        self._storage, self.study = self._new_study()
+        for key, value in noted.items():
+            self._storage.set_study_system_attr(0, key, value)
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            self.study.add_trial(self._as_it_stands(trial, outcome))
+
+    def _as_it_stands(self, trial: FrozenTrial, outcome: PointOutcome) -> FrozenTrial:
+        pruned = outcome.state == "pruned"
+        return optuna.create_trial(
+            state=_STATES[outcome.state],
+            values=outcome.values if outcome.state == "complete" else None,
+            params=trial.params,
+            distributions=trial.distributions,
+            system_attrs=trial.system_attrs,
+            intermediate_values=self._intermediate_values(outcome) if pruned else {},
+        )
 
     def _ask(self, known: Mapping[str, Scalar] | None) -> Params:
         """The next point; ``known`` parameters are given."""
-        number = self._num_told + len(self._untold)
-        self.study.sampler = self._kind.make(self._config, _seed(self._config, number))
+        self.study.sampler = self._kind.make(self._config, _seed(self._config, len(self._told)))
         if known is not None:
             self.study.enqueue_trial(dict(known))
         trial = self.study.ask()
         if self._kind.remembers_draws:
             # drawn even where every parameter is given, so that a replay counts alike
             _ = trial.relative_params
-        self._untold.append(trial)
+        self._told.append(PointOutcome("running"))
         return suggest_params(trial, self._config.search_space)
 
 

@@ -67,20 +67,24 @@ class PopulationBasedTraining:
 
     def propose(
         self,
-        point: int,
         tried: Sequence[Params],
-        ended: Sequence[PointOutcome],
+        outcomes: Sequence[PointOutcome],
         wish: Mapping[str, Scalar] | None,
     ) -> Proposal:
+        point = len(tried)
         generation = point // self._population
         if generation == 0:
-            proposal = self._first.propose(point, tried, ended, wish)
+            proposal = self._first.propose(tried, outcomes, wish)
         else:
             start = (generation - 1) * self._population
             parents = slice(start, start + self._population)
-            proposal = self._descend(point, tried[parents], ended[parents])
+            proposal = self._descend(point, tried[parents], outcomes[parents])
         stop_epoch = min((generation + 1) * self._interval, self._config.train.epochs)
         return replace(proposal, stop_epoch=stop_epoch)
+
+    def recall(self, outcomes: Sequence[PointOutcome], params: Params) -> None:
+        if len(outcomes) < self._population:
+            self._first.recall(outcomes, params)
 
     def _descend(
         self, number: int, params: Sequence[Params], outcomes: Sequence[PointOutcome]

@@ -23,8 +23,8 @@ class Proposal:
 class Proposer(Protocol):
     """Proposes points 0, 1, 2, ... of one study.
 
-    A proposal depends on the study's config and on the arguments alone, so a restarted study goes
-    on as if it had never stopped.
+    A proposal depends on the study's config and on the arguments of this and of all earlier calls
+    alone, so a restarted study, which recalls those, goes on as if it had never stopped.
     """
 
     @property
@@ -41,16 +41,17 @@ class Proposer(Protocol):
 
     def propose(
         self,
-        point: int,
         tried: Sequence[Params],
-        ended: Sequence[PointOutcome],
+        outcomes: Sequence[PointOutcome],
         wish: Mapping[str, Scalar] | None,
     ) -> Proposal:
-        """Proposes one point.
+        """Proposes the next point.
 
         Args:
-            point: its number. Points may be left out: those are on record.
             tried: the parameters of every point before it.
-            ended: how the first of them ended, as many as :meth:`num_settled` says.
+            outcomes: how these points stand, as far as the proposal may depend on it.
             wish: parameters that someone wants tried next; the others are the proposer's choice.
         """
+
+    def recall(self, outcomes: Sequence[PointOutcome], params: Params) -> None:
+        """Takes note of the next point, which was proposed before, when points stood so."""

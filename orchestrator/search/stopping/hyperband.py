@@ -8,8 +8,12 @@ from orchestrator.search.stopping.asha import Asha
 
 
 class Hyperband(Asha):
-    """As ASHA, with trials taking turns at a later first rung."""
+    """As ASHA, with trials taking turns at a later first rung. Asynchronously, a trial is compared
+    with those of its own bracket: those that began to be judged at the same rung.
+    """
 
     def judged_epochs(self, number: int, num_epochs: int) -> Sequence[int]:
-        num_skipped = number % len(self.rungs(num_epochs))
-        return super().judged_epochs(number, num_epochs)[num_skipped:]
+        return super().judged_epochs(number, num_epochs)[self.bracket(number, num_epochs) :]
+
+    def bracket(self, number: int, num_epochs: int) -> int:
+        return number % len(self.rungs(num_epochs))

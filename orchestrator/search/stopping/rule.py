@@ -1,34 +1,55 @@
-"""Stopping hopeless trials early, as a pure function of earlier trials.
+"""Stopping hopeless trials early.
 
-A trial gets its thresholds when it is proposed: the values it must have reached after certain
-epochs to go on, computed from the trials up to ``number - search.lag``. Unlike Tune's schedulers,
-which compare with whatever happens to have been reported, this gives the same decisions in every
-run of a seeded study and after every crash, and no trial's actor is killed from outside (the way on
-which Ray leaks workers): the trial ends itself.
+An asynchronous study judges a trial when it gets to a rung, against all that has been reported
+there by then, and writes down what it decides before the trial is told. With ``search.lag`` a trial
+gets thresholds when it is proposed: the values it must have reached after certain epochs to go on,
+computed from the trials up to ``number - lag``. Those are the same in every run of a seeded study.
+
+In both cases the trial ends itself; no actor is killed from outside (the way on which Ray leaks
+workers).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from orchestrator.config import Objective
+from orchestrator.search.stopping.rung import Rung
 
 History = Sequence[dict[str, float]]
 # the first objective after epochs 1, 2, ...; NaN where it was not reported
 Curve = tuple[float, ...]
 
 
+class Judgment(NamedTuple):
+    """What a trial does at a rung, and why."""
+
+    kind: Literal["go_on", "pause", "stop"]
+    why: str
+
+
 class StoppingRule(Protocol):
-    """After which epochs a trial is judged, and what it must have reached by then."""
+    """After which epochs a trial is judged, and how."""
 
     def judged_epochs(self, number: int, num_epochs: int) -> Sequence[int]:
         """Epochs before the last after which trial ``number`` may have to stop, in order."""
 
+    def bracket(self, number: int, num_epochs: int) -> int:
+        """Trials are compared within their bracket."""
+
     def threshold(self, values: Sequence[float], objective: Objective) -> float | None:
         """What a trial must have reached at an epoch, given the best values up to it of the earlier
         trials that came as far; None: too few came to say.
+        """
+
+    def judge(self, number: int, rung: Rung) -> Judgment:
+        """What a trial does that has just come to a rung, where it is among ``rung.reached``."""
+
+    def promotable(self, rung: Rung) -> Sequence[int]:
+        """Trials that may go on from a rung and have not, best first, whether or not they are
+        paused.
         """
 
 

@@ -20,6 +20,9 @@ class TrialInfo(Config):
     thresholds: dict[int, float] = Field(
         {}, description="epoch -> objective to have reached by then, or stop"
     )
+    judged_epochs: tuple[int, ...] = Field(
+        (), description="epochs after which the driver decides whether the trial goes on"
+    )
     parent: int | None = Field(None, description="pbt: the trial whose end this one goes on from")
     stop_epoch: int | None = Field(None, description="pbt: the last epoch, instead of train.epochs")
     proposed_at: AwareDatetime

@@ -116,7 +116,7 @@ class Yaml(Target):
 
     def _read(self, folder: Path, overlays: list[Path], settings: list[str]) -> None:
         config = resolve(load_study(folder / "study", overlays, settings))
-        proposer_of(config).propose(0, [], [], None)
+        proposer_of(config).propose([], [], None)
 
 
 class Checkpoint(Target):

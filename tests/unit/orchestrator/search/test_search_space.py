@@ -273,5 +273,5 @@ def test_every_sampler_that_is_allowed_proposes(sampler: str, objectives: dict[s
     for number in range(6):
         values = tuple(float(number) for _ in config.search.objectives)
         ended = [PointOutcome("complete", values)] * number
-        tried.append(proposer.propose(number, tried, ended, None).params)
+        tried.append(proposer.propose(tried, ended, None).params)
         assert tried[-1].keys() == {"prompts.depth"}

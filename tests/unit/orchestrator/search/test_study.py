@@ -76,9 +76,10 @@ class Manual:
         """Runs the next trial to the end of these epochs, and finishes it."""
         trial = self.next()
         self.record.train(trial.number, history_of(*top1)) if top1 else None
-        state = self.study.training_ended(trial.number, error).state
+        outcome = self.study.training_ended(trial.number, error)
         self.study.finish(trial.number)
-        return state
+        assert outcome is not None
+        return outcome.state
 
 
 def test_another_terminal_pauses_and_lengthens_a_study_and_adds_points(
@@ -249,6 +250,7 @@ def optuna_study(config: StudyConfig, ended: list[PointOutcome]) -> optuna.Study
     sampler = OptunaSampler(config)
     tried: list[Params] = []
     for point in range(len(ended)):
-        tried.append(sampler.propose(point, tried, [], None).params)
-    sampler.propose(len(ended), tried, ended, None)
+        running = [PointOutcome("running")] * point
+        tried.append(sampler.propose(tried, running, None).params)
+    sampler.propose(tried, ended, None)
     return sampler.study
