@@ -258,6 +258,11 @@ class ResourcesConfig(Config):
     max_concurrent_trials: int = Field(
         2, ge=1, le=10000, description="How many trials train at the same time."
     )
+    scoring: Literal["beside", "after"] = Field(
+        "beside",
+        description="When trials are scored: beside training, in a slot that starts no trial while "
+        "it scores, or after it, when slots are free.",
+    )
     max_failures: int = Field(
         2,
         ge=0,

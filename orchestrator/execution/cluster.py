@@ -89,6 +89,14 @@ def shortage(found: dict[str, float], resources: ResourcesConfig) -> str | None:
     return None
 
 
+def has_room_beside(resources: ResourcesConfig) -> bool:
+    """Whether the cluster holds one more worker than all slots take."""
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    num_workers = resources.max_concurrent_trials * resources.max_workers + 1
+    needs = {kind: amount * num_workers for kind, amount in resources.per_worker.items()}
+    return all(found.get(kind, 0.0) >= amount for kind, amount in needs.items())
+
+
 def cluster_grows() -> bool:
     """Whether the cluster has an autoscaler: Ray's second one, which ``ray up`` and KubeRay start
     by default.

@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.config import ResourcesConfig
 from orchestrator.events.observer import Observer
+from orchestrator.execution.cluster import has_room_beside
 from orchestrator.execution.ray_internals import forget_statistics, keep_keys_out_of_trials
 from orchestrator.execution.scoring import Scorer
 from orchestrator.execution.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
@@ -92,6 +93,7 @@ class _Driver(_NotSaved, Callback):
         self._checks = checks
         # of each trial, those that failed and those preempted
         self._attempts = Counter[tuple[int, str]]()
+        self._running: set[int] = set()  # trials that Ray has
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
 
@@ -135,7 +137,7 @@ class _Driver(_NotSaved, Callback):
         self._study.look_at_control()
         for observer in self._observers:
             observer.refreshed()
-        for number in self.scorer.poll(timeout_s):
+        for number in self.scorer.poll(timeout_s, may_start=self._may_score()):
             self._finish(number)
 
     # What Tune calls
@@ -160,8 +162,30 @@ class _Driver(_NotSaved, Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self.collect_scores()
 
+    def _may_score(self) -> bool:
+        """Whether scoring may begin: beside training it takes a slot, so trials are gathered."""
+        resources = self._study.config.resources
+        return (
+            resources.scoring == "after"
+            or not self._running
+            or not self.scorer.has_scored
+            or self.scorer.num_waiting >= resources.max_concurrent_trials
+        )
+
+    def _is_lent(self) -> bool:
+        """Whether the next slot that would start a trial is scoring's for now."""
+        resources = self._study.config.resources
+        slots = resources.max_concurrent_trials
+        return (
+            resources.scoring == "beside"
+            and self.scorer.in_flight
+            and len(self._running) >= slots - 1
+            and not has_room_beside(resources)
+        )
+
     def _attempt_ended(self, trial: Trial, error: str | None) -> None:
         """What a trial said of its end matters more than the error that Tune has of it."""
+        self._running.discard(_number(trial))
         number, said = _number(trial), trial.last_result or {}
         reason = next((said[key] for key in (FAILURE, PREEMPTION, BREAKDOWN) if key in said), error)
         if (
@@ -209,13 +233,14 @@ class _Driver(_NotSaved, Callback):
             observer.finished(result)
 
     def _next_config(self) -> dict[str, Any] | str | None:
-        trial = self._study.next_trial()
+        trial = "wait" if self._is_lent() else self._study.next_trial()
         if trial == "wait":
             # while a study is paused Tune asks for trials and does nothing else
             self.collect_scores()
             return None
         if trial is None:
             return str(Searcher.FINISHED)
+        self._running.add(trial.number)
         for observer in self._observers:
             observer.started(trial)
         return {"job": asdict(Job(self._store_uri, self._study.config.name, trial.number))}

@@ -1,5 +1,4 @@
-"""Benchmarks of trained trials as Ray tasks beside the training, so that no training slot waits for
-them.
+"""Benchmarks of trained trials as Ray tasks.
 
 Trials that finish while a benchmark is running wait and are then scored together: each video is
 decoded once.
@@ -51,6 +50,7 @@ class Scorer:
     ) -> None:
         self._queues = [_Queue(benchmark) for benchmark in benchmarks]
         self._missing: dict[int, int] = {}  # trial -> benchmarks to come
+        self.has_scored = False  # any trial yet
         self.errors: dict[int, str] = {}
         self._place = (store_uri, study)
         self._task = _score.options(
@@ -64,20 +64,30 @@ class Scorer:
         """Whether any score is still to come."""
         return any(queue.waiting or queue.suspects or queue.running for queue in self._queues)
 
+    @property
+    def num_waiting(self) -> int:
+        """How many trials wait for a task of their own or together with others."""
+        return max((len(queue.waiting) for queue in self._queues), default=0)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a task scores, or waits for Ray to give it its resources."""
+        return any(queue.task is not None for queue in self._queues)
+
     def add(self, number: int) -> None:
         """Has a trained trial scored."""
         self._missing[number] = len(self._queues)
         for queue in self._queues:
             queue.waiting.append(number)
 
-    def poll(self, timeout_s: float = 0) -> list[int]:
-        """Starts what can start, and returns the trials whose last score has arrived since the last
-        call.
+    def poll(self, timeout_s: float = 0, *, may_start: bool = True) -> list[int]:
+        """Starts what can start, if anything may, and returns the trials whose last score has
+        arrived since the last call.
 
         A trial that cannot be scored is kept in ``errors`` instead.
         """
         for queue in self._queues:
-            if queue.task is None and (queue.waiting or queue.suspects):
+            if may_start and queue.task is None and (queue.waiting or queue.suspects):
                 self._start(queue)
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         done = ray.wait(tasks, num_returns=1, timeout=timeout_s)[0] if tasks else []
@@ -87,6 +97,7 @@ class Scorer:
         scored = [number for number, missing in self._missing.items() if missing == 0]
         for number in scored:
             del self._missing[number]
+        self.has_scored |= bool(scored)
         return scored
 
     def _start(self, queue: _Queue) -> None:
