@@ -56,6 +56,10 @@ class Progress(Tally):
             always=True,
         )
 
+    def paused(self, number: int) -> None:
+        super().paused(number)
+        self._say(f"trial {number} pauses: it goes on if it is among the best there")
+
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
         values = {self._metric: result.values[0]} if result.values else {}

@@ -27,7 +27,7 @@ class Tally(Observer):
 
     def __init__(self) -> None:
         self.running: dict[int, RunningTrial] = {}
-        self.waiting: set[int] = set()  # paused: they may be promoted
+        self.resting: set[int] = set()  # paused: they may be promoted
         self.scoring: set[int] = set()
         # state -> trials whose result is on record
         self.ended = Counter[str]()
@@ -36,7 +36,7 @@ class Tally(Observer):
         self.ended = study.finished_states
 
     def started(self, trial: TrialInfo) -> None:
-        self.waiting.discard(trial.number)
+        self.resting.discard(trial.number)
         self.running[trial.number] = RunningTrial(trial)
 
     def epoch_ended(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -47,11 +47,11 @@ class Tally(Observer):
 
     def paused(self, number: int) -> None:
         self.running.pop(number, None)
-        self.waiting.add(number)
+        self.resting.add(number)
 
     def training_ended(self, number: int, state: str) -> None:
         self.running.pop(number, None)
-        self.waiting.discard(number)
+        self.resting.discard(number)
         if state != "failed":
             self.scoring.add(number)
 

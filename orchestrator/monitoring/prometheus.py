@@ -19,9 +19,9 @@ from orchestrator.search.study import Study
 from orchestrator.storage.records.trial import TrialResult
 
 _INTERVAL_S = 1.0
-_STATES = ("waiting", "running", "scoring", "complete", "pruned", "failed")
+_STATES = ("waiting", "running", "paused", "scoring", "complete", "pruned", "failed")
 GAUGES = {
-    "trials": "trials in each state; waiting: not started yet",
+    "trials": "trials in each state; waiting: not started yet; paused: may be promoted",
     "trials_planned": "trials that the study will have",
     "epochs": "epochs that ended since this driver started",
     "retries": "times that a trial broke off and was to go on, since this driver started",
@@ -79,7 +79,9 @@ class PrometheusGauges(Tally):
         if time.monotonic() - self._published < _INTERVAL_S:
             return
         self._published = time.monotonic()
-        counts = self.ended | Counter(running=len(self.running), scoring=len(self.scoring))
+        counts = self.ended | Counter(
+            running=len(self.running), paused=len(self.resting), scoring=len(self.scoring)
+        )
         counts["waiting"] = max(0, self._study.num_trials - sum(counts.values()))
         for state in _STATES:
             self._gauges["trials"].set(counts[state], {"state": state})

@@ -111,7 +111,7 @@ def test_values_keep_the_types_of_yaml_1_2(write) -> None:
         ),
         (
             "num_trials: 8",
-            "num_trials: 8\nresources: {max_concurrent_trials: 9}",
+            "num_trials: 8\n  lag: 4\nresources: {max_concurrent_trials: 9}",
             ["9", "search.lag (4)"],
         ),
     ],
