@@ -92,14 +92,14 @@ def test_the_library_needs_no_extra() -> None:
 def test_an_extra_is_needed_only_where_its_packages_are() -> None:
     of_stores = declared("orchestrator", "s3")
     of_tracking = declared("orchestrator", "mlflow", "wandb")
-    of_display = declared("orchestrator", "report")
+    of_reports = declared("orchestrator", "report")
     for path in files("orchestrator"):
         folder = path.relative_to(ROOT / "orchestrator").parts[0]
         allowed = {
             "storage": of_stores,
             "tracking": of_tracking,
-            "display": of_display,
-            "commands": of_display,
+            "reporting": of_reports,
+            "commands": of_reports,
         }.get(folder, declared("orchestrator"))
         assert imported(path, at_once=True) <= allowed, path
 
