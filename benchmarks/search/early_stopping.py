@@ -80,7 +80,9 @@ def searches(slots: int, pythons: tuple[str, ...]) -> dict[str, Callable[[], Sea
     lag = max(MIN_LAG, slots)
     sizes = (NUM_CURVES, NUM_EPOCHS, REDUCTION_FACTOR)
     found: dict[str, Callable[[], Search]] = {
-        f"{OURS}, lag {lag}": partial(_study, slots, lag=lag),
+        f"{OURS}, promotion": partial(_study, slots, "promotion"),
+        f"{OURS}, stopping": partial(_study, slots, "stopping"),
+        f"{OURS}, lag {lag}": partial(_study, slots, "stopping", lag=lag),
         "Ray Tune ASHAScheduler": partial(RayAsha, *sizes),
         "Optuna SuccessiveHalvingPruner": partial(OptunaPruner, NUM_CURVES, REDUCTION_FACTOR),
     }
@@ -89,6 +91,6 @@ def searches(slots: int, pythons: tuple[str, ...]) -> dict[str, Callable[[], Sea
     return found
 
 
-def _study(slots: int, **search: object) -> ThisProject:
-    scheduler = {"name": "asha", "reduction_factor": REDUCTION_FACTOR}
+def _study(slots: int, form: str, **search: object) -> ThisProject:
+    scheduler = {"name": "asha", "form": form, "reduction_factor": REDUCTION_FACTOR}
     return ThisProject(config_of(NUM_CURVES, NUM_EPOCHS, slots, {"scheduler": scheduler} | search))

@@ -63,6 +63,7 @@ def searches(function: Function, seed: int) -> dict[str, Callable[[], PointSearc
         n_startup_trials=startup, seed=seed, multivariate=True, group=True, constant_liar=True
     )
     return {
+        OURS: study,
         f"{OURS}, lag {SLOTS}": partial(study, lag=SLOTS),
         REFERENCE: partial(optuna_search, tpe),
         "random points": partial(optuna_search, RandomSampler(seed=seed)),
@@ -104,7 +105,7 @@ def _config(function: Function, seed: int, **search: object) -> StudyConfig:
         NUM_TRIALS,
         1,
         SLOTS,
-        {"seed": seed, "sampler": tpe, "lag": SLOTS} | search,
+        {"seed": seed, "sampler": tpe} | search,
         search_space=function.space,
     )
 

@@ -34,7 +34,10 @@ def measure(seed: int) -> dict[Key, dict[str, float]]:
 
 def searches() -> dict[str, Callable[[], Search]]:
     """Each search's name, and how it is begun."""
-    found: dict[str, Callable[[], Search]] = {GREEDY: partial(Greedy, NUM_TRIALS)}
+    found: dict[str, Callable[[], Search]] = {
+        GREEDY: partial(Greedy, NUM_TRIALS),
+        OURS: _study,
+    }
     for lag in LAGS:
         found[f"{OURS}, lag {lag}"] = partial(_study, lag=lag)
     return found

@@ -40,10 +40,17 @@ class ThisProject:
         return trial.number
 
     def epoch_ended(self, number: int, epoch: int, value: float) -> Verdict:
-        history = self.histories[number]
-        history.append({"epoch": epoch, "val/top1": value, "time/epoch_s": 1.0})
-        thresholds = self.trials[number].thresholds
-        return "stop" if misses_threshold(history, thresholds, self.record.objective) else "go_on"
+        metrics = {"epoch": epoch, "val/top1": value, "time/epoch_s": 1.0}
+        self.histories[number].append(metrics)
+        decided = self.study.epoch_ended(number, metrics)
+        if decided == "pause":
+            self.study.training_ended(number)  # as its workers end
+        if decided is not None:
+            return "go_on" if decided == "promote" else decided
+        # with a lag a trial ends by itself
+        thresholds, objective = self.trials[number].thresholds, self.record.objective
+        missed = misses_threshold(self.histories[number], thresholds, objective)
+        return "stop" if missed else "go_on"
 
     def params(self, number: int) -> Params:
         return self.trials[number].params
@@ -88,7 +95,7 @@ def config_of(
     """
     return study_config(
         train={"epochs": num_epochs},
-        search={"num_trials": num_trials, "sampler": {"name": "random"}} | search,
+        search={"num_trials": num_trials, "lag": None, "sampler": {"name": "random"}} | search,
         resources={"max_concurrent_trials": slots},
         benchmarks=[],
         **changes,
