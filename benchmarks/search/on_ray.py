@@ -182,7 +182,7 @@ def searches(slots: int, epoch_s: float) -> dict[str, Callable[[], Tally]]:
     lag = max(MIN_LAG, slots)
 
     def study(lag: int | None) -> Tally:
-        search = {"lag": lag, "scheduler": asha}
+        search: dict[str, object] = {"lag": lag, "scheduler": asha}
         return run_ours(resolve(config_of(NUM_CURVES, NUM_EPOCHS, slots, search)), epoch_s)
 
     return {

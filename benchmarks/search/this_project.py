@@ -34,7 +34,11 @@ class ThisProject:
 
     def next_trial(self) -> int | None:
         trial = self.study.next_trial()
-        if trial is None or trial == "wait":
+        if trial == "wait":
+            return None
+        if trial is None:
+            for number in self.study.end_search():
+                self.study.finish(number)
             return None
         self.trials[trial.number] = trial
         return trial.number
