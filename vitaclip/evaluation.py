@@ -75,6 +75,13 @@ def evaluate_clip(
 ) -> Score:
     """Scores the frozen CLIP alone, zero-shot over the split's class names: what prompts are
     compared with.
+
+    Args:
+        backbone: the CLIP.
+        dataset: the dataset's name.
+        split: one of its splits.
+        data: how clips are drawn.
+        views: how each clip is viewed.
     """
     manifest = load_dataset(dataset, split)
     model = frozen_clip(backbone, data.num_frames)
@@ -130,6 +137,12 @@ def score_classifiers(
 ) -> list[Score]:
     """Scores models on a manifest in one pass, sharing the clips among workers if there are
     several.
+
+    Args:
+        classifiers: the models, all for frames of one size.
+        manifest: the clips.
+        data: how clips are drawn, the same for all models.
+        views: how each clip is viewed.
 
     Raises:
         DataError: more than ``data.max_broken`` of the clips cannot be read.

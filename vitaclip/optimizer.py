@@ -57,6 +57,13 @@ def accumulate_gradients(
     The text tower runs once, whatever the number of micro-batches: their gradients with respect to
     the text features are summed and sent back through it in one pass. That is the same gradient as
     one pass per micro-batch.
+
+    Args:
+        model: whose parameters get the gradient.
+        video_BCTHW: the clips, as the model takes them.
+        labels_B: their classes.
+        micro_batch_size: how many clips pass through the model at once; None: all.
+        scaler: scales the loss, where fp16 would lose small gradients.
     """
     # micro-batches' gradients add up in full precision
     text_CE = model.encode_classes().to(model.logit_scale.dtype)
@@ -83,6 +90,13 @@ def apply_gradients(
 ) -> None:
     """One AdamW step at the given learning rate, with gradient clipping if configured; gradients
     are cleared.
+
+    Args:
+        parameters: what is trained.
+        optimizer: theirs.
+        config: says whether, and to which norm, gradients are clipped.
+        lr: the learning rate of this step.
+        scaler: the one that scaled the loss.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -51,6 +51,13 @@ def predict(
     soon as one is new, all are read as plain names (zero-shot), and a warning says so. Names are
     cleaned as those of data sets are.
 
+    Args:
+        checkpoint: its folder.
+        videos: files.
+        class_names: to choose among; None: the trained ones.
+        views: how each video is viewed; default: one view.
+        num_best: how many classes are named.
+
     Raises:
         CheckpointError: the checkpoint cannot be used.
         InputError: two of the names are the same.

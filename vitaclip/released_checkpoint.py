@@ -38,6 +38,14 @@ def import_checkpoint(
     A released file holds a whole CLIP. It must be the one that ``backbone`` names, or is written to
     the file ``extract_backbone``, which then is the checkpoint's backbone.
 
+    Args:
+        released: the authors' file.
+        folder: the checkpoint to write.
+        class_names: those that the file was trained on, in its order.
+        backbone: the CLIP that the file holds.
+        position: where the class name stands among the context vectors.
+        extract_backbone: where to write the file's CLIP; None: it is not written.
+
     Raises:
         InputError: the file is no released checkpoint, its CLIP is another one, or the class names
             are not its own.

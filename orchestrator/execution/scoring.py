@@ -48,6 +48,14 @@ class Scorer:
         benchmarks: Iterable[BenchmarkConfig],
         resources: ResourcesConfig,
     ) -> None:
+        """Starts no task yet.
+
+        Args:
+            store_uri: where the study's record is.
+            study: the study's name.
+            benchmarks: all of the study's.
+            resources: what a task takes, as much as one worker of a trial.
+        """
         self._queues = [_Queue(benchmark) for benchmark in benchmarks]
         self._missing: dict[int, int] = {}  # trial -> benchmarks to come
         self.has_scored = False  # any trial yet

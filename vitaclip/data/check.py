@@ -53,6 +53,12 @@ def check_files(
 
     A file whose size and time of change stand in the ledger already, by the same check, is not
     looked at again.
+
+    Args:
+        paths: the files.
+        ledger: the file of results, old and new.
+        num_threads: how many files are checked at once.
+        on_done: told of each result, in the order of the files.
     """
     known = {report.path: report for report in read_ledger(ledger)}
     reports = []

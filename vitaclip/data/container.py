@@ -97,6 +97,12 @@ def decoder_options(max_pixels: int) -> dict[str, str]:
 def require_allowed_size(path: str, height: int, width: int, max_pixels: int) -> None:
     """Raises DataError for frames of more than ``max_pixels``, and for those of no size that FFmpeg
     could find.
+
+    Args:
+        path: the video, for the message.
+        height: in pixels.
+        width: in pixels.
+        max_pixels: of a frame.
     """
     if not 0 < height * width <= max_pixels:
         size = f"{width} x {height} = {width * height}" if height * width else "no or far too many"

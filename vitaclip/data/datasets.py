@@ -47,6 +47,12 @@ def load_dataset(name: str, split: str) -> Manifest:
 def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
     """``load_dataset`` of annotations in ``root``; ``files`` finds the videos, where a format needs
     that.
+
+    Args:
+        name: of the dataset.
+        split: one of its splits.
+        root: the folder of the annotations.
+        files: finds the videos, where a format needs that.
     """
     if name in FORMATS and split in FORMATS[name].splits:
         rows = FORMATS[name].read(root, "val" if split in ZERO_SHOT_SPLITS else split)

@@ -68,6 +68,12 @@ def decode_frames(
     """Decodes the frames at ``indices`` (any order, repeats allowed) into uint8 [N, H, W, 3].
 
     ``short_side`` scales larger frames down to that short side, in pixels. Raises DataError.
+
+    Args:
+        path: the video.
+        indices: the frames' numbers, from 0.
+        short_side: in pixels, to which larger frames are scaled down; None leaves them.
+        decoder: the library that decodes.
     """
     with open_video(path, decoder) as video:
         return read_frames(video, indices, short_side)

@@ -68,6 +68,12 @@ class FrameCache:
 
         Raises DataError for a missing or broken video. A cache that cannot be used costs speed,
         never frames.
+
+        Args:
+            path: the video.
+            sampler: draws frames, given how many there are.
+            short_side: in pixels, to which larger frames are scaled down.
+            decoder: the library that decodes.
         """
         if not self._limit_bytes:
             return ReadFrames(_decode(path, sampler, short_side, decoder), hit=False)

@@ -90,6 +90,15 @@ def train_batches(
     Broken clips are replaced by others of their class. Raises DataError once this rank alone has
     met more than ``config.data.max_broken`` of the clips as broken (``check_broken`` is for those
     of all ranks), and InputError if the batch size cannot be shared out or exceeds the data set.
+
+    Args:
+        manifest: the clips to train on.
+        config: how clips are drawn and augmented, the batch size and the seed.
+        image_size: height and width of the frames, in pixels.
+        epoch: decides the order and the draws, with the seed.
+        start_step: the first step that is wanted.
+        rank: this worker's number.
+        world_size: how many workers share each batch.
     """
     num_steps = steps_per_epoch(manifest, config)
     if config.batch_size % world_size:
@@ -121,6 +130,14 @@ def eval_batches(
     A broken clip is left out of its batch and named there. Raises DataError once this rank alone
     has met more than ``data.max_broken`` of the clips as broken (``check_broken`` is for those of
     all ranks).
+
+    Args:
+        manifest: the clips.
+        data: how clips are drawn.
+        views: how each clip is viewed, and how many are a batch.
+        image_size: height and width of the frames, in pixels.
+        rank: this worker's number.
+        world_size: how many workers share the clips.
     """
     indices = _used_clips(manifest, data)[rank::world_size].tolist()
     places = [

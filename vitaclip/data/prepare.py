@@ -69,6 +69,13 @@ def prepare(
     Finished work of earlier runs is kept where source and parameters are the same. Broken videos
     are reported and left out of the lists. Raises InputError if another process is preparing into
     the same local folder.
+
+    Args:
+        splits: the videos, by the splits' names.
+        output: where the prepared data set goes.
+        parameters: how videos are encoded.
+        num_threads: how many videos are encoded at once.
+        on_done: told of each result as it is known.
     """
     names = video_names(clip.path for manifest in splits.values() for clip in manifest.clips)
     results = []

@@ -43,6 +43,14 @@ class PyAVVideo:
     """
 
     def __init__(self, path: str, container: Any, *, max_kept_bytes: int, max_pixels: int) -> None:
+        """Reads an open container.
+
+        Args:
+            path: the video, for messages.
+            container: the open file.
+            max_kept_bytes: of decoded frames that are kept for a second look.
+            max_pixels: of a frame.
+        """
         self._path, self._max_kept_bytes, self._max_pixels = path, max_kept_bytes, max_pixels
         self.stream, self._packets, self._kept = self._read_packets(container)
         self.height, self.width = square_pixel_size(self.stream)

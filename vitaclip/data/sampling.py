@@ -18,7 +18,14 @@ Sampler = Callable[[int], Indices]  # number of frames in the video -> frame ind
 
 
 def dense_indices(video_length: int, num_frames: int, stride: int, start: int) -> Indices:
-    """Frames ``start, start + stride, ...``; those past the end are the last frame."""
+    """Frames ``start, start + stride, ...``; those past the end are the last frame.
+
+    Args:
+        video_length: in frames.
+        num_frames: of the clip.
+        stride: frames from one to the next.
+        start: the first frame.
+    """
     _check(video_length, num_frames)
     return [min(start + i * stride, video_length - 1) for i in range(num_frames)]
 
@@ -45,6 +52,13 @@ def random_indices(
 ) -> Indices:
     """A random training clip: a random start (dense), or a random frame of each segment
     (uniform).
+
+    Args:
+        video_length: in frames.
+        num_frames: of the clip.
+        sampling: dense or uniform.
+        stride: frames from one to the next, where it is dense.
+        rng: decides.
     """
     if sampling == "dense":
         start = int(rng.integers(last_dense_start(video_length, num_frames, stride) + 1))
@@ -60,6 +74,13 @@ def view_indices(
     Dense: windows whose starts are spread evenly from the first possible to the last; a single view
     is the centered window. Uniform: view v takes the point ``(v + 0.5) / num_views`` of each
     segment.
+
+    Args:
+        video_length: in frames.
+        num_frames: of a view.
+        sampling: dense or uniform.
+        stride: frames from one to the next, where it is dense.
+        num_views: how many views there are.
     """
     if sampling == "uniform":
         points = [(view + 0.5) / num_views for view in range(num_views)]
@@ -78,6 +99,12 @@ def crop_offsets(
 ) -> list[tuple[int, int]]:
     """(top, left) of square test crops: the center, or both ends and the center along the longer
     side.
+
+    Args:
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        size: of a crop, in pixels.
+        num_crops: 1 or 3.
     """
     if min(height, width) < size:
         raise ValueError(

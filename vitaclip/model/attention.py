@@ -65,6 +65,13 @@ def block_forward(
 ) -> Tensor:
     """One CLIP block over ``x`` and prompt keys/values; the output has only the tokens selected by
     ``query``.
+
+    Args:
+        block: its weights.
+        x_BND: the tokens.
+        prompts: keys and values that all tokens attend to, beside their own.
+        query: the tokens whose output is wanted.
+        is_causal: whether a token attends only to itself and those before it.
     """
     normed_BND = block.ln_1(x_BND)
     if query == slice(None):

@@ -115,6 +115,12 @@ def encode_text(
 ) -> Tensor:
     """Text features ``[C, E]`` of all classes, not yet normalized; ``prompts=None`` encodes plain
     names.
+
+    Args:
+        clip: whose text tower encodes.
+        groups: the classes' names as tokens, grouped by length.
+        prompts: the learned context; None: plain names.
+        compile_layers: compile each layer with ``torch.compile``.
     """
     device = clip.positional_embedding.device
     layer_forward = compiled(block_forward) if compile_layers else block_forward

@@ -45,6 +45,15 @@ class LayerPrompts(nn.Module):
         local: bool,
         summary: bool,
     ) -> None:
+        """Draws the prompts from PyTorch's global random numbers.
+
+        Args:
+            visual: the tower, for its sizes.
+            num_frames: of a clip.
+            num_global: how many global prompts there are.
+            local: whether each frame brings a prompt.
+            summary: whether each frame has a summary token.
+        """
         super().__init__()
         width, num_heads = visual.conv1.out_channels, visual.transformer.resblocks[0].attn.num_heads
         bound = math.sqrt(6 / (3 * math.prod(visual.patch_size) + width))
@@ -135,6 +144,13 @@ def encode_video(
 
     A clip of a multiple of ``num_frames`` frames is read as consecutive segments: local prompts and
     summary work within a segment, the mean runs over all frames (what the released model computes).
+
+    Args:
+        clip: whose vision tower encodes.
+        prompts: those of all layers.
+        video_BCTHW: normalized pixels.
+        activation_checkpointing: recompute each layer in the backward pass.
+        compile_layers: compile each layer with ``torch.compile``.
 
     Raises:
         InputError: the number of frames is no multiple of the one the prompts were made for.

@@ -110,6 +110,12 @@ def sample_still(
 ) -> Picture:
     """One moment: an object of a shape, a color and a place. ``held_out`` draws from the held-out
     pairs only.
+
+    Args:
+        backgrounds: to choose from.
+        rng: decides.
+        held_out: draw from the held-out pairs only.
+        share_of_odd_colors: how often the color is one without a name.
     """
     # without a name: shape must be told by itself
     has_odd_color = rng.random() < share_of_odd_colors

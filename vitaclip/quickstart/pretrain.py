@@ -185,7 +185,14 @@ def build(model_config: dict[str, Any]) -> CLIP:
 def batch_loss(
     clip: CLIP, probes: Probes, batch: Sequence[Picture], rng: np.random.Generator
 ) -> Tensor:
-    """Contrastive loss between pictures and captions, and the probes' losses."""
+    """Contrastive loss between pictures and captions, and the probes' losses.
+
+    Args:
+        clip: the model to train.
+        probes: heads that read single properties of a picture.
+        batch: pictures with their captions.
+        rng: decides how long a random context stands beside the captions.
+    """
     image_BE = clip.visual(to_pixels([picture.pixels for picture in batch]))
     num_context = int(rng.integers(1, MAX_CONTEXT + 1)) if rng.random() < SHARE_WITH_CONTEXT else 0
     captions = [picture.caption for picture in batch]
@@ -202,7 +209,14 @@ def batch_loss(
 def contrastive_loss(
     clip: CLIP, image_BE: Tensor, text_BE: Tensor, captions: Sequence[str]
 ) -> Tensor:
-    """CLIP's loss, except that all pictures with the same caption count as right."""
+    """CLIP's loss, except that all pictures with the same caption count as right.
+
+    Args:
+        clip: for its logit scale.
+        image_BE: the pictures' features.
+        text_BE: the captions' features.
+        captions: the captions, to see which are equal.
+    """
     logits_BB = (
         clip.logit_scale.exp() * F.normalize(image_BE, dim=-1) @ F.normalize(text_BE, dim=-1).T
     )

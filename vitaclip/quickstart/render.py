@@ -198,7 +198,14 @@ def sample_track(motions: Sequence[str], num_frames: int, rng: Rng) -> Track:
 def sample_scene(
     size: int, rng: Rng, *, shape: str | None = None, color: str | None = None
 ) -> Scene:
-    """A random object and background; ``shape`` and ``color`` (names) fix those."""
+    """A random object and background; ``shape`` and ``color`` (names) fix those.
+
+    Args:
+        size: of the picture, in pixels.
+        rng: decides what is not fixed.
+        shape: its name; None: any.
+        color: its name; None: any.
+    """
     shape = shape or str(rng.choice(list(SHAPES)))
     color = color or str(rng.choice(list(COLORS)))
     background = sample_background(size, rng)
@@ -217,6 +224,12 @@ def draw(scene: Scene, track: Track) -> Pictures:
 def draw_clip(scene: Scene, motions: Sequence[str], num_frames: int, rng: Rng) -> Pictures:
     """The frames of a clip in which the object performs ``motions``, with their afterglow: ``[N, H,
     W, 3]``.
+
+    Args:
+        scene: the object and its background.
+        motions: what the object does, all at once.
+        num_frames: of the clip.
+        rng: decides where the object is and how fast.
     """
     tail = AFTERGLOW_FRAMES * MOMENTS_PER_FRAME
     track = sample_track(motions, num_frames * MOMENTS_PER_FRAME + tail, rng)

@@ -26,7 +26,10 @@ def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult
     Each step looks first at what is there: MLflow may have taken one whose answer was lost.
 
     Args:
-        run: of the trial that ``result`` tells of.
+        client: MLflow's.
+        record: the study's.
+        result: of the best trial.
+        run: of that trial.
     """
     if result.checkpoint is None or MODEL_TAG in run.data.tags:
         return

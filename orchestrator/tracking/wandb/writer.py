@@ -39,6 +39,14 @@ class WandbWriter:
     def __init__(
         self, record: StudyRecord, project: str, folder: Path, *, is_offline: bool
     ) -> None:
+        """Reads what W&B's files hold of the study.
+
+        Args:
+            record: the study's.
+            project: W&B's project.
+            folder: where offline files are.
+            is_offline: whether to write files, and ask no server.
+        """
         self.record = record
         self._project = project
         self._folder = folder
