@@ -137,8 +137,8 @@ def spans(readings: Sequence[Sequence[float]]) -> list[float]:
     """What passed in each epoch but the first of each trial, least first."""
     return sorted(
         end - start
-        for one in readings
-        for start, end in itertools.islice(itertools.pairwise(one), 1, None)
+        for reading in readings
+        for start, end in itertools.islice(itertools.pairwise(reading), 1, None)
     )
 
 

@@ -107,7 +107,7 @@ class _Limits:
                 self._sizes[ended.anchor] = ended.size
             self._add(event, ended.size)
         elif isinstance(event, AliasEvent):
-            if any(one.anchor == event.anchor for one in self._open):
+            if any(collection.anchor == event.anchor for collection in self._open):
                 self._refuse(event, f"*{event.anchor} stands inside of what it stands for")
             self._add(event, self._sizes.get(event.anchor, 1))
         elif isinstance(event, ScalarEvent):

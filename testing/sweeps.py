@@ -126,7 +126,9 @@ def check_closed_to_others(driver: subprocess.Popen[bytes]) -> None:
         *psutil.Process(driver.pid).children(recursive=True),
     ]:
         sockets = process.net_connections("inet")
-        open_to[process.pid] = [one.laddr for one in sockets if one.status == psutil.CONN_LISTEN]
+        open_to[process.pid] = [
+            socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN
+        ]
     addresses = {address.ip for listening in open_to.values() for address in listening}
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, open_to
     [gcs] = [

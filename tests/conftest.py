@@ -43,7 +43,7 @@ AUTHORS_RECORDS = sorted((SHARED / "parity").glob("tiny_*.pt"))
 
 
 @pytest.fixture(
-    params=["own_full", "own_UC", *AUTHORS_RECORDS], ids=lambda one: getattr(one, "stem", one)
+    params=["own_full", "own_UC", *AUTHORS_RECORDS], ids=lambda case: getattr(case, "stem", case)
 )
 def released_record(request: pytest.FixtureRequest) -> dict[str, Any]:
     """A case of the released model: its state dict, outputs, gradients and three optimizer

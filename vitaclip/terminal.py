@@ -24,7 +24,9 @@ def shown(text: str) -> str:
     r"""The text with what a terminal obeys, or shows nothing of, spelled as in JSON: ``\u001b``."""
     if text.isprintable():
         return text
-    return "".join(one if _is_visible(one) else json.dumps(one)[1:-1] for one in text)
+    return "".join(
+        character if _is_visible(character) else json.dumps(character)[1:-1] for character in text
+    )
 
 
 def _is_visible(character: str) -> bool:

@@ -124,7 +124,9 @@ class GrowthWatch:
             return
         self._next_look = time.monotonic() + _LOOK_EVERY_S
         reply = GetClusterStatusReply.FromString(self._client.get_cluster_status(timeout_s=10))
-        groups = [one.requests for one in reply.autoscaling_state.infeasible_gang_resource_requests]
+        groups = [
+            gang.requests for gang in reply.autoscaling_state.infeasible_gang_resource_requests
+        ]
         for request in itertools.chain(
             reply.autoscaling_state.infeasible_resource_requests, *groups
         ):

@@ -68,7 +68,7 @@ def _closed_to_others() -> Iterator[None]:
     """Settings for this process, and for Ray's other processes, which inherit the environment."""
     interfaces = psutil.net_if_addrs().items()
     loopback = next(
-        name for name, all_ in interfaces if any(one.address == _LOOPBACK for one in all_)
+        name for name, all_ in interfaces if any(address.address == _LOOPBACK for address in all_)
     )
     settings = {
         # "0": Ray takes the loopback address, and listens on no other

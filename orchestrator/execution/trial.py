@@ -67,7 +67,7 @@ def _cause(error: Exception, kinds: tuple[type[Exception], ...]) -> Exception | 
     errors = [error]
     if isinstance(error, train.WorkerGroupError):
         errors = [raised_error(failure) for failure in error.worker_failures.values()]
-    return next((one for one in errors if isinstance(one, kinds)), None)
+    return next((error for error in errors if isinstance(error, kinds)), None)
 
 
 def _train(job: Job, report: Callable[[dict[str, float]], None]) -> None:

@@ -95,7 +95,7 @@ class PrometheusGauges(Tally):
         )
         self._gauges["broken_videos"].set(self._sum("data/broken"))
         self._gauges["tracking_waiting"].set(self._num_waiting())
-        self._best = sorted(self._best, key=lambda one: rank(self._study.config, *one))[:1]
+        self._best = sorted(self._best, key=lambda trial: rank(self._study.config, *trial))[:1]
         if self._best and (values := self._best[0][1]):
             self._gauges["objective_best"].set(values[0])
 

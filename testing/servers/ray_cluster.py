@@ -102,7 +102,7 @@ class RayCluster:
         """
         listed = self._ray("list", "nodes", "--address", self.dashboard, "--format", "json")
         address = f"127.0.0.{number + 2}"
-        node = next(one["node_id"] for one in json.loads(listed) if one["node_ip"] == address)
+        node = next(node["node_id"] for node in json.loads(listed) if node["node_ip"] == address)
         reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
         deadline = ("--deadline-remaining-seconds", str(deadline_s))
         self._ray("drain-node", "--address", self.address, "--node-id", node, *reason, *deadline)

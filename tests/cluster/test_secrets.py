@@ -154,8 +154,8 @@ def test_tune_passes_no_credentials_on() -> None:
     """It would put those into the runtime environment of each trial's actor."""
     importlib.import_module("orchestrator.execution.driver")
     assert class_cache.ENV_VARS_TO_PROPAGATE
-    named = [one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("RAY_")]
-    assert not [one for one in named if re.search("AWS|KEY|TOKEN|SECRET|PASSWORD", one)]
+    named = [name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("RAY_")]
+    assert not [name for name in named if re.search("AWS|KEY|TOKEN|SECRET|PASSWORD", name)]
 
 
 @pytest.mark.slow  # a real cluster of two nodes: with the other one about two minutes on two cores
@@ -228,7 +228,7 @@ def assert_unknown_to(processes: list[psutil.Process], secrets: list[str]) -> No
             knowing += [
                 (process.name(), secret)
                 for secret in secrets
-                if any(secret in one for one in values)
+                if any(secret in value for value in values)
             ]
         except psutil.Error:  # it has ended meanwhile
             continue
@@ -256,9 +256,9 @@ def assert_nothing_written_holds(place: Place, workplace: Path) -> None:
     for wanted in ("raylet.out", "mlflow.db", "result.json", "study.json", "log.txt"):
         assert any(wanted in name for name in contents), wanted
     holding = [
-        (name, one)
+        (name, secret)
         for name, content in contents.items()
-        for one in place.secrets
-        if one.encode() in content
+        for secret in place.secrets
+        if secret.encode() in content
     ]
     assert holding == []

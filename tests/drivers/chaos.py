@@ -344,7 +344,7 @@ def counts_broken_clips(results: list[dict[str, Any]]) -> bool:
 def completes(results: list[dict[str, Any]]) -> bool:
     """Every trial, with each of its epochs once."""
     epochs = [[metrics["epoch"] for metrics in result["history"]] for result in results]
-    same = all(one == list(range(1, len(epochs[0]) + 1)) for one in epochs)
+    same = all(numbers == list(range(1, len(epochs[0]) + 1)) for numbers in epochs)
     return same and all(result["state"] == "complete" for result in results)
 
 

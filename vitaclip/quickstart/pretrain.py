@@ -220,7 +220,7 @@ def contrastive_loss(
     logits_BB = (
         clip.logit_scale.exp() * F.normalize(image_BE, dim=-1) @ F.normalize(text_BE, dim=-1).T
     )
-    is_match_BB = torch.tensor([[one == other for one in captions] for other in captions])
+    is_match_BB = torch.tensor([[caption == other for caption in captions] for other in captions])
     targets_BB = is_match_BB / is_match_BB.sum(1, keepdim=True)
     loss: Tensor = (
         F.cross_entropy(logits_BB, targets_BB) + F.cross_entropy(logits_BB.T, targets_BB)

@@ -54,4 +54,4 @@ def confusion_figure(split: SplitScore) -> Figure:
 
 def installed_packages() -> dict[str, str]:
     """Name and version of every installed distribution."""
-    return dict(sorted((one.metadata["Name"], one.version) for one in distributions()))
+    return dict(sorted((package.metadata["Name"], package.version) for package in distributions()))

@@ -36,7 +36,7 @@ def register_best(client: MlflowClient, record: StudyRecord, result: TrialResult
     tags = {STUDY_TAG: record.info.id, TRIAL_TAG: str(result.number)}
     name = f"{record.name}-trial-{result.number:04d}"
     models = client.search_logged_models([run.info.experiment_id], f"name = '{name}'")
-    model = next((one for one in models if one.source_run_id == run.info.run_id), None)
+    model = next((model for model in models if model.source_run_id == run.info.run_id), None)
     if model is None:
         model = client.create_logged_model(
             run.info.experiment_id, name, run.info.run_id, tags, texts(result.params), "vitaclip"
@@ -61,7 +61,7 @@ def _log_files(
         client.log_model_artifacts(model.model_id, str(model_folder))
     outputs = client.get_run(run_id).outputs
     if not any(
-        one.model_id == model.model_id for one in (outputs.model_outputs if outputs else [])
+        output.model_id == model.model_id for output in (outputs.model_outputs if outputs else [])
     ):
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, result.best_epoch or 0)])
     client.finalize_logged_model(model.model_id, "READY")

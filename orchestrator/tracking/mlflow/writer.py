@@ -111,7 +111,9 @@ class MlflowWriter:
         for run in self._runs.unfinished_trials:
             self._end(run, "KILLED")
         self._log_parent_results(results)
-        best = next((one for one in best_first(config, results) if one.state != "failed"), None)
+        best = next(
+            (result for result in best_first(config, results) if result.state != "failed"), None
+        )
         if ended and best:
             register_best(
                 self.client, self.record, best, self._runs.open_trial(self._trial(best.number))

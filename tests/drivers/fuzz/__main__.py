@@ -78,10 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.case is not None:
         return replay(chosen, options.seed, options.case)
     figures = {
-        one.name: fuzz(one, options.seed, options.minutes * 60, options.save) for one in chosen
+        target.name: fuzz(target, options.seed, options.minutes * 60, options.save)
+        for target in chosen
     }
     Console().print(_table(figures))
-    return 1 if any(one.num_failed for one in figures.values()) else 0
+    return 1 if any(figure.num_failed for figure in figures.values()) else 0
 
 
 def fuzz(target: Target, seed: int, seconds: float, save: Path) -> Figures:
@@ -210,10 +211,10 @@ def _idle_bytes() -> int:
 
 def _table(figures: dict[str, Figures]) -> Table:
     table = Table("target", "seed", "cases", "failed", "most computing, s", "most memory, MB")
-    for name, one in figures.items():
-        numbers = (one.seed, one.ends.total(), one.num_failed)
+    for name, figure in figures.items():
+        numbers = (figure.seed, figure.ends.total(), figure.num_failed)
         table.add_row(
-            name, *map(str, numbers), f"{one.worst_s:.2f}", f"{one.worst_bytes / 1e6:.0f}"
+            name, *map(str, numbers), f"{figure.worst_s:.2f}", f"{figure.worst_bytes / 1e6:.0f}"
         )
     return table
 

@@ -280,4 +280,6 @@ class Records(Target):
                     record.store.download_folder(key, Path("downloaded"))
 
 
-TARGETS: dict[str, Target] = {one.name: one for one in (Yaml(), Checkpoint(), Lists(), Records())}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (Yaml(), Checkpoint(), Lists(), Records())
+}

@@ -41,19 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drivers.mutations", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD")
     words = parser.parse_args(arguments).words
-    mutations = [one for one in read_mutations() if one.is_about(words)]
+    mutations = [mutation for mutation in read_mutations() if mutation.is_about(words)]
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         tree = _copy(Path(folder) / "tree")
-        sound = _pytest(tree, sorted({test for one in mutations for test in one.tests}))
+        sound = _pytest(tree, sorted({test for mutation in mutations for test in mutation.tests}))
         if sound.returncode:
             console.print(sound.stdout, markup=False)
             console.print("without any mutation these tests must pass")
             return 1
         verdicts = []
-        for one in mutations:
-            verdicts.append(_verdict(tree, one))
-            console.print(f"{verdicts[-1]}: {one.promise}", markup=False)
+        for mutation in mutations:
+            verdicts.append(_verdict(tree, mutation))
+            console.print(f"{verdicts[-1]}: {mutation.promise}", markup=False)
     console.print(_table(mutations, verdicts))
     return 0 if set(verdicts) == {"caught"} else 1
 
@@ -99,8 +99,8 @@ def _pytest(tree: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str
 
 def _table(mutations: Sequence[Mutation], verdicts: Sequence[str]) -> Table:
     table = Table("promise", "file", "tests", "verdict")
-    for one, verdict in zip(mutations, verdicts, strict=True):
-        table.add_row(one.promise, one.file, "\n".join(one.tests), verdict)
+    for mutation, verdict in zip(mutations, verdicts, strict=True):
+        table.add_row(mutation.promise, mutation.file, "\n".join(mutation.tests), verdict)
     return table
 
 

@@ -22,10 +22,10 @@ def test_all_of_the_repositorys_ship(capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["experiments", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     files = sorted((ROOT / "experiments").rglob("*.yaml"))
-    assert {f"{one['name']}.yaml" for one in listed} == {
+    assert {f"{experiment['name']}.yaml" for experiment in listed} == {
         path.relative_to(ROOT / "experiments").as_posix() for path in files
     }
-    assert all(one["about"] for one in listed)
+    assert all(experiment["about"] for experiment in listed)
     assert cli.main(["experiments"]) == 0
     assert "How deep must prompts go" in capsys.readouterr().out
 

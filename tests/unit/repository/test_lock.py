@@ -32,7 +32,7 @@ def entries() -> Iterator[tuple[Requirement, list[str]]]:
     )
     for entry in text.replace("\\\n", " ").splitlines():
         requirement, *hashes = entry.split(" --hash=")
-        yield Requirement(requirement), [one.strip() for one in hashes]
+        yield Requirement(requirement), [digest.strip() for digest in hashes]
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def test_every_pin_has_hashes() -> None:
     assert len(list(entries())) > 200
     for requirement, hashes in entries():
         assert hashes, requirement
-        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), requirement
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), requirement
 
 
 def test_the_lock_names_no_registry() -> None:

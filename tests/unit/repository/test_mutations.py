@@ -15,17 +15,17 @@ MUTATIONS = read_mutations()
 
 
 def test_there_are_enough_and_none_stands_there_twice() -> None:
-    assert len({one.promise for one in MUTATIONS}) == len(MUTATIONS) >= 30
+    assert len({mutation.promise for mutation in MUTATIONS}) == len(MUTATIONS) >= 30
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.promise)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.promise)
 def test_every_mutation_changes_its_file_into_other_valid_code(mutation: Mutation) -> None:
     text = (ROOT / mutation.file).read_text()
     changed = mutation.applied_to(text)
     assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text))
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.promise)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.promise)
 def test_every_test_that_is_to_catch_it_exists(mutation: Mutation) -> None:
     assert mutation.tests
     for test in mutation.tests:

@@ -30,7 +30,9 @@ def test_the_highest_python_is_allowed_and_newer() -> None:
 def test_the_lowest_combination_pins_all_that_is_declared() -> None:
     pinned = list(COMBINATIONS["lowest"].requirements)
     assert {package.name for package in pinned} == {package.name for package in declared()}
-    assert {"torch", "ray", "mlflow", "pytest", "setuptools"} <= {one.name for one in pinned}
+    assert {"torch", "ray", "mlflow", "pytest", "setuptools"} <= {
+        requirement.name for requirement in pinned
+    }
     for package, floor in zip(declared(), pinned, strict=True):
         (bound,) = floor.specifier
         assert bound.operator == "=="

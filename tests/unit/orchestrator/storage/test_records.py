@@ -198,7 +198,7 @@ def test_every_attempt_tells_its_code(
     other = CodeVersion(git_commit=None, source_sha256="e" * 64)
     monkeypatch.setattr("orchestrator.storage.attempts.code_version", lambda: other)
     train_epochs(record, trial, tmp_path / "c", 0.1)
-    assert [one.code for one in record.trial(0).attempts] == [code_version(), other]
+    assert [attempt.code for attempt in record.trial(0).attempts] == [code_version(), other]
 
 
 def test_the_source_hash_sees_every_change(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ CONTENTS: dict[str, bytes] = {
     + b"}}}",
     "long number": b'{"schema_version": ' + b"9" * 10**6 + b"}",
     **{
-        f"{number} {kind}": head + one * number + tail
+        f"{number} {kind}": head + item * number + tail
         for number in (900_000, 2_700_000)
-        for kind, head, one, tail in (
+        for kind, head, item, tail in (
             ("names", b'{"schema_version":1,"class_names":[', b"1,", b"1]}"),
             ("metrics", b'{"schema_version":1,"progress":{"history":[{', b'"":"",', b'"":""}]}}'),
             ("epochs", b'{"schema_version":1,"progress":{"history":[', b"1,", b"1]}}"),

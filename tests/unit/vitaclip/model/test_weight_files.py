@@ -260,11 +260,11 @@ def tensor_pickle(size: str, stride: str, count: int = 1) -> bytes:
 
 def many_views(count: int) -> bytes:
     """``count`` tensors that are each all of the same million values."""
-    one = tensor_pickle("(I1000000\nt", "(I1\nt", 10**6).removeprefix(
+    tensor = tensor_pickle("(I1000000\nt", "(I1\nt", 10**6).removeprefix(
         b"\x80\x02}X\x0b\0\0\0logit_scale"
     )[:-2]
     rest = b"".join(b"I%d\nh\0" % i for i in range(count))
-    return b"\x80\x02}(I-1\n" + one + b"q\0" + rest + b"u."
+    return b"\x80\x02}(I-1\n" + tensor + b"q\0" + rest + b"u."
 
 
 def nested_modules(path: Path) -> None:

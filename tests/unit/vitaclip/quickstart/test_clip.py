@@ -82,7 +82,7 @@ def test_no_still_of_training_shows_a_held_out_pair() -> None:
     rng = np.random.default_rng(0)
     backgrounds = Backgrounds(16, rng)
     labels = [sample_still(backgrounds, rng).labels for _ in range(1000)]
-    shown = {(pictures.SHAPES[one["shape"]], pictures.COLORS[one["color"]]) for one in labels}
+    shown = {(pictures.SHAPES[label["shape"]], pictures.COLORS[label["color"]]) for label in labels}
     assert len(shown) == 36
     assert not shown & pictures.HELD_OUT_PAIRS
 
