@@ -339,8 +339,7 @@ def measure_sweep(num_trials: int, num_epochs: int, console: Console) -> None:
     }
     console.print(
         f"requests to MLflow per trial: {per_trial}; it had everything "
-        f"{time.perf_counter() - clock.closed_at_s:.0f} s after the "
-        "last trial, "
+        f"{time.perf_counter() - clock.closed_at_s:.0f} s after the last trial, "
         f"{sum(requests_sent.values()) / (time.perf_counter() - clock.marks[0][0]):.0f} requests a "
         "second"
     )

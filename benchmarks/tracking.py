@@ -151,8 +151,7 @@ def report(clocks: dict[str, list[Clock]]) -> None:
             1000 * s / STEPS_PER_EPOCH for s in (wall[0], median(wall), wall[-1])
         )
         print(f"{side:8} step best {best:.1f} ms, median {middle:.1f}, worst {worst:.1f} of "
-              f"{len(wall)} epochs; "
-              f"worker {workers[side][0]:.2f} s an epoch at best, median "
+              f"{len(wall)} epochs; worker {workers[side][0]:.2f} s an epoch at best, median "
               f"{median(workers[side]):.2f}")  # fmt: skip
     for name, sides in (("step", walls), ("worker", workers)):
         best, middle = (f(sides["with"]) / f(sides["without"]) for f in (min, median))
@@ -161,9 +160,8 @@ def report(clocks: dict[str, list[Clock]]) -> None:
     first_s = median(clock.driver[1] - clock.driver[0] for clock in clocks["with"])
     share = median(tracking) / median(workers["without"])
     print(f"driver   {1000 * median(tracking):.0f} ms an epoch (up to {1000 * tracking[-1]:.0f}), "
-          f"{share:.2%} of the "
-          f"worker's; {1000 * first_s:.0f} ms in a trial's first epoch, for its run and the "
-          "study's")  # fmt: skip
+          f"{share:.2%} of the worker's; {1000 * first_s:.0f} ms in a trial's first epoch, for its "
+          "run and the study's")  # fmt: skip
 
 
 def main() -> None:

@@ -185,14 +185,12 @@ def report(
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
     print(f"{args.model}, {args.frames} frames, {args.classes} classes, {args.micro_batches} x "
-          f"{args.batch} clips, "
-          f"{args.precision}{', compiled' * args.compile}; torch {torch.__version__}, "
-          f"{where}")  # fmt: skip
+          f"{args.batch} clips, {args.precision}{', compiled' * args.compile}; torch "
+          f"{torch.__version__}, {where}")  # fmt: skip
     for name, timing in timings.items():
         print(f"  {name:10} best {min(timing.seconds):7.2f} s  all "
-              f"{[round(s, 2) for s in timing.seconds]}  "
-              f"peak +{max(timing.peak_bytes) / MIB:6.0f} MiB  loss "
-              f"{losses[name]:.5f}")  # fmt: skip
+              f"{[round(s, 2) for s in timing.seconds]}  peak +{max(timing.peak_bytes) / MIB:6.0f} "
+              f"MiB  loss {losses[name]:.5f}")  # fmt: skip
     reference, product = timings["reference"], timings["product"]
     print(f"  speed-up {min(reference.seconds) / min(product.seconds):.2f}x, "
           f"memory {max(product.peak_bytes) / max(reference.peak_bytes):.0%} of the "

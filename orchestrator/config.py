@@ -359,8 +359,7 @@ class StudyConfig(Config):
         if last > MAX_SEED:
             raise ValueError(
                 f"train.seed: found {self.train.seed}, with {self.search.num_repeats} repeats the "
-                f"last seed is {last}, "
-                f"allowed are seeds up to {MAX_SEED}"
+                f"last seed is {last}, allowed are seeds up to {MAX_SEED}"
             )
         return self
 
@@ -375,8 +374,8 @@ class StudyConfig(Config):
             if self.train.batch_size % num_workers:
                 raise ValueError(
                     f"train.batch_size: found {self.train.batch_size}, allowed are multiples of "
-                    "every number of "
-                    f"workers that resources.num_workers allows, such as {num_workers}"
+                    "every number of workers that resources.num_workers allows, such as "
+                    f"{num_workers}"
                 )
         return self
 

@@ -145,8 +145,7 @@ def _check_shapes(folder: Path, info: CheckpointInfo, wanted: Shapes, found: Sha
     if misfits:
         raise CheckpointError(
             f"{folder / info.tensors['learned'].name}: {len(misfits)} tensors that do not fit its "
-            "config: "
-            f"{', '.join(misfits[:5])}"
+            f"config: {', '.join(misfits[:5])}"
         )
 
 
@@ -189,8 +188,7 @@ def load_optimizer(model: VideoModel, optimizer: torch.optim.Optimizer, folder: 
     if sum(len(entries) for entries in state.values()) != len(tensors):
         raise CheckpointError(
             f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not "
-            "train, or "
-            "in other shapes"
+            "train, or in other shapes"
         )
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
@@ -224,9 +222,8 @@ def _read_tensors(folder: Path, info: CheckpointInfo, kind: TensorKind) -> dict[
         if found != file.sha256:
             raise CheckpointError(
                 f"{path}: found SHA-256 {found[:16]}..., {INFO_FILE} says {file.sha256[:16]}...: "
-                "these tensors do not "
-                "belong to this checkpoint, or are damaged; copy the whole folder again, or use "
-                "another checkpoint"
+                "these tensors do not belong to this checkpoint, or are damaged; copy the whole "
+                "folder again, or use another checkpoint"
             )
         return dict(load(content))
     except (SafetensorError, OSError) as error:

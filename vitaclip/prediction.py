@@ -136,7 +136,6 @@ def _classifier(model: VideoModel, names: Sequence[str]) -> tuple[Classifier, bo
     if trained:
         _logger.warning(
             "%d of %d class names were trained (%s), the others are new: all are read as plain "
-            "names, without learned "
-            "context", len(trained), len(names), ", ".join(trained[:5]),
+            "names, without learned context", len(trained), len(names), ", ".join(trained[:5]),
         )  # fmt: skip
     return Classifier(model, model.encode_names(names)), False

@@ -128,9 +128,8 @@ def _check_same_backbone(frozen: StateDict, backbone: BackboneConfig, released: 
     if differing:
         raise InputError(
             f"{released}: {len(differing)} frozen tensors differ from "
-            f"{backbone.name}/{backbone.pretrained} "
-            f"(first: {differing[0]}); name the CLIP it was trained on, or keep its own with "
-            "--extract-backbone FILE"
+            f"{backbone.name}/{backbone.pretrained} (first: {differing[0]}); name the CLIP it was "
+            "trained on, or keep its own with --extract-backbone FILE"
         )
 
 
@@ -177,8 +176,8 @@ def _check_class_names(model: VitaCLIP, entries: StateDict, released: Path) -> N
         if stored.shape != tensor.shape:
             raise InputError(
                 f"{released}: found {len(tensor)} class names, which need a {name} of shape "
-                f"{tuple(tensor.shape)}, "
-                f"it has {tuple(stored.shape)}; give its class names in its order"
+                f"{tuple(tensor.shape)}, it has {tuple(stored.shape)}; give its class names in its "
+                "order"
             )
         for index, class_name in enumerate(model.class_names):
             if not torch.equal(stored[index], tensor[index]):

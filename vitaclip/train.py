@@ -272,8 +272,8 @@ def _load_development(
     if shared := set(development.classes) & set(train.classes):
         raise InputError(
             f"data.development: split '{config.data.development}' of {config.data.dataset} shares "
-            "classes with "
-            f"training ({', '.join(sorted(shared)[:3])}); allowed are splits of other classes"
+            f"classes with training ({', '.join(sorted(shared)[:3])}); allowed are splits of other "
+            "classes"
         )
     return zero_shot_classifier(model, development.classes), development
 

@@ -35,10 +35,8 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(scored or ["none"]),
         "writes": f"up to {num_trials * max(train.epochs, 1)} checkpoints (of each trial the last "
-        "and the best "
-        f"{resources.num_best_checkpoints} stay), {num_trials * len(config.benchmarks)} benchmark "
-        "scores, "
-        f"{num_trials} results",
+        f"and the best {resources.num_best_checkpoints} stay), "
+        f"{num_trials * len(config.benchmarks)} benchmark scores, {num_trials} results",
         "store": f"{settings.store_uri}/{config.name}",
         "MLflow": without_password(settings.tracking_uri),
         "Ray": settings.ray_address or "started on this machine for the time of the sweep",

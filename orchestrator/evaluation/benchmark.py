@@ -115,9 +115,8 @@ def _check_data(
         if differing := next((found for data in before if (found := data.differences(now))), None):
             raise InputError(
                 f"study {record.name!r} was scored or started on other data of {name}: "
-                f"{'; '.join(differing)}; restore "
-                "it, or give the dataset another name (VITACLIP_DATA_<NAME>) and score all trials "
-                "on that"
+                f"{'; '.join(differing)}; restore it, or give the dataset another name "
+                "(VITACLIP_DATA_<NAME>) and score all trials on that"
             )
 
 

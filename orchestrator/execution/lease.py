@@ -101,8 +101,7 @@ class Lease:
         if self._lost:
             raise LeaseLostError(
                 f"study {self._study!r}: another driver took over after this one had not answered "
-                "for "
-                f"{self._dead_after_s:.0f} s; this one stops and leaves the study to it"
+                f"for {self._dead_after_s:.0f} s; this one stops and leaves the study to it"
             )
 
     def _keep(self) -> None:
@@ -138,8 +137,7 @@ class Lease:
     def _refusal(self, who: str) -> InputError:
         return InputError(
             f"study {self._study!r} in {self._store.uri} is being run by {who}; wait for it, stop "
-            "it, or give "
-            "this study another name"
+            "it, or give this study another name"
         )
 
     def _content(self, beat: int) -> dict[str, Any]:

@@ -116,8 +116,7 @@ def _store_problem(store: Store, probe: str) -> str | None:
         return None
     return (
         f"store {store.uri}: does not hold what the driver wrote there a moment ago; set "
-        "VITACLIP_STORE to "
-        "s3://bucket/prefix or to a folder that every node shares"
+        "VITACLIP_STORE to s3://bucket/prefix or to a folder that every node shares"
     )
 
 
@@ -129,8 +128,7 @@ def _data_problem(digests: Digests) -> str | None:
         if missing := [path for path in sample if not Path(path).is_file()]:
             return (
                 f"dataset {name}, split {split}: {len(missing)} of {len(sample)} clips looked for "
-                "are not there, "
-                f"such as {missing[0]}"
+                f"are not there, such as {missing[0]}"
             )
         if differing := digest.differences(identify(manifest)):
             return f"dataset {name}, split {split}: not what the driver has: {'; '.join(differing)}"

@@ -198,10 +198,9 @@ def _comparisons(data: StudyData) -> str:
             )
     note = (
         "Exact test on the same clips (McNemar's; where splits share clips, by sign flips), 5% "
-        "level, corrected for "
-        "all comparisons of this table (Holm). The best trial was chosen on the clips of the "
-        "search and looks better "
-        f"there than it is: on them, p is multiplied by the number of trials, {choice.num_trials}."
+        "level, corrected for all comparisons of this table (Holm). The best trial was chosen on "
+        "the clips of the search and looks better there than it is: on them, p is multiplied by "
+        f"the number of trials, {choice.num_trials}."
     )
     return f"<table class=pairs>{''.join(rows)}</table><p class=note>{note}</p>"
 

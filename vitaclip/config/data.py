@@ -112,8 +112,7 @@ class EvalConfig(Config):
         if found is None:
             raise InputError(
                 f"views: found {text[:80]!r}, allowed is TEMPORALxSPATIAL with at most 999 "
-                "temporal and 1 or 3 spatial "
-                "views, such as 4x3"
+                "temporal and 1 or 3 spatial views, such as 4x3"
             )
         return cls.model_validate(
             {"num_temporal_views": int(found[1]), "num_spatial_views": int(found[2])}

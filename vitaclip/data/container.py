@@ -108,8 +108,7 @@ def require_allowed_size(path: str, height: int, width: int, max_pixels: int) ->
         size = f"{width} x {height} = {width * height}" if height * width else "no or far too many"
         raise DataError(
             f"{path}: cannot be decoded: its frames have {size} pixels, allowed 1..{max_pixels}; "
-            "set "
-            "VITACLIP_MAX_FRAME_PIXELS to more if you trust the file"
+            "set VITACLIP_MAX_FRAME_PIXELS to more if you trust the file"
         )
 
 

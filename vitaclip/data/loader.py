@@ -345,6 +345,5 @@ def check_broken(broken: Mapping[int, str], manifest: Manifest, data: DataConfig
     raise DataError(
         f"{manifest.name}: {len(broken)} of {num_used} videos are broken, more than the "
         f"{data.max_broken:.1%} of data.max_broken; repair or remove them ('python -m vitaclip "
-        "data check' "
-        f"lists all), or raise it:{listed}{more}"
+        f"data check' lists all), or raise it:{listed}{more}"
     )

@@ -99,8 +99,7 @@ def _parse_line(
     found = splits[0][1]
     raise InputError(
         f"{place}: found label {found!r}, allowed 0..{num_classes - 1} or one of {num_classes} "
-        "class names"
-        f"{suggest(clean_class_name(found), labels)}"
+        f"class names{suggest(clean_class_name(found), labels)}"
     )
 
 
@@ -115,8 +114,7 @@ def _check_path(line: str, video: str, place: str) -> None:
     if re.search(rf",|\.({_SUFFIXES})\s", video, re.IGNORECASE):
         raise InputError(
             f"{place}: found three columns in {line!r}, allowed 'path,label' or 'path label'; a "
-            "path that holds "
-            "commas or blanks stands in double quotes"
+            "path that holds commas or blanks stands in double quotes"
         )
 
 
@@ -191,8 +189,7 @@ def _text_names(path: Path) -> dict[str, str]:
     if len(ids) > 1 and sorted(ids) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
         raise InputError(
             f"{path}: every line holds a number besides the name; leave the numbers out, or make "
-            "it a .csv file with "
-            "the header id,name and ids from 0"
+            "it a .csv file with the header id,name and ids from 0"
         )
     return {place: _unquoted(line) for place, line in lines.items()}
 
@@ -216,8 +213,7 @@ def _csv_names(path: Path) -> dict[str, str]:
         if len(cells) != len(header):
             raise InputError(
                 f"{path}, {place}: found {len(cells)} cells under {len(header)} columns; a name "
-                "that holds a comma "
-                "stands in double quotes"
+                "that holds a comma stands in double quotes"
             )
         label = cells[columns.index("id")]
         if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) in named:

@@ -157,8 +157,8 @@ def _downloaded(config: BackboneConfig, tag_config: dict[str, Any]) -> Path:
     except Exception as error:
         raise InputError(
             f"backbone.pretrained: the weights '{config.pretrained}' of {config.name} could not be "
-            "downloaded "
-            f"({type(error).__name__}: {first_line(error)}); give the path of a local file instead"
+            f"downloaded ({type(error).__name__}: {first_line(error)}); give the path of a local "
+            "file instead"
         ) from error
 
 
@@ -182,8 +182,7 @@ def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path:
         trained, other = ("QuickGELU", "GELU") if weights.quick_gelu else ("GELU", "QuickGELU")
         _logger.warning(
             "backbone.name: '%s' computes %s, but the weights in %s were trained with %s, which is "
-            "used; "
-            "write '%s' to say so", config.name, other, path, trained, right_name,
+            "used; write '%s' to say so", config.name, other, path, trained, right_name,
         )  # fmt: skip
         return weights.quick_gelu
     if (
@@ -193,8 +192,8 @@ def _activation(config: BackboneConfig, named: bool, weights: ClipWeights, path:
     ):
         _logger.warning(
             "backbone.name: '%s' computes GELU, and %s does not say whether its weights were "
-            "trained with it; "
-            "if they are OpenAI's (QuickGELU), write '%s%s', or all results will be wrong",
+            "trained with it; if they are OpenAI's (QuickGELU), write '%s%s', or all results will "
+            "be wrong",
             config.name, path, config.name, _QUICK_GELU_SUFFIX,
         )  # fmt: skip
     return named
@@ -206,8 +205,8 @@ def _local_file(config: BackboneConfig) -> Path:
         tags = open_clip.list_pretrained_tags_by_model(config.name)
         raise InputError(
             f"backbone.pretrained: found '{config.pretrained}', which is no file and no tag of "
-            f"{config.name}"
-            f"{suggest(config.pretrained, tags)}; allowed tags: {', '.join(tags) or 'none'}"
+            f"{config.name}{suggest(config.pretrained, tags)}; allowed tags: "
+            f"{', '.join(tags) or 'none'}"
         )
     return path
 
@@ -219,8 +218,7 @@ def _random_clip(model_config: dict[str, Any], seed: int) -> CLIP:
     if size > MAX_RANDOM:
         raise InputError(
             f"backbone.pretrained: '{RANDOM_TAG}' is for tests, with models of at most "
-            f"{MAX_RANDOM} weights, "
-            f"found {size}; name a tag or a file"
+            f"{MAX_RANDOM} weights, found {size}; name a tag or a file"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

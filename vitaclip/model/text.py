@@ -192,8 +192,7 @@ def _word_embeddings(clip: CLIP, config: TextConfig) -> Tensor:
     if len(tokens) != config.num_context:
         raise InputError(
             f"text.init: '{config.init}' has {len(tokens)} tokens, text.num_context is "
-            f"{config.num_context}; "
-            "make them equal"
+            f"{config.num_context}; make them equal"
         )
     embeddings: Tensor = clip.token_embedding(
         torch.tensor(tokens, device=clip.token_embedding.weight.device)

@@ -189,20 +189,18 @@ class Store(ABC):
         except (OSError, StoreError) as error:
             raise InputError(
                 f"store {self.uri}: cannot be written and read: {error}; set VITACLIP_STORE to a "
-                "folder or "
-                "s3://bucket/prefix that can"
+                "folder or s3://bucket/prefix that can"
             ) from None
         if not listed:
             raise InputError(
                 f"store {self.uri}: does not show what was just written to it; use a folder or a "
-                "server whose reads "
-                "see every write before them"
+                "server whose reads see every write before them"
             )
         if not kept:
             raise InputError(
                 f"store {self.uri}: overwrites what must be written once: the server ignores "
-                "'If-None-Match' on "
-                "PUT; use a server, or a version of it, that knows conditional writes"
+                "'If-None-Match' on PUT; use a server, or a version of it, that knows conditional "
+                "writes"
             )
 
 

@@ -41,9 +41,8 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreError(
                 f"{self.uri}: {key} cannot be created ({error.strerror or error}); records that "
-                "are written once "
-                "need a file system with hard links and free space: ext4, XFS, NFS and Lustre have "
-                "links, FAT has none"
+                "are written once need a file system with hard links and free space: ext4, XFS, "
+                "NFS and Lustre have links, FAT has none"
             ) from None
         finally:
             staged.unlink(missing_ok=True)

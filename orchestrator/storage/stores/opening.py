@@ -24,8 +24,8 @@ def open_store(uri: str) -> Store:
     if parts.scheme and (parts.username is not None or parts.query):
         raise InputError(
             f"store {parts.scheme}://...: found a user or options in the address, allowed is "
-            "s3://bucket/prefix; "
-            "credentials come from AWS's own variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
+            "s3://bucket/prefix; credentials come from AWS's own variables (AWS_ACCESS_KEY_ID, "
+            "AWS_PROFILE, ...)"
         )
     if parts.scheme == "s3":
         if not parts.netloc:

@@ -32,8 +32,7 @@ _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 _LONGEST_NAME = 250
 _ADVICE = (
     "start the server, correct MLFLOW_TRACKING_URI (MLFLOW_TRACKING_USERNAME and ..._PASSWORD, "
-    "..._TOKEN, "
-    "..._SERVER_CERT_PATH), or unset it to use the local mlflow.db"
+    "..._TOKEN, ..._SERVER_CERT_PATH), or unset it to use the local mlflow.db"
 )
 
 

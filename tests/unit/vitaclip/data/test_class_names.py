@@ -18,8 +18,7 @@ from vitaclip.data.manifest import class_list_text, read_class_list
 from vitaclip.errors import InputError
 
 ODD_NAMES = (
-    "#hash", "# blank "
-             "hash", '"quoted"', 'half '
+    "#hash", "# blank hash", '"quoted"', 'half '
                                  '"quoted', "carve, "
                                             "slowly", "0", "1,2", "\ufeffmark", "Turnen für alle",
     "跳绳", "it's", "back\\slash", "semi;colon", "tab\tinside", "0 people", "1 person", "wave,2",

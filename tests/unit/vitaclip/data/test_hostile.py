@@ -107,8 +107,7 @@ LISTS = {
     "hls over "
     "http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
     "dash": "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' "
-    "type='static'><Period><AdaptationSet>"
-    "<Representation id='1' "
+    "type='static'><Period><AdaptationSet><Representation id='1' "
     "bandwidth='1'><BaseURL>film.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP "
     "96\n"
