@@ -215,7 +215,14 @@ def recall_entry(
 
 
 def propose(config: StudyConfig, proposer: Proposer, ledger: Ledger, wish: Wish) -> Proposed:
-    """The next proposal, from all that is known: a pure function of its arguments' history."""
+    """The next proposal, from all that is known: a pure function of its arguments' history.
+
+    Args:
+        config: the study's.
+        proposer: it knows of all earlier proposals.
+        ledger: it knows of all earlier decisions.
+        wish: parameters that someone wants tried next; None: the proposer chooses all.
+    """
     number = len(ledger.trials)
     if number % config.search.num_repeats:
         proposal = Proposal(ledger.tried()[-1])

@@ -89,7 +89,14 @@ class Decider(Protocol):
 def new_trial(
     config: StudyConfig, number: int, proposal: Proposal, proposed_at: datetime
 ) -> TrialInfo:
-    """``trial.json`` of a proposal, without what it is judged by."""
+    """``trial.json`` of a proposal, without what it is judged by.
+
+    Args:
+        config: the study's.
+        number: the trial's.
+        proposal: its point, and where its training begins and ends.
+        proposed_at: when.
+    """
     train = apply(config.train, proposal.params)
     return TrialInfo(
         number=number,
