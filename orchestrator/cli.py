@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+from typer import Exit, Option
 
 from orchestrator import experiments
 from orchestrator.compare import compare
@@ -32,6 +36,24 @@ app = new_app(
     schema,
     help="Sweeps Vita-CLIP's prompts over video, and shows what came of it.",
 )
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"vitaclip {version('vitaclip-orchestrator')}")
+        raise Exit
+
+
+@app.callback(help=app.info.help)
+def _options(
+    version: Annotated[
+        bool,
+        Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(library)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,12 @@ def test_it_is_what_is_imported_and_it_is_typed(environment: Path, tmp_path: Pat
     for path in run(environment / "bin/python", "-c", code, cwd=tmp_path).split():
         assert Path(path).is_relative_to(environment)
         assert Path(path).with_name("py.typed").is_file()
+
+
+def test_its_command_says_the_projects_version(environment: Path, tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    shown = run(environment / "bin/vitaclip", "--version", cwd=tmp_path)
+    assert shown == f"vitaclip {project['version']}\n"
 
 
 def test_its_metadata_tells_which_extra_is_missing(environment: Path, tmp_path: Path) -> None:

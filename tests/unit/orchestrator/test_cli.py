@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def test_help_needs_nothing_heavy(words: list[str]) -> None:
     done = run("-c", QUICK, *words)
     assert done.returncode == 0, done.stderr
     assert "Usage: vitaclip" in done.stdout
+
+
+def test_the_version_is_that_of_the_package_and_needs_nothing_heavy() -> None:
+    done = run("-c", QUICK, "--version")
+    assert done.stdout == f"vitaclip {version('vitaclip-orchestrator')}\n", done.stderr
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
