@@ -12,7 +12,10 @@ from vitaclip.cli.run import run_alone
 
 
 def replay(study: Annotated[str, Argument(metavar="STUDY")]) -> None:
-    """Takes every decision of a study again, from its record alone, and compares them."""
+    """Takes a study's decisions again and compares them.
+
+    Everything comes from the record.
+    """
     from orchestrator.commands.replay import replay_study
 
     replay_study(study)

@@ -37,7 +37,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_there_is_one_command_for_all() -> None:
     assert [*COMMANDS] == [
-        *("sweep", "ls", "show", "compare", "evaluate", "report", "control", "sync"),
+        *("sweep", "ls", "show", "compare", "evaluate", "report", "replay", "control", "sync"),
         *("schema", "experiments"),
         *("predict", "import-checkpoint", "export-checkpoint", "convert-backbone", "data"),
     ]
