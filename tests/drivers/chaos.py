@@ -1,12 +1,16 @@
-"""The fault matrix: ``make chaos``, or ``python -m tests.drivers.chaos [FAULT ...]``.
+"""The fault matrix: ``make chaos``, or ``python -m tests.drivers.chaos [--mode MODE] [FAULT ...]``.
 
 Every fault strikes the same seeded sweep (real Ray, real videos, real servers) once a trial has a
-checkpoint. Afterwards each trial must have ended once, with the metrics of the fault-free run bit
-for bit, and neither a process nor a temporary file may be left.
+checkpoint. Afterwards each trial must have ended once, and neither a process nor a temporary file
+may be left. With ``--mode lag`` each trial must have the metrics of the fault-free run, bit for
+bit. With ``--mode asynchronous`` trials are paused and promoted: each decision must have been taken
+once and come out again from the record, and each trial must have the metrics of an undisturbed
+training, bit for bit, as far as it was trained. Without the option both modes run.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -28,6 +32,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.search.replay import replay
+from orchestrator.storage.journal import read_journal
 from orchestrator.storage.stores.base import Store
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -36,6 +42,7 @@ from testing.motions import write_motions
 from testing.servers.mlflow_server import MlflowServer
 from testing.servers.ray_cluster import RayCluster
 from testing.servers.s3_server import FaultyProxy, faulty_proxy, s3_server
+from testing.study_simulation import place_of
 from testing.sweeps import (
     TRAIN_WORKER,
     TRIAL_ACTOR,
@@ -45,7 +52,18 @@ from testing.sweeps import (
     untimed,
     wait_until,
 )
+from vitaclip.config import TrainConfig
+from vitaclip.train import fit
 
+# What each mode sets before a fault's own settings.
+MODES = {
+    "lag": (),
+    "asynchronous": (
+        "search.lag=null",
+        "search.num_trials=4",
+        "search.scheduler={name: asha, reduction_factor: 2}",
+    ),
+}
 PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "60"))
 STUDY = """\
 name: chaos
@@ -333,21 +351,22 @@ def fails_first_trial_only(results: list[dict[str, Any]]) -> bool:
     """NaN: failed with its reason; the others go on."""
     first, *others = results
     failed = first["state"] == "failed" and "NonFiniteLossError" in first["reason"]
-    return failed and all(result["state"] == "complete" for result in others)
+    return failed and all(result["state"] in ENDED_WELL for result in others)
 
 
 def counts_broken_clips(results: list[dict[str, Any]]) -> bool:
     """Every trial met the broken clip and says so."""
-    return all(r["state"] == "complete" and r["history"][0]["data/broken"] >= 1 for r in results)
+    return all(r["state"] in ENDED_WELL and r["history"][0]["data/broken"] >= 1 for r in results)
 
 
 def completes(results: list[dict[str, Any]]) -> bool:
     """Every trial, with each of its epochs once."""
     epochs = [[metrics["epoch"] for metrics in result["history"]] for result in results]
-    same = all(numbers == list(range(1, len(epochs[0]) + 1)) for numbers in epochs)
-    return same and all(result["state"] == "complete" for result in results)
+    once = all(found == list(range(1, len(found) + 1)) for found in epochs)
+    return once and all(result["state"] in ENDED_WELL for result in results)
 
 
+ENDED_WELL = ("complete", "pruned")  # pruned: asynchronously, where no other fault ends a trial
 TWO = "none, 2 workers"
 TWO_WORKERS = (
     "resources.num_workers=2",
@@ -415,8 +434,10 @@ FAULTS = [
 
 @dataclass
 class Matrix:
-    """Runs faults and keeps what came of them."""
+    """Runs faults in one mode and keeps what came of them."""
 
+    mode: str
+    references: dict[str, list[Any]] = field(default_factory=dict)  # histories, by training config
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -425,7 +446,7 @@ class Matrix:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             # what one fault sets the next one must not see
             stack.enter_context(patch.dict(os.environ))
-            sweep = Sweep(Path(folder), fault.settings)
+            sweep = Sweep(Path(folder), (*MODES[self.mode], *fault.settings))
             stack.callback(sweep.close)
             started = time.monotonic()
             try:
@@ -449,12 +470,49 @@ class Matrix:
             return f"trials {numbers}"
         if fault.expected is not None and not fault.expected(found):
             return f"other results than expected: {[result['state'] for result in found]}"
-        wanted = self.results.get(fault.baseline)
-        if fault.expected is None and (difference := first_difference(found, wanted)):
-            return f"other results: {difference}"
+        if wrong := self.wrong_decision(sweep) or self.wrong_numbers(fault, sweep):
+            return wrong
         if sweep.run_names() != ["chaos", *(f"trial {number:04d}" for number in numbers)]:
             return f"MLflow shows {sweep.run_names()}"
         return f"left behind: {left}" if left else "ok"
+
+    def wrong_decision(self, sweep: Sweep) -> str | None:
+        """What is wrong with the study's decisions, in either mode."""
+        record = StudyRecord(sweep.store, "chaos")
+        places = [place_of(entry.decision) for entry in read_journal(record)]
+        if len(set(places)) < len(places):
+            return f"a decision was taken twice: {places}"
+        difference = replay(record).difference
+        return difference and f"other decisions: {difference}"
+
+    def wrong_numbers(self, fault: Fault, sweep: Sweep) -> str | None:
+        """What differs from undisturbed trainings."""
+        found = self.results[fault.name]
+        if self.mode == "lag":
+            wanted: Any = self.results.get(fault.baseline)
+        elif fault.baseline == TWO:
+            wanted = [as_far_as(result, self.results[TWO][result["number"]]) for result in found]
+            found = [as_far_as(other, result) for result, other in zip(wanted, found, strict=True)]
+        else:
+            record = StudyRecord(sweep.store, "chaos")
+            trainings = [
+                self.reference(sweep, record.trial(n).info.train) for n in range(len(found))
+            ]
+            wanted = [
+                result | {"history": history[: len(result["history"])]}
+                for result, history in zip(found, trainings, strict=True)
+            ]
+        if fault.expected is None and (difference := first_difference(found, wanted)):
+            return f"other results: {difference}"
+        return None
+
+    def reference(self, sweep: Sweep, train: TrainConfig) -> list[Any]:
+        """The history of a training by itself, in this process."""
+        key = train.model_dump_json()
+        if key not in self.references:
+            with patch.dict(os.environ, sweep.environment):
+                self.references[key] = untimed(list(fit(train).history))
+        return self.references[key]
 
     def time_lost(self, fault: Fault) -> str:
         if fault.baseline not in self.seconds:
@@ -462,24 +520,41 @@ class Matrix:
         return f"{self.seconds[fault.name] - self.seconds[fault.baseline]:+.0f} s"
 
 
-def main(names: list[str]) -> int:
-    """Runs the matrix, or the named faults with the baselines they need; 1 if any is not
-    survived.
+def as_far_as(result: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What two results of one trial have in common, if all is well: how far it was trained depends
+    on the order of events.
     """
+    num_epochs = min(len(result["history"]), len(other["history"]))
+    return {"params": result["params"], "history": result["history"][:num_epochs]}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the matrix in the modes that are asked for; 1 if any fault is not survived."""
+    parser = argparse.ArgumentParser(prog="python -m tests.drivers.chaos", description=__doc__)
+    parser.add_argument("--mode", choices=MODES, action="append")
+    parser.add_argument("names", nargs="*", metavar="FAULT")
+    options = parser.parse_args(arguments)
+    return max(run_matrix(mode, options.names) for mode in options.mode or MODES)
+
+
+def run_matrix(mode: str, names: list[str]) -> int:
+    """Runs all faults, or the named ones with the baselines they need."""
     chosen = [fault for fault in FAULTS if not names or fault.name in names]
     needed = {fault.baseline for fault in chosen if fault.expected is None} | {
         fault.name for fault in chosen
     }
     matrix, table = (
-        Matrix(),
-        Table("fault", "afterwards", "seconds", "time lost", title="fault matrix"),
+        Matrix(mode),
+        Table("fault", "afterwards", "seconds", "time lost", title=f"fault matrix, {mode}"),
     )
     failed = 0
     for fault in FAULTS:
         if fault.name in needed:
             verdict = matrix.run(fault)
             failed += verdict != "ok"
-            print(f"{fault.name}: {verdict} ({matrix.seconds[fault.name]:.0f} s)", flush=True)
+            print(
+                f"{mode}: {fault.name}: {verdict} ({matrix.seconds[fault.name]:.0f} s)", flush=True
+            )
             table.add_row(
                 fault.name, verdict, f"{matrix.seconds[fault.name]:.0f}", matrix.time_lost(fault)
             )

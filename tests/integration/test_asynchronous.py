@@ -67,7 +67,11 @@ def test_a_promoted_trial_trains_as_if_it_had_never_paused(
         assert isinstance(trial, TrialInfo)
         number = trial.number
         job = Job(record.store.uri, record.name, number)
-        train_worker(job, lambda metrics, number=number: study.epoch_ended(number, metrics))
+
+        def report(metrics: dict[str, float], number: int = number) -> None:
+            study.epoch_ended(number, metrics)
+
+        train_worker(job, report)
         if study.training_ended(number) is not None:
             study.finish(number)
     for number in study.end_search():
