@@ -49,9 +49,10 @@ class Asynchronous:
         self._ledger = Ledger(config)
         self._unwritten: list[Observation] = []  # learned since the last decision
         self._proposer = proposer_of(config)
-        self._journal = read_journal(record)
-        self._proposer_knows = False
-        for entry in self._journal:
+        # what the proposer has not been told of: all of it, until the first proposal
+        self._untold: list[JournalEntry] | None = read_journal(record)
+        self._num_decisions = len(self._untold)
+        for entry in self._untold:
             fold(self._ledger, entry)
 
     @property
@@ -136,7 +137,7 @@ class Asynchronous:
         return decision.trials
 
     def take_over(self) -> TrialInfo | None:
-        for entry in self._journal[-1:]:
+        for entry in (self._untold or [])[-1:]:
             if isinstance(entry.decision, Proposed):
                 return self._write_trial(entry)
             if isinstance(entry.decision, Verdict):
@@ -144,10 +145,11 @@ class Asynchronous:
         return None
 
     def _decide(self, decision: Decision) -> JournalEntry:
-        number = len(self._journal) + 1
+        number = self._num_decisions + 1
         entry = write_entry(self._record, number, self._unwritten, decision)
-        self._unwritten = []
-        self._journal.append(entry)
+        self._num_decisions, self._unwritten = number, []
+        if self._untold is not None:
+            self._untold.append(entry)
         self._ledger.apply(decision)
         if isinstance(decision, Verdict):
             tell_verdict(self._record, decision)
@@ -161,7 +163,7 @@ class Asynchronous:
         trial = trial.model_copy(update={"judged_epochs": judged_epochs})
         try:
             self._record.write_trial(trial)
-        except KeyExistsError:  # by an older version's driver: what it wrote counts
+        except KeyExistsError:  # another version of the code wrote it: that counts
             trial = self._record.trial(number).info
         return trial
 
@@ -180,11 +182,11 @@ class Asynchronous:
 
     def _ready_proposer(self) -> Proposer:
         """The proposer, when it knows of every earlier proposal."""
-        if not self._proposer_knows:
+        if self._untold is not None:
             ledger = Ledger(self._config)
-            for entry in self._journal:
+            for entry in self._untold:
                 recall_entry(self._config, self._proposer, ledger, entry)
-            self._proposer_knows = True
+            self._untold = None
         return self._proposer
 
 
@@ -243,4 +245,4 @@ def proposal_of(decision: Proposed) -> Proposal:
 
 
 def _number_or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    return value if value is not None and math.isfinite(value) else None

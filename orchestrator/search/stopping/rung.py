@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from orchestrator.config import Objective
 
@@ -41,11 +43,21 @@ def ranked(values: Mapping[int, Values], objectives: Sequence[Objective]) -> lis
     if len(objectives) == 1:
         return sorted(gains, key=lambda trial: -gains[trial][0])
     found: list[int] = []
-    left = dict(gains)
-    while left:
-        front = [t for t in left if not any(_dominates(other, left[t]) for other in left.values())]
-        found += _spread({trial: left.pop(trial) for trial in front})
+    for front in _fronts(gains):
+        found += _spread({trial: gains[trial] for trial in front})
     return found
+
+
+def _fronts(gains: Mapping[int, Values]) -> Iterator[list[int]]:
+    """The trials that none dominates, then those that none of the others dominates, and so on."""
+    trials, points = np.array(list(gains)), np.array(list(gains.values()))
+    at_least = np.all(points[:, None] >= points[None], axis=2)
+    better = np.any(points[:, None] > points[None], axis=2)
+    dominates: np.ndarray = at_least & better
+    while len(trials):
+        is_first = ~np.any(dominates, axis=0)
+        yield trials[is_first].tolist()
+        trials, dominates = trials[~is_first], dominates[np.ix_(~is_first, ~is_first)]
 
 
 def _gains(values: Values, objectives: Sequence[Objective]) -> Values:
@@ -54,11 +66,6 @@ def _gains(values: Values, objectives: Sequence[Objective]) -> Values:
     return tuple(
         -math.inf if math.isnan(value) else objective.gain(value) for objective, value in pairs
     )
-
-
-def _dominates(gains: Values, other: Values) -> bool:
-    pairs = list(zip(gains, other, strict=True))
-    return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
 
 
 def _spread(front: Mapping[int, Values]) -> list[int]:
