@@ -384,6 +384,7 @@ ELASTIC = (
     "benchmarks=[]",
 )
 FIRST_DIVERGES = (
+    "search.num_trials=3",  # all of them given
     "search_space.optimizer.lr.high=1e30",
     "search.first_points=[{optimizer.lr: 1e30},{optimizer.lr: 2e-3},{optimizer.lr: 3e-3}]",
 )
