@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from orchestrator.storage.study_record import StudyRecord
 from testing.paths import ROOT
 
 TRIAL_ACTOR = "ray::ImplicitFunc"  # the titles that Ray gives to processes
@@ -88,6 +90,20 @@ def wait_until(
         assert sweep.poll() is None, f"the sweep has ended:\n{log.read_text()}"
         assert time.monotonic() < deadline, f"nothing happened in {timeout_s} s:\n{log.read_text()}"
         time.sleep(0.05)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Waits until the condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened in {PATIENCE_S} s"
+        time.sleep(0.05)
+
+
+def trainers(record: StudyRecord, number: int) -> list[int]:
+    """The process ids of a trial's first worker, of all its attempts."""
+    lines = map(json.loads, record.trial(number).log.splitlines())
+    return [line["pid"] for line in lines if line["event"] == "start"]
 
 
 def ray_processes(sweep: subprocess.Popen[bytes], title: str) -> list[psutil.Process]:

@@ -25,6 +25,7 @@ from orchestrator.execution.local_ray import local_ray
 from orchestrator.execution.ray_internals import (
     GcsClient,
     GetClusterStatusReply,
+    PlacementGroupStats,
     canonicalize_bootstrap_address,
     is_autoscaler_v2,
     placement_groups,
@@ -268,3 +269,17 @@ def free_dead_groups() -> None:
         over = group.creator_job_dead or group.creator_job_id.hex() == own_job
         if of_actor and group.creator_actor_dead and over and not group.is_detached:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+
+
+def a_group_waits() -> bool:
+    """Whether a worker group of this job finds too little free in a cluster that could hold it, as
+    after the loss of a node.
+    """
+    own_job = ray.get_runtime_context().get_job_id()
+    no_resources = PlacementGroupStats.SchedulingState.NO_RESOURCES
+    return any(
+        group.creator_job_id.hex() == own_job
+        and not ray.ActorID(group.creator_actor_id).is_nil()
+        and group.stats.scheduling_state == no_resources
+        for group in placement_groups()
+    )

@@ -1,9 +1,11 @@
 """What a killed trial or driver held on a cluster is free within 10 s: with a dashboard or without,
-and with two Ray clusters on the host. Ray Train's own cleaner fails at each of these.
+and with two Ray clusters on the host. Ray Train's own cleaner fails at each of these. And a group
+of workers that is kept from trial to trial stays no longer than its study.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,8 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.storage.stores.opening import open_store
+from orchestrator.storage.study_record import StudyRecord
 from testing.paths import ROOT
 from testing.servers.ray_cluster import RayCluster
+from testing.sweeps import (
+    GATE_PATH,
+    PATIENCE_S,
+    TRAIN_WORKER,
+    Gate,
+    eventually,
+    start_sweep,
+    trainers,
+    wait_until,
+)
 
 SCENARIO = '''
 import os, signal, sys, time
@@ -73,7 +87,8 @@ def cluster() -> Iterator[RayCluster]:
         tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder,
         RayCluster(Path(folder)) as running,
     ):
-        running.start_node("--num-cpus", "2")
+        environment = {"PYTHONPATH": GATE_PATH, "TMPDIR": folder}
+        running.start_node("--num-cpus", "2", environment=environment)
         yield running
 
 
@@ -100,3 +115,64 @@ def test_a_killed_trials_and_a_killed_drivers_reservations_are_freed_on_a_cluste
     assert run(cluster, cluster.address, "die").returncode == -signal.SIGKILL
     done = run(cluster, cluster.address)
     assert done.stdout.endswith("free\n"), done.stderr
+
+
+STUDY = """\
+name: two
+question: Is anything left?
+hypothesis: No.
+train:
+  backbone: {name: quickstart-tiny, pretrained: quickstart}
+  prompts: {num_global: 2}
+  text: {num_context: 2}
+  data: {dataset: motions, num_frames: 4, stride: 2, augment: {rand_augment: null}}
+  epochs: 2
+  batch_size: 8
+  num_threads: 1
+search_space: {optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}}
+search: {num_trials: 3, sampler: {name: random}}
+resources: {num_workers: 2, max_concurrent_trials: 1}
+benchmarks: [{dataset: motions, split: val, mode: supervised}]
+"""
+
+
+@pytest.mark.timeout(2 * PATIENCE_S)
+def test_a_group_of_workers_trains_several_trials_and_ends_with_its_driver_and_with_its_study(
+    cluster: RayCluster, motion_dataset: str, tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    log, record = tmp_path / "log.txt", StudyRecord(open_store(str(tmp_path / "store")), "two")
+    gate = Gate(tmp_path, "/trials/0001/checkpoints/attempt-0001/epoch-0002/")
+    environment = {
+        **cluster.environment,
+        **gate.environment,
+        "RAY_ADDRESS": cluster.address,
+        "VITACLIP_STORE": str(tmp_path / "store"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+    }
+    killed = start_sweep(tmp_path, log, environment)
+    wait_until(gate.is_reached, killed, log)
+    assert trainers(record, 1) == trainers(record, 0)
+    assert len(held(cluster)) == 3  # two workers, one reservation
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    eventually(lambda: not held(cluster))
+    gate.open()
+
+    assert start_sweep(tmp_path, log, environment).wait(PATIENCE_S) == 0, log.read_text()
+    assert [result.state for result in record.results()] == ["complete"] * 3
+    assert trainers(record, 2) == trainers(record, 1)[1:]
+    eventually(lambda: not held(cluster))
+
+
+def held(cluster: RayCluster) -> list[str]:
+    """The titles of the processes of workers, and the ids of their reservations."""
+    titles = [process.as_dict(["cmdline"])["cmdline"] or [] for process in cluster.processes(0)]
+    return [
+        *filter(lambda title: TRAIN_WORKER in title, map(" ".join, titles)),
+        *(
+            group["placement_group_id"]
+            for group in json.loads(cluster.listed("placement-groups"))
+            if group["state"] != "REMOVED" and "CPU" in json.dumps(group["bundles"])
+        ),
+    ]
