@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,17 @@ def trainers(record: StudyRecord, number: int) -> list[int]:
 
 def ray_processes(sweep: subprocess.Popen[bytes], title: str) -> list[psutil.Process]:
     """Processes of the sweep's own Ray whose title holds ``title``."""
-    processes = psutil.Process(sweep.pid).children(recursive=True)
-    return [process for process in processes if title in " ".join(process.cmdline())]
+    return titled(psutil.Process(sweep.pid).children(recursive=True), title)
+
+
+def titled(processes: Iterable[psutil.Process], title: str) -> list[psutil.Process]:
+    """Those of the processes that still run and whose title holds ``title``."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def untimed(value: Any) -> Any:

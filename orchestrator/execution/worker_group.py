@@ -54,10 +54,10 @@ def train_on_workers(job: Job, resources: ResourcesConfig, report: Report) -> No
         group = None
     group = group or _Group(job, resources)
     group.train(job, report)
-    if resources.min_workers == resources.max_workers:
+    if isinstance(resources.num_workers, int):
         _kept.put(group)
     else:
-        group.close()  # it may hold the workers that another slot's group needs at least
+        group.close()  # it may hold workers without which another slot's group cannot start
 
 
 class _Group:

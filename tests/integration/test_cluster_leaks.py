@@ -26,6 +26,7 @@ from testing.sweeps import (
     Gate,
     eventually,
     start_sweep,
+    titled,
     trainers,
     wait_until,
 )
@@ -166,13 +167,13 @@ def test_a_group_of_workers_trains_several_trials_and_ends_with_its_driver_and_w
 
 
 def held(cluster: RayCluster) -> list[str]:
-    """The titles of the processes of workers, and the ids of their reservations."""
-    titles = [process.as_dict(["cmdline"])["cmdline"] or [] for process in cluster.processes(0)]
+    """The processes of workers, and the ids of their reservations."""
+    groups = json.loads(cluster.listed("placement-groups"))
     return [
-        *filter(lambda title: TRAIN_WORKER in title, map(" ".join, titles)),
+        *map(str, titled(cluster.processes(0), TRAIN_WORKER)),
         *(
             group["placement_group_id"]
-            for group in json.loads(cluster.listed("placement-groups"))
+            for group in groups
             if group["state"] != "REMOVED" and "CPU" in json.dumps(group["bundles"])
         ),
     ]

@@ -21,7 +21,7 @@ from orchestrator.search.study import Study
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, study_config
-from testing.sweeps import TRAIN_WORKER, eventually, trainers, untimed
+from testing.sweeps import TRAIN_WORKER, eventually, titled, trainers, untimed
 
 RESOURCES = ResourcesConfig(num_workers=2, max_concurrent_trials=1)
 TRAIN = {
@@ -109,13 +109,7 @@ def train(slot: Any, record: StudyRecord, number: int) -> Any:
 
 def workers() -> list[psutil.Process]:
     """The processes of all groups."""
-    processes = psutil.Process().children(recursive=True)
-    # one that ends at this moment has no command
-    return [
-        process
-        for process in processes
-        if TRAIN_WORKER in " ".join(process.as_dict(["cmdline"])["cmdline"] or [])
-    ]
+    return titled(psutil.Process().children(recursive=True), TRAIN_WORKER)
 
 
 def test_trials_share_a_group_and_their_numbers_are_those_of_a_group_of_their_own(
