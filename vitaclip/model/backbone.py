@@ -35,6 +35,9 @@ MAX_LISTED = 10  # keys of each kind that an error message names
 _QUICK_GELU_SUFFIX = "-quickgelu"
 _logger = logging.getLogger(__name__)
 
+Version = tuple[int, ...]
+_digests: dict[tuple[Version, torch.Size], str] = {}  # of this process's last file
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -72,17 +75,23 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     """
     model_config, tag_config = _model_config(config), _tag_config(config)
     if config.pretrained == RANDOM_TAG:
-        return _backbone(_random_clip(model_config, seed))
-    if config.pretrained == QUICKSTART_TAG:
-        path = QUICKSTART_FOLDER / f"{config.name}.safetensors"
-        return _backbone(
-            build_clip(model_config, read_clip_weights(path).tensors, source=str(path))
-        )
-    if not tag_config:
-        return _backbone(_clip_of_local_file(config, model_config))
-    path = _downloaded(config, tag_config)
-    return _backbone(
-        build_clip(model_config, read_clip_weights(path).tensors, source=str(path)),
+        clip = _random_clip(model_config, seed)
+        return Backbone(clip, weights_sha256(clip))
+    if not tag_config and config.pretrained != QUICKSTART_TAG:
+        path = _local_file(config)
+        version = _version(path)
+        clip = _clip_of_local_file(config, model_config)
+        return Backbone(clip, _sha256_of(clip, version))
+    path = (
+        _downloaded(config, tag_config)
+        if tag_config
+        else QUICKSTART_FOLDER / f"{config.name}.safetensors"
+    )
+    version = _version(path)
+    clip = build_clip(model_config, read_clip_weights(path).tensors, source=str(path))
+    return Backbone(
+        clip,
+        _sha256_of(clip, version),
         pixel_mean=tuple(tag_config.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         pixel_std=tuple(tag_config.get("std") or open_clip.OPENAI_DATASET_STD),
     )
@@ -134,8 +143,22 @@ def weights_sha256(clip: CLIP) -> str:
     return digest.hexdigest()
 
 
-def _backbone(clip: CLIP, **pixels: Any) -> Backbone:
-    return Backbone(clip=clip, sha256=weights_sha256(clip), **pixels)
+def _version(path: Path) -> Version:
+    """Tells a file from others, and from what it was before it was written again."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _sha256_of(clip: CLIP, version: Version) -> str:
+    """:func:`weights_sha256` of what a file gave, remembered: a process that trains one trial after
+    the other need not hash the same weights for each, which takes longer than to load them.
+    """
+    # interpolated to the image size, so it belongs to the key
+    key = (version, clip.visual.positional_embedding.shape)
+    if key not in _digests:
+        _digests.clear()
+        _digests[key] = weights_sha256(clip)
+    return _digests[key]
 
 
 def _model_config(config: BackboneConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vitaclip.errors import InputError
 from vitaclip.methods.frozen_clip import NO_CONTEXT, NO_PROMPTS
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model import hub
-from vitaclip.model.backbone import check_backbone, load_backbone
+from vitaclip.model.backbone import check_backbone, load_backbone, weights_sha256
 
 OPENAI_NAMES = ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
 
@@ -155,6 +155,28 @@ def test_every_naming_gives_the_same_backbone(naming: str, tmp_path: Path, small
         for n in ("openai", naming)
     }
     assert len(hashes) == 1
+
+
+def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(
+    tmp_path: Path, small_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(clip: CLIP) -> str:
+        hashed.append(weights_sha256(clip))
+        return hashed[-1]
+
+    monkeypatch.setattr("vitaclip.model.backbone.weights_sha256", counted)
+    weights = random_clip(small_name).state_dict()
+    path = write(weights, "openai", tmp_path)
+    config = BackboneConfig(name=small_name, pretrained=str(path))
+    found = [load_backbone(config).sha256 for _ in range(2)]
+    weights["logit_scale"] = weights["logit_scale"] + 1
+    assert write(weights, "openai", tmp_path) == path
+    found.append(load_backbone(config).sha256)
+    found.append(load_backbone(config.model_copy(update={"image_size": 48})).sha256)
+    assert found == [hashed[0], hashed[0], hashed[1], hashed[2]]
+    assert len({*hashed}) == 3
 
 
 @pytest.fixture
