@@ -27,8 +27,8 @@ from orchestrator.execution.worker import Job, Report, train_worker
 # of 20 s each (orchestrator/execution/__init__.py): half an hour for a lost node to come back
 _START_ATTEMPTS = 90
 # The next trial of a slot comes in less than a second. Where none comes, what waits for the place
-# gets it: benchmarks, another slot's group after a node was lost.
-_KEEP_S = 10.0
+# gets it: benchmarks, or another slot's group after a node was lost.
+_KEEP_S = 3.0
 _DONE = {"done": 1.0}  # reported by workers that wait for their next job
 _jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # of this process, as a worker
 

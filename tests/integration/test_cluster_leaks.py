@@ -132,7 +132,7 @@ train:
   num_threads: 1
 search_space: {optimizer.lr: {type: float, low: 1e-3, high: 1e-2, log: true}}
 search: {num_trials: 3, sampler: {name: random}}
-resources: {num_workers: 2, max_concurrent_trials: 1}
+resources: {num_workers: 2, max_concurrent_trials: 1, scoring: after}
 benchmarks: [{dataset: motions, split: val, mode: supervised}]
 """
 
