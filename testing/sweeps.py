@@ -133,13 +133,13 @@ def untimed(value: Any) -> Any:
 
 def leftovers(folder: Path) -> list[str]:
     """What a sweep whose temporary files go into ``folder`` has left behind: files, and processes'
-    commands.
+    commands. PyTorch's cache does not count: it makes one folder for each user when it is imported.
     """
     commands = [
         " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
     ]
     return [
-        *map(str, folder.iterdir()),
+        *(str(path) for path in folder.iterdir() if not path.name.startswith("torchinductor_")),
         *(command for command in commands if str(folder) in command),
     ]
 
