@@ -17,12 +17,17 @@ from typing import Any
 from ray import tune
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.config import ResourcesConfig
 from orchestrator.events.observer import Observer
 from orchestrator.execution.cluster import has_room_beside
-from orchestrator.execution.ray_internals import forget_statistics, keep_keys_out_of_trials
+from orchestrator.execution.ray_internals import (
+    forget_statistics,
+    keep_keys_out_of_trials,
+    release_idle_actors,
+)
 from orchestrator.execution.scoring import Scorer
 from orchestrator.execution.trial import BREAKDOWN, FAILURE, PREEMPTION, run_trial
 from orchestrator.execution.worker import Job
@@ -94,6 +99,7 @@ class _Driver(_NotSaved, Callback):
         # of each trial, those that failed and those preempted
         self._attempts = Counter[tuple[int, str]]()
         self._running: set[int] = set()  # trials that Ray has
+        self._scheduler = _Scheduler()  # type: ignore[no-untyped-call]
         config = study.config
         self.scorer = Scorer(store_uri, config.name, config.benchmarks, config.resources)
 
@@ -105,6 +111,7 @@ class _Driver(_NotSaved, Callback):
                 tune.with_resources(run_trial, _actor_resources(resources)),
                 tune_config=tune.TuneConfig(
                     search_alg=_Searcher(self._next_config),
+                    scheduler=self._scheduler,
                     num_samples=-1,
                     max_concurrent_trials=resources.max_concurrent_trials,
                     reuse_actors=True,
@@ -233,7 +240,9 @@ class _Driver(_NotSaved, Callback):
             observer.finished(result)
 
     def _next_config(self) -> dict[str, Any] | str | None:
-        trial = "wait" if self._is_lent() else self._study.next_trial()
+        if is_lent := self._is_lent():
+            release_idle_actors(self._scheduler.controller)
+        trial = "wait" if is_lent else self._study.next_trial()
         if trial == "wait":
             # while a study is paused Tune asks for trials and does nothing else
             self.collect_scores()
@@ -244,6 +253,15 @@ class _Driver(_NotSaved, Callback):
         for observer in self._observers:
             observer.started(trial)
         return {"job": asdict(Job(self._store_uri, self._study.config.name, trial.number))}
+
+
+class _Scheduler(_NotSaved, FIFOScheduler):
+    """Tune's own order. It keeps hold of Tune's controller, which it is the only one to be told."""
+
+    controller: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.controller = tune_controller
 
 
 class _Searcher(_NotSaved, Searcher):

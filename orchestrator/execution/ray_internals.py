@@ -56,6 +56,7 @@ __all__ = [
     "may_cluster",
     "placement_groups",
     "raised_error",
+    "release_idle_actors",
     "reread_settings",
     "set_torch_environment",
 ]
@@ -206,6 +207,17 @@ def forget_statistics(trial: Trial) -> None:
     """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
+
+
+def release_idle_actors(controller: Any) -> None:
+    """Has Tune end the actor that it keeps for the next trial, so that others get its place.
+
+    Tune only asks for the next trial while none runs: what else it does in a step is done here.
+    """
+    tune = controller._tune_controller
+    tune._cleanup_cached_actors(force_all=True)
+    if not tune._running_trials:
+        tune._actor_manager.next(timeout=0.1)
 
 
 def draining_nodes() -> set[str]:
