@@ -374,9 +374,12 @@ TWO_WORKERS = (
     "search.num_trials=2",
 )
 NO_FAILURES = "resources.max_failures=0"  # preemptions have a budget of their own
-LONG_PREEMPTED = (NO_FAILURES, "train.epochs=100")
+# for faults that strike late: their trials must still run then
+NEVER_PAUSED = "search.scheduler={name: none}"
+LONG_PREEMPTED = (NO_FAILURES, NEVER_PAUSED, "train.epochs=100")
 TWO_PREEMPTED = (*TWO_WORKERS, NO_FAILURES)
 ELASTIC = (
+    NEVER_PAUSED,
     "resources.num_workers=[1,2]",
     "resources.max_concurrent_trials=1",
     "search.num_trials=2",
