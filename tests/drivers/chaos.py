@@ -491,6 +491,8 @@ class Matrix:
 
     def wrong_numbers(self, fault: Fault, sweep: Sweep) -> str | None:
         """What differs from undisturbed trainings."""
+        if fault.expected is not None:
+            return None
         found = self.results[fault.name]
         if self.mode == "lag":
             wanted: Any = self.results.get(fault.baseline)
@@ -506,9 +508,8 @@ class Matrix:
                 result | {"history": history[: len(result["history"])]}
                 for result, history in zip(found, trainings, strict=True)
             ]
-        if fault.expected is None and (difference := first_difference(found, wanted)):
-            return f"other results: {difference}"
-        return None
+        difference = first_difference(found, wanted)
+        return f"other results: {difference}" if difference else None
 
     def reference(self, sweep: Sweep, train: TrainConfig) -> list[Any]:
         """The history of a training by itself, in this process."""
