@@ -192,8 +192,8 @@ class _Driver(_NotSaved, Callback):
 
     def _attempt_ended(self, trial: Trial, error: str | None) -> None:
         """What a trial said of its end matters more than the error that Tune has of it."""
-        self._running.discard(_number(trial))
         number, said = _number(trial), trial.last_result or {}
+        self._running.discard(number)
         reason = next((said[key] for key in (FAILURE, PREEMPTION, BREAKDOWN) if key in said), error)
         if (
             reason is None
@@ -241,7 +241,7 @@ class _Driver(_NotSaved, Callback):
 
     def _next_config(self) -> dict[str, Any] | str | None:
         if is_lent := self._is_lent():
-            release_idle_actors(self._scheduler.controller)
+            self._scheduler.release_idle_actors()
         trial = "wait" if is_lent else self._study.next_trial()
         if trial == "wait":
             # while a study is paused Tune asks for trials and does nothing else
@@ -256,12 +256,17 @@ class _Driver(_NotSaved, Callback):
 
 
 class _Scheduler(_NotSaved, FIFOScheduler):
-    """Tune's own order. It keeps hold of Tune's controller, which it is the only one to be told."""
+    """Tune's own order. Of all that a user gives Tune, only this is told of Tune's controller."""
 
-    controller: Any = None
+    _controller: Any = None  # until there is a trial
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.controller = tune_controller
+        self._controller = tune_controller
+
+    def release_idle_actors(self) -> None:
+        """See :func:`orchestrator.execution.ray_internals.release_idle_actors`."""
+        if self._controller is not None:
+            release_idle_actors(self._controller)
 
 
 class _Searcher(_NotSaved, Searcher):
