@@ -100,6 +100,11 @@ def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
         ) from None
 
 
+def train_seconds(history: History) -> float:
+    """How long these epochs took."""
+    return sum(metrics.get("time/epoch_s", 0.0) for metrics in history)
+
+
 def point_outcome(repeats: Sequence[PointOutcome], num_repeats: int) -> PointOutcome:
     """How a point stands, from its trials so far: it runs until all its repeats have ended."""
     if len(repeats) < num_repeats or any(repeat.state == "running" for repeat in repeats):
@@ -117,7 +122,7 @@ def _outcome(state: State, history: History, reason: str | None, config: StudyCo
         reason,
         None if state == "failed" else _values(history, config),
         curve(history, config.search.objectives[0]),
-        sum(metrics.get("time/epoch_s", 0.0) for metrics in history),
+        train_seconds(history),
     )
 
 

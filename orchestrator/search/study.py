@@ -15,7 +15,7 @@ from typing import Literal
 
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.search.deciding import decider_of
-from orchestrator.search.outcome import Outcome, failure, recorded_outcome
+from orchestrator.search.outcome import Outcome, failure, recorded_outcome, train_seconds
 from orchestrator.search.search_space import check_values
 from orchestrator.search.stopping.rule import History
 from orchestrator.storage.attempts import begin_attempt
@@ -42,6 +42,7 @@ class Study:
         self._unfinished: dict[int, TrialInfo] = {}
         self._to_resume: deque[int] = deque()
         self._pausing: set[int] = set()  # told to pause; their workers may not have ended yet
+        self._train_s: dict[int, float] = {}  # of trials that have paused, so far
         self._decider = decider_of(config, record, self.outcomes)
         self._recall()
         self._control, self._control_until = (
@@ -153,6 +154,7 @@ class Study:
             self._decider.look_at(number, history)
             if number in self._decider.paused:
                 self._pausing.discard(number)
+                self._train_s[number] = train_seconds(history)
                 return None
             if number in self._pausing and not error:  # promoted before its workers had ended
                 self._pausing.discard(number)
@@ -232,7 +234,9 @@ class Study:
         self._decider.recall(trial, history, None)
         if outcome := self._decider.outcome(trial, history, None):
             self.outcomes[trial.number] = outcome
-        elif trial.number not in self._decider.paused:
+        elif trial.number in self._decider.paused:
+            self._train_s[trial.number] = train_seconds(history)
+        else:
             self._to_resume.append(trial.number)
 
     def _note_proposed(self, trial: TrialInfo) -> None:
@@ -274,7 +278,8 @@ class Study:
         hours = (datetime.now(UTC) - self.record.info.created_at).total_seconds() / 3600
         if search.max_wall_hours is not None and hours >= search.max_wall_hours:
             return f"{hours:.1f} hours since the study began, allowed are {search.max_wall_hours:g}"
-        seconds = sum(outcome.train_s for outcome in self.outcomes.values())
+        ended = {number: outcome.train_s for number, outcome in self.outcomes.items()}
+        seconds = sum((self._train_s | ended).values())
         gpu_hours = seconds / 3600 * resources.max_workers * resources.gpus_per_worker
         if search.max_gpu_hours is not None and gpu_hours >= search.max_gpu_hours:
             return f"{gpu_hours:.1f} GPU-hours spent, allowed are {search.max_gpu_hours:g}"

@@ -218,6 +218,18 @@ def test_a_restarted_driver_judges_what_was_reported_to_nobody() -> None:
     assert goes_on(slots.record, 1, epoch=1) is False
 
 
+def test_what_paused_trials_have_trained_is_spent() -> None:
+    slots = Slots(scheduler=ASHA, max_gpu_hours=0.001)
+    resources = slots.config.resources.model_copy(update={"gpus_per_worker": 1.0})
+    slots.config = slots.config.model_copy(update={"resources": resources})
+    slots.study = slots.restarted()
+    slots.report(slots.next(), 0.1)  # two seconds
+    assert slots.study.stop_reason is None
+    slots.report(slots.next(), 0.2)
+    assert "GPU-hours spent" in (slots.study.stop_reason or "")
+    assert "GPU-hours spent" in (slots.restarted().stop_reason or "")
+
+
 def test_reading_a_study_decides_nothing() -> None:
     slots = Slots(scheduler=ASHA)
     slots.record.train(slots.next(), history_of(0.1))
