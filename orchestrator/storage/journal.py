@@ -55,6 +55,6 @@ def write_entry(
     except KeyExistsError:
         raise OtherDriverError(
             f"study {record.name!r} in {record.store.uri}: another driver has taken decision "
-            f"{number}; this one stops. Only one may run a study: see `vitaclip show {record.name}`"
+            f"{number}; this one stops and leaves the study to it"
         ) from None
     return entry
