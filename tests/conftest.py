@@ -90,6 +90,22 @@ def motion_dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "motions"
 
 
+@pytest.fixture(scope="session")
+def small_training(small_backbone: BackboneConfig, motion_dataset: str) -> dict[str, Any]:
+    """Fields of a training that takes a second an epoch; the tests add theirs."""
+    return {
+        "backbone": small_backbone.model_dump(),
+        "data": {
+            "dataset": motion_dataset,
+            "num_frames": 4,
+            "stride": 2,
+            "augment": {"rand_augment": None},
+        },
+        "batch_size": 8,
+        "num_threads": 1,
+    }
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
     """The record of a study that was started and has no trials yet."""

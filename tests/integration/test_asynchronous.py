@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,26 +20,13 @@ from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, study_config
 from testing.sweeps import untimed
-from vitaclip.config import BackboneConfig
 from vitaclip.train import fit
 
 
 @pytest.fixture
-def config(small_backbone: BackboneConfig, motion_dataset: str) -> StudyConfig:
+def config(small_training: dict[str, Any]) -> StudyConfig:
     """Four trials of up to three epochs, judged after the first and the second."""
-    train = {
-        "backbone": small_backbone.model_dump(),
-        "prompts": {"num_global": 2},
-        "data": {
-            "dataset": motion_dataset,
-            "num_frames": 4,
-            "stride": 2,
-            "augment": {"rand_augment": None},
-        },
-        "batch_size": 8,
-        "epochs": 3,
-        "num_threads": 1,
-    }
+    train = small_training | {"prompts": {"num_global": 2}, "epochs": 3}
     lr = {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}
     search = {
         "num_trials": 4,

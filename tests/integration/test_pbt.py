@@ -22,7 +22,6 @@ from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import PROVENANCE, study_config
 from testing.sweeps import untimed
-from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError
 from vitaclip.train import fit
 
@@ -88,21 +87,9 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 
 @pytest.fixture
-def config(small_backbone: BackboneConfig, motion_dataset: str) -> StudyConfig:
+def config(small_training: dict[str, Any]) -> StudyConfig:
     """Three generations of two members, of one epoch each."""
-    train = {
-        "backbone": small_backbone.model_dump(),
-        "prompts": {"num_global": 2},
-        "data": {
-            "dataset": motion_dataset,
-            "num_frames": 4,
-            "stride": 2,
-            "augment": {"rand_augment": None},
-        },
-        "batch_size": 8,
-        "epochs": 3,
-        "num_threads": 1,
-    }
+    train = small_training | {"prompts": {"num_global": 2}, "epochs": 3}
     search = {"num_trials": 6, "scheduler": {"name": "pbt", "population": 2}}
     return pbt_config(train=train, search=search, benchmarks=[])
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import mlflow
@@ -48,7 +49,7 @@ from testing.study_fixtures import (
     train_epochs,
     write_score,
 )
-from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError
 
 
@@ -160,20 +161,10 @@ def test_reconciling_again_adds_nothing(uri: str, record: StudyRecord, tmp_path:
 
 
 def test_every_optimizer_step_is_logged_once(
-    uri: str, small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path
+    uri: str, small_training: dict[str, Any], tmp_path: Path
 ) -> None:
     """Two trials of the same training, one of them taken away in the middle of its second epoch."""
-    train = {
-        "backbone": small_backbone.model_dump(),
-        "data": {
-            "dataset": motion_dataset,
-            "num_frames": 4,
-            "stride": 2,
-            "augment": {"rand_augment": None},
-        },
-        "batch_size": 8,
-        "epochs": 3,
-    }
+    train = small_training | {"epochs": 3}
     record = new_record(LocalStore(tmp_path / "store"), train=train)
     for number in (0, 1):
         config = TrainConfig.model_validate(train)

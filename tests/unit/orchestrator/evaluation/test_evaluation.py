@@ -27,7 +27,7 @@ from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import STARTED, begin, best_checkpoint, finish, study_config
-from vitaclip.config import BackboneConfig, EvalConfig, TrainConfig
+from vitaclip.config import EvalConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
@@ -41,23 +41,11 @@ from vitaclip.train import EpochEnd, fit
 
 @pytest.fixture(scope="module")
 def trained(
-    small_backbone: BackboneConfig, motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
+    small_training: dict[str, Any], motion_dataset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> StudyRecord:
     """Trials trained for one epoch and for none, and one whose clips are drawn in another way."""
     root = tmp_path_factory.mktemp("study")
-    train = {
-        "backbone": small_backbone.model_dump(),
-        "prompts": {"num_global": 1},
-        "text": {"num_context": 1},
-        "data": {
-            "dataset": motion_dataset,
-            "num_frames": 4,
-            "stride": 2,
-            "augment": {"rand_augment": None},
-        },
-        "batch_size": 8,
-        "num_threads": 1,
-    }
+    train = small_training | {"prompts": {"num_global": 1}, "text": {"num_context": 1}}
     record = StudyRecord(LocalStore(root / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[]), {})
     data = {"dataset": motion_dataset, "num_frames": 2, "sampling": "uniform"}
