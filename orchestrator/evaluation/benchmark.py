@@ -50,6 +50,7 @@ PUBLISHED_BENCHMARKS: Mapping[str, BenchmarkConfig] = {
             mode="zero_shot",
         ),
         Supervised(dataset="kinetics400", split="val", mode="supervised"),
+        Supervised(dataset="kinetics700", split="val", mode="supervised"),
         Supervised(dataset="ssv2", split="val", mode="supervised"),
         ZeroShot(dataset="quickstart", split="zero_shot", mode="zero_shot"),
     )

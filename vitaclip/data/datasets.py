@@ -35,8 +35,8 @@ def load_dataset(name: str, split: str) -> Manifest:
     """Returns the clips of one split of a dataset.
 
     The dataset's folder comes from the environment variable ``VITACLIP_DATA_<NAME>``; "quickstart"
-    is rendered to ``data/quickstart`` at first use. The five published data sets are read from
-    their own annotation files; every data set may also be given as list files, ``<split>.csv`` or
+    is rendered to ``data/quickstart`` at first use. Published data sets are read from their own
+    annotation files; every data set may also be given as list files, ``<split>.csv`` or
     ``<split>.txt``. Raises InputError for an unset variable, a missing folder or split, and for a
     line of an annotation file that cannot be read.
     """

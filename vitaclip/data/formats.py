@@ -167,6 +167,7 @@ ZERO_SHOT_SPLITS = ("zero_shot", "zero_shot_1", "zero_shot_2", "zero_shot_3")
 FORMATS: Mapping[str, Format] = {
     "kinetics400": Format(read_kinetics, ("train", "val", "test")),
     "kinetics600": Format(read_kinetics, ("train", "val", "test", *ZERO_SHOT_SPLITS)),
+    "kinetics700": Format(read_kinetics, ("train", "val", "test")),
     "ucf101": Format(read_ucf101, _numbered_splits()),
     "hmdb51": Format(read_hmdb51, _numbered_splits()),
     "ssv2": Format(read_ssv2, ("train", "val")),

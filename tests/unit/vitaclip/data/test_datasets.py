@@ -1,4 +1,4 @@
-"""The five published data sets, in miniature replicas of their official layouts with real videos
+"""The published data sets, in miniature replicas of their official layouts with real videos
 inside.
 """
 
@@ -154,6 +154,18 @@ def test_kinetics600_and_its_unseen_classes(root):
     assert set(found(first)) <= set(found(unseen))
 
 
+def test_kinetics700_has_lists_and_classes_of_its_own(root):
+    rows = "arranging flowers,aaaaaaaaaaa,3,13,train\nabseiling,bbbbbbbbbbb,0,10,train\n"
+    write(root / "train.csv", "label,youtube_id,time_start,time_end,split\n" + rows)
+    mp4(root / "train/arranging flowers/aaaaaaaaaaa_000003_000013.mp4")
+    mp4(root / "train/abseiling/bbbbbbbbbbb_000000_000010.mp4")
+    train = load_dataset("kinetics700", "train")
+    assert [row[1] for row in found(train)] == ["arranging flowers", "abseiling"]
+    # among 700 classes in alphabetical order
+    assert (len(train.classes), [clip.label for clip in train.clips]) == (700, [12, 0])
+    assert list(train.classes) == sorted(train.classes)
+
+
 def test_the_220_classes_that_kinetics400_has_not():
     old, new = (read_class_list(CLASS_LISTS / f"kinetics{n}.txt") for n in (400, 600))
     renamed, unseen = renamed_kinetics_classes(), unseen_kinetics600_classes()
@@ -292,7 +304,14 @@ def test_clean_class_names(raw, clean):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("kinetics400", 400), ("kinetics600", 600), ("ucf101", 101), ("hmdb51", 51), ("ssv2", 174)],
+    [
+        ("kinetics400", 400),
+        ("kinetics600", 600),
+        ("kinetics700", 700),
+        ("ucf101", 101),
+        ("hmdb51", 51),
+        ("ssv2", 174),
+    ],
 )
 def test_class_lists_are_complete_and_name_their_source(name, count):
     classes = read_class_list(CLASS_LISTS / f"{name}.txt")
