@@ -14,6 +14,7 @@ from vitaclip.class_names import clean_class_name
 from vitaclip.data.formats import (
     FORMATS,
     ZERO_SHOT_SPLITS,
+    Annotations,
     Row,
     UnlabeledError,
     VideoFiles,
@@ -21,6 +22,7 @@ from vitaclip.data.formats import (
     video_paths,
 )
 from vitaclip.data.manifest import Clip, Manifest, numbered_lines, read_class_list, read_list
+from vitaclip.data.vifi_clip import PUBLISHED, read_vifi_clip, vifi_clip_splits
 from vitaclip.errors import InputError, suggest
 
 QUICKSTART = "quickstart"
@@ -54,16 +56,27 @@ def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFil
         root: the folder of the annotations.
         files: finds the videos, where a format needs that.
     """
-    if name in FORMATS and split in FORMATS[name].splits:
-        rows = FORMATS[name].read(root, "val" if split in ZERO_SHOT_SPLITS else split)
-        if rows is not None:
-            manifest = _manifest(name, split, rows, files())
-            return (
-                manifest
-                if split not in ZERO_SHOT_SPLITS
-                else keep_classes(manifest, zero_shot_classes(split))
-            )
-    return _read_list_dataset(name, split, root, files)
+    found = _official(name, split, root)
+    if found is None and split not in _list_files(root):
+        found = read_vifi_clip(name, split, root)
+    if found is None:
+        return _read_list_dataset(name, split, root, files)
+    manifest = _manifest(name, split, found.rows, files())
+    if found.classes is None or len(found.classes) == len(manifest.classes):
+        # a list of all classes is read in the data set's own order, so that splits fit together
+        return manifest
+    return keep_classes(manifest, found.classes, found.classes_place)
+
+
+def _official(name: str, split: str, root: Path) -> Annotations | None:
+    """What a data set's own annotation files say of a split; None: they are not there."""
+    if name not in FORMATS or split not in FORMATS[name].splits:
+        return None
+    if split in ZERO_SHOT_SPLITS:
+        rows = FORMATS[name].read(root, "val")
+        return None if rows is None else Annotations(rows, zero_shot_classes(split))
+    rows = FORMATS[name].read(root, split)
+    return None if rows is None else Annotations(rows)
 
 
 def available_splits(name: str, root: Path) -> tuple[str, ...]:
@@ -83,13 +96,11 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
         ]
         if official := tuple(split for split in candidates if _is_labeled(name, split, root)):
             return official
-    splits = tuple(_list_files(root))
-    if not splits:
-        raise InputError(
-            f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will "
-            "do"
-        )
-    return splits
+    if splits := tuple(_list_files(root)) or vifi_clip_splits(name, root):
+        return splits
+    raise InputError(
+        f"dataset {name!r}: found no annotations in {root}; a list file train.csv or .txt will do"
+    )
 
 
 def _is_labeled(name: str, split: str, root: Path) -> bool:
@@ -151,7 +162,7 @@ def _manifest(name: str, split: str, rows: Sequence[Row], files: VideoFiles) -> 
     labels = class_labels(raw_classes)
     clips, missing = [], []
     for row in rows:
-        label, path = _label(row, labels, name), files.find(row.video)
+        label, path = _label(row.raw_class, labels, row.place, name), files.find(row.video)
         if path is None:
             missing.append(row.video)
         else:
@@ -168,22 +179,30 @@ def _manifest(name: str, split: str, rows: Sequence[Row], files: VideoFiles) -> 
     return Manifest(name, classes, tuple(clips), raw_classes, tuple(missing))
 
 
-def _label(row: Row, labels: Mapping[str, int], name: str) -> int:
-    label = labels.get(clean_class_name(row.raw_class))
+def _label(raw_class: str, labels: Mapping[str, int], place: str, name: str) -> int:
+    label = labels.get(clean_class_name(raw_class))
     if label is None:
-        hint = suggest(clean_class_name(row.raw_class), labels)
+        hint = suggest(clean_class_name(raw_class), labels)
         raise InputError(
-            f"{row.place}: found class {row.raw_class!r}, allowed: {len(labels)} classes of "
-            f"{name}{hint}"
+            f"{place}: found class {raw_class!r}, allowed: {len(labels)} classes of {name}{hint}"
         )
     return label
 
 
-def keep_classes(manifest: Manifest, raw_classes: Sequence[str]) -> Manifest:
-    """Only the clips of some classes, relabeled in the order given. Raises InputError if none is
-    left.
+def keep_classes(manifest: Manifest, raw_classes: Sequence[str], place: str) -> Manifest:
+    """Only the clips of some classes, relabeled in the order given.
+
+    Args:
+        manifest: the clips, and the names that a class may have.
+        raw_classes: those to keep.
+        place: where they are listed, for messages.
+
+    Raises:
+        InputError: a class is none of the manifest's, or no clip is left.
     """
-    new_labels = {manifest.raw_classes.index(raw): label for label, raw in enumerate(raw_classes)}
+    labels = class_labels(manifest.raw_classes)
+    kept = [_label(raw, labels, place, manifest.name) for raw in raw_classes]
+    new_labels = {old: new for new, old in enumerate(kept)}
     clips = tuple(
         replace(c, label=new_labels[c.label]) for c in manifest.clips if c.label in new_labels
     )
@@ -191,8 +210,12 @@ def keep_classes(manifest: Manifest, raw_classes: Sequence[str]) -> Manifest:
         raise InputError(
             f"dataset {manifest.name!r}: no clip of the {len(raw_classes)} chosen classes"
         )
-    classes = tuple(map(clean_class_name, raw_classes))
-    return replace(manifest, classes=classes, clips=clips, raw_classes=tuple(raw_classes))
+    return replace(
+        manifest,
+        classes=tuple(manifest.classes[old] for old in kept),
+        clips=clips,
+        raw_classes=tuple(manifest.raw_classes[old] for old in kept),
+    )
 
 
 def unseen_kinetics600_classes() -> tuple[str, ...]:
@@ -236,7 +259,8 @@ def _read_list_dataset(
     A published data set needs no file of class names.
     """
     found = _list_files(root)
-    splits = sorted({*found, *(FORMATS[name].splits if name in FORMATS else ())})
+    official = FORMATS[name].splits if name in FORMATS else ()
+    splits = sorted({*found, *official, *PUBLISHED.get(name, ())})
     if split not in found:
         raise InputError(
             f"dataset {name!r}: found no annotations of split {split!r} in {root}, splits: "

@@ -31,6 +31,15 @@ class Row:
     raw_class: str
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """What files say of one split: its videos, and its classes in label order."""
+
+    rows: Sequence[Row]
+    classes: tuple[str, ...] | None = None  # None: all of the data set's
+    classes_place: str = ""  # where these are listed, for messages
+
+
 class UnlabeledError(InputError):
     """A split that was published without labels, such as the test videos of a challenge."""
 
