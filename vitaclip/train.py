@@ -20,7 +20,7 @@ from torch import Tensor
 from vitaclip.checkpoint import load_learned, load_optimizer, save_checkpoint
 from vitaclip.checkpoint_info import CurvePoint, EpochMetrics, Progress, read_info
 from vitaclip.config import TrainConfig
-from vitaclip.data.datasets import load_dataset
+from vitaclip.data.datasets import load_dataset, load_training
 from vitaclip.data.loader import Batch, check_broken, steps_per_epoch, train_batches
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import (
@@ -87,7 +87,7 @@ def fit(
     on_epoch_end: Callable[[EpochEnd], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
-    """Trains as ``config`` says and validates on the dataset's ``val`` split after every epoch.
+    """Trains as ``config`` says and validates on ``data.val_split`` after every epoch.
 
     Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``,
     ``val/broken``, ``lr`` (of its last step), ``data/broken``, and with ``data.development`` set
@@ -237,14 +237,7 @@ class _Run:
 
 
 def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
-    train, val = (
-        load_dataset(config.data.dataset, "train"),
-        load_dataset(config.data.dataset, "val"),
-    )
-    if train.classes != val.classes:
-        raise InputError(
-            f"dataset {config.data.dataset}: its train and val splits have different classes"
-        )
+    train, val = load_training(config.data.dataset, config.data.train_split, config.data.val_split)
     _, world_size = rank_and_world_size()
     if config.batch_size % world_size:
         raise InputError(

@@ -40,7 +40,9 @@ def _choice(record: StudyRecord, number: int) -> Choice:
     """How this trial was chosen, if it is its study's best one."""
     results = best_first(record.info.config, record.results())
     is_best = bool(results) and results[0].number == number
-    return Choice.of_best(record.info.config, len(results)) if is_best else NO_CHOICE
+    if not is_best:
+        return NO_CHOICE
+    return Choice.of_best(record.trial(number).info.train.data, len(results))
 
 
 def _as_json(

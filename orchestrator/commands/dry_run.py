@@ -27,7 +27,8 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "hypothesis": config.hypothesis.strip(),
         "trials": f"{num_trials}, {len(results)} of them finished, "
         f"{resources.max_concurrent_trials} at once",
-        "each trial": f"{train.epochs} epochs on {train.data.dataset} with {train.backbone.name}, "
+        "each trial": f"{train.epochs} epochs on {train.data.dataset}/{train.data.train_split} "
+        f"with {train.backbone.name}, "
         f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU",
         "time": expected_time(config, results, num_trials),

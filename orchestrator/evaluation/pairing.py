@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.config import StudyConfig
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.evaluation.statistics import clip_differences, holm, outcomes, paired_p_value
 from orchestrator.storage.records.score import BenchmarkScore
+from vitaclip.config import DataConfig
 
 SIGNIFICANCE = 0.05
 
@@ -47,13 +47,9 @@ class Choice:
     splits: frozenset[tuple[str, str]]  # (dataset, split)
 
     @classmethod
-    def of_best(cls, config: StudyConfig, num_trials: int) -> Choice:
-        """How a study's best trial was chosen: by its objectives, on the training's own evaluation
-        splits.
-        """
-        data = config.train.data
-        names = ("val", data.development) if data.development else ("val",)
-        return cls(num_trials, frozenset((data.dataset, name) for name in names))
+    def of_best(cls, data: DataConfig, num_trials: int) -> Choice:
+        """How a study's best trial was chosen: by its objectives, on its own evaluation splits."""
+        return cls(num_trials, frozenset((data.dataset, name) for name in data.scored_splits))
 
     def num_choices(self, benchmark: BenchmarkConfig) -> int:
         """From how many trials the model was chosen on clips of this benchmark: 1 means that it was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -19,14 +20,17 @@ from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
 from vitaclip.config import BackboneConfig, ModelConfig
-from vitaclip.data.datasets import load_dataset
+from vitaclip.data.datasets import load_dataset, load_training
 from vitaclip.data.identity import identify
+from vitaclip.data.loader import steps_per_epoch
 from vitaclip.errors import InputError
 from vitaclip.methods.build import check_model
 from vitaclip.model.backbone import check_backbone, load_backbone
 from vitaclip.service import attempt
 
 _MAX_MODELS = 100  # to be looked at: each takes a tenth of a second or more
+_MAX_SPLITS = 10_000  # combinations of the fields below
+_NAME_SPLITS = ("data.dataset", "data.train_split", "data.val_split", "data.development")
 
 
 def preflight(config: StudyConfig, settings: Settings) -> None:
@@ -102,37 +106,38 @@ def _backbones(config: StudyConfig) -> list[BackboneConfig]:
 
 def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
     """Each (dataset, split) that the study trains, validates or is scored on."""
-    space = config.search_space
-    datasets = (
-        edge_values(space["data.dataset"])
-        if "data.dataset" in space
-        else [config.train.data.dataset]
-    )
-    trained = [(str(dataset), split) for dataset in datasets for split in ("train", "val")]
-    if config.train.data.development is not None:
-        trained += [(str(dataset), config.train.data.development) for dataset in datasets]
-    return trained + [(b.dataset, split) for b in config.benchmarks for split in b.splits]
+    points = corners(config.search_space, _NAME_SPLITS.__contains__, most=_MAX_SPLITS)
+    trained = [apply(config.train, params).data for params in points]
+    found = [
+        *((data.dataset, split) for data in trained for split in data.splits),
+        *((b.dataset, split) for b in config.benchmarks for split in b.splits),
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _check_models(config: StudyConfig) -> None:
     """Every model that a trial may have is built once, without weights: what its method refuses
-    would fail the trial.
+    would fail the trial. So would clips that are too few, or of other classes.
     """
-    backbones, checked = _backbones(config), set()
-    for params in corners(config.search_space, _decides_model, most=_MAX_MODELS):
+    backbones, checked, load = _backbones(config), set(), functools.cache(load_training)
+    for params in corners(config.search_space, _decides_start, most=_MAX_MODELS):
         train = apply(config.train, params)
-        model = (train.of_model(), train.data.dataset, train.epochs == 0)
-        if model in checked or train.backbone not in backbones:
+        data, model = train.data, (train.of_model(), train.batch_size, train.epochs == 0)
+        clips_of = (data.dataset, data.train_split, data.val_split)
+        if (model, clips_of, data.limit) in checked or train.backbone not in backbones:
             continue
-        checked.add(model)
+        checked.add((model, clips_of, data.limit))
         try:
-            check_model(train, load_dataset(train.data.dataset, "train").classes)
+            clips, _ = load(*clips_of)
+            check_model(train, clips.classes)
+            if train.epochs:
+                steps_per_epoch(clips, train)
         except InputError as error:
             drawn = ", ".join(f"{key}={json.dumps(value)}" for key, value in params.items())
             raise InputError(f"{error}{drawn and f' (the search space draws {drawn})'}") from None
 
 
-def _decides_model(key: str) -> bool:
-    """Whether a method may look at this parameter."""
+def _decides_start(key: str) -> bool:
+    """Whether a method, or the start of a training, may look at this parameter."""
     section = key.partition(".")[0]
-    return section in ("method", "epochs") or section in ModelConfig.model_fields
+    return section in ("method", "epochs", "batch_size") or section in ModelConfig.model_fields

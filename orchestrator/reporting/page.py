@@ -23,6 +23,7 @@ from orchestrator.reporting.figures import figures
 from orchestrator.reporting.optuna_view import optuna_study
 from orchestrator.reporting.pictures import write_pictures
 from orchestrator.reporting.study_data import StudyData
+from orchestrator.search.search_space import apply
 from orchestrator.storage.records.score import BenchmarkScore
 from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.records.trial import TrialResult
@@ -184,7 +185,8 @@ def _comparisons(data: StudyData) -> str:
     ]
     rows = [_header_row(header)]
     names, scores = zip(*_others(data, data.best), strict=True)
-    choice = Choice.of_best(data.info.config, len(data.results))
+    trained = apply(data.info.config.train, data.best.params)
+    choice = Choice.of_best(trained.data, len(data.results))
     for name, pairs in zip(
         names, paired_scores(data.scores[data.best.number], scores, choice), strict=True
     ):

@@ -52,6 +52,14 @@ class DataConfig(Config):
         "quickstart",
         description="The dataset's name. The variable VITACLIP_DATA_<NAME> says where it lies.",
     )
+    train_split: SplitName = Field(
+        "train", description="The split to train on, such as few_shot_16 or base_train_1."
+    )
+    val_split: SplitName = Field(
+        "val",
+        description="The split of the same classes that is scored after every epoch, and gives "
+        "the metrics val/...",
+    )
     development: SplitName | None = Field(
         None,
         description="A split of classes that are never trained on. It is scored zero-shot after "
@@ -90,6 +98,16 @@ class DataConfig(Config):
         le=10**9,
         description="How many clips of a seeded shuffle are used, for tests. None uses all.",
     )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split that a training reads."""
+        return (self.train_split, *self.scored_splits)
+
+    @property
+    def scored_splits(self) -> tuple[str, ...]:
+        """Those that every epoch is scored on."""
+        return (self.val_split, self.development) if self.development else (self.val_split,)
 
 
 class EvalConfig(Config):

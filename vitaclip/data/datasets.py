@@ -46,6 +46,22 @@ def load_dataset(name: str, split: str) -> Manifest:
     return read_dataset(name, split, root, lambda: VideoFiles(video_paths(root)))
 
 
+def load_training(name: str, train_split: str, val_split: str) -> tuple[Manifest, Manifest]:
+    """The clips that a training learns from, and those that it is validated on.
+
+    Raises InputError as ``load_dataset`` does, and if the two have other classes or another order
+    of them.
+    """
+    train, val = load_dataset(name, train_split), load_dataset(name, val_split)
+    if train.classes != val.classes:
+        raise InputError(
+            f"dataset {name}: its splits {train_split!r} ({len(train.classes)} classes) and "
+            f"{val_split!r} ({len(val.classes)}) have different classes; data.train_split and "
+            "data.val_split must name splits of the same classes in the same order"
+        )
+    return train, val
+
+
 def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFiles]) -> Manifest:
     """``load_dataset`` of annotations in ``root``; ``files`` finds the videos, where a format needs
     that.

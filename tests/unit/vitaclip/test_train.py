@@ -525,6 +525,49 @@ def test_metrics_say_how_loading_went(
     assert 0 < first["time/data_wait_s"] < first["time/epoch_s"]
 
 
+@pytest.fixture
+def dataset_with_splits(
+    motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Splits of two shots, of other clips to validate on, and of half of the classes."""
+    root = shutil.copytree(os.environ["VITACLIP_DATA_MOTIONS"], tmp_path / "splits")
+    lines = {split: (root / f"{split}.csv").read_text().splitlines() for split in ("train", "val")}
+    (root / "few_shot_2.csv").write_text("\n".join(lines["train"][:8]))
+    (root / "other_val.csv").write_text("\n".join(lines["train"][8:12]))
+    classes = (root / "classes.txt").read_text().splitlines()
+    (root / "base_val_classes.txt").write_text("\n".join(classes[:2]))
+    (root / "base_val.csv").write_text("\n".join([lines["val"][0], lines["val"][1]]))
+    monkeypatch.setenv("VITACLIP_DATA_SPLITS", str(root))
+    return "splits"
+
+
+def test_the_config_names_the_splits_of_a_training(
+    config: TrainConfig, dataset_with_splits: str, tmp_path: Path
+) -> None:
+    data = {"dataset": dataset_with_splits, "train_split": "few_shot_2", "val_split": "other_val"}
+    chosen = config.data.model_copy(update=data)
+    ends: list[EpochEnd] = []
+    fit(config.model_copy(update={"data": chosen, "epochs": 2}), on_epoch_end=ends.append)
+    ends[-1].save(tmp_path / "checkpoint")
+    # one step of eight clips an epoch
+    curve = read_info(tmp_path / "checkpoint").progress.curve
+    assert [point.step for point in curve] == [1, 2]
+    assert ends[-1].metrics["val/top1"] in (0, 0.25, 0.5, 0.75, 1)
+    other = chosen.model_copy(update={"val_split": "base_val"})
+    with pytest.raises(
+        InputError, match=r"'few_shot_2' \(4 classes\) and 'base_val' \(2\) .*data.val_split"
+    ):
+        fit(config.model_copy(update={"data": other}))
+
+
+def test_a_config_of_before_trains_on_the_usual_splits(config: TrainConfig) -> None:
+    values = config.model_dump(mode="json")
+    for name in ("train_split", "val_split"):
+        del values["data"][name]
+    assert TrainConfig.model_validate(values) == config
+    assert config.data.splits == ("train", "val")
+
+
 def test_bad_input_is_refused(config: TrainConfig) -> None:
     with pytest.raises(InputError, match=r"prompts.depth: found 5, allowed is at most 2"):
         fit(config.model_copy(update={"prompts": config.prompts.model_copy(update={"depth": 5})}))

@@ -25,6 +25,7 @@ from orchestrator.evaluation.statistics import (
 )
 from orchestrator.storage.records.score import BenchmarkScore
 from testing.study_fixtures import STARTED, split_score
+from vitaclip.config import DataConfig
 
 Right = npt.NDArray[np.bool_]
 
@@ -178,6 +179,18 @@ def test_a_clear_gain_of_the_best_trial_is_still_called_one() -> None:
     assert elsewhere.num_choices == 1
     [[turned]] = paired_scores(score_of(clip), [score_of(best)], choice)
     assert turned.verdict == "second is better"
+
+
+def test_the_best_trial_was_chosen_on_the_splits_that_its_epochs_were_scored_on() -> None:
+    data = DataConfig(dataset="ucf101", train_split="few_shot_2", val_split="test_1")
+    choice = Choice.of_best(data, 8)
+    on = {
+        split: choice.num_choices(Supervised(dataset="ucf101", split=split, mode="supervised"))
+        for split in ("few_shot_2", "test_1", "test_2", "val")
+    }
+    assert on == {"few_shot_2": 1, "test_1": 8, "test_2": 1, "val": 1}
+    developed = Choice.of_best(DataConfig(development="development"), 4)
+    assert developed.splits == {("quickstart", "val"), ("quickstart", "development")}
 
 
 def test_holm_multiplies_by_what_is_left() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.config import CategoricalDistribution, Distribution, IntDistribution, Scalar
 from orchestrator.execution.corners import corners
-from orchestrator.execution.preflight import preflight
+from orchestrator.execution.preflight import dataset_splits, preflight
 from orchestrator.settings import Settings
 from testing.study_fixtures import study_config
 from vitaclip.config import BackboneConfig
@@ -33,6 +33,7 @@ def check(
             "backbone": small_backbone.model_dump(),
             "data": {"dataset": motion_dataset},
             "epochs": 1,
+            "batch_size": 8,
         }
         config = study_config(train=values | train, search_space=space, benchmarks=[])
         preflight(config, Settings())
@@ -96,6 +97,53 @@ def test_what_a_space_draws_under_conditions_only_is_allowed(check) -> None:
     method = {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}
     epochs = {"type": "int", "low": 1, "high": 2, "when": {"method": "vita_clip"}}
     check({"method": method, "epochs": epochs, "prompts.depth": DEPTHS}, epochs=0)
+
+
+def choices(*values: Scalar, **when: Scalar) -> dict[str, object]:
+    return {"type": "categorical", "choices": values, "when": when}
+
+
+def test_clips_that_are_too_few_or_of_other_classes_are_refused(
+    check, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(os.environ[f"VITACLIP_DATA_{motion_dataset.upper()}"], tmp_path / "few")
+    rows = (root / "train.csv").read_text().splitlines()
+    (root / "few_shot_1.csv").write_text("\n".join(rows[:4]))
+    (root / "few_shot_2.csv").write_text("\n".join(rows[:8]))
+    (root / "base_train.csv").write_text(rows[0])
+    (root / "base_train_classes.txt").write_text(rows[0].rpartition(",")[2])
+    monkeypatch.setenv("VITACLIP_DATA_FEW", str(root))
+    data = {"dataset": "few"}
+    check({"data.train_split": choices("few_shot_2", "train")}, data=data)
+    with pytest.raises(
+        InputError, match=r'batch_size: found 8, allowed 1..4 .*draws data.train_split="few_shot_1"'
+    ):
+        check({"data.train_split": choices("few_shot_2", "few_shot_1")}, data=data)
+    with pytest.raises(InputError, match="'base_train' .1 classes. and 'val' .4. have different"):
+        check({"data.train_split": choices("train", "base_train")}, data=data)
+    with pytest.raises(InputError, match="no annotations of split 'few_shot_4'"):
+        check({"data.train_split": choices("train", "few_shot_4")}, data=data)
+    with pytest.raises(InputError, match="batch_size: found 32, allowed 1..24 .*batch_size=32"):
+        check({"batch_size": choices(8, 32)}, data=data)
+
+
+def test_all_splits_that_trials_may_read_are_looked_at() -> None:
+    space = {
+        "data.dataset": choices("ucf101", "quickstart"),
+        "data.train_split": choices("few_shot_2", "few_shot_4", **{"data.dataset": "ucf101"}),
+        "data.development": choices(None, "development", **{"data.dataset": "quickstart"}),
+        "optimizer.lr": {"type": "float", "low": 0.1, "high": 0.2},
+    }
+    found = dataset_splits(study_config(search_space=space))
+    assert sorted(found) == [
+        ("quickstart", "development"),
+        ("quickstart", "train"),
+        ("quickstart", "val"),
+        ("quickstart", "zero_shot"),
+        ("ucf101", "few_shot_2"),
+        ("ucf101", "few_shot_4"),
+        ("ucf101", "val"),
+    ]
 
 
 def whole(low: int, high: int, **when: Scalar) -> Distribution:
