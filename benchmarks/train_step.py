@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from testing.reference_model import reference_step
-from vitaclip.config import BackboneConfig, PromptConfig, TextConfig
+from vitaclip.config import BackboneConfig, DataConfig, ModelConfig
 from vitaclip.distributed import default_device
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import load_backbone
@@ -120,12 +120,12 @@ def build(args: argparse.Namespace) -> VitaCLIP:
     torch.manual_seed(0)
     model = VitaCLIP(
         backbone,
-        PromptConfig(num_global=8),
-        TextConfig(num_context=8),
+        ModelConfig(
+            data=DataConfig(num_frames=args.frames),
+            precision=args.precision,
+            compile=args.compile,
+        ),
         names,
-        num_frames=args.frames,
-        precision=args.precision,
-        compile_layers=args.compile,
     )
     return model.to(default_device())
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.attention import FrameAttention
 from vitaclip.model.text import group_prompts
-from vitaclip.model.vision import LayerPrompts
+from vitaclip.model.vision_prompts import LayerPrompts
 
 
 def reference_step(

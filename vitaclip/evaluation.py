@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from vitaclip.checkpoint import load_model
 from vitaclip.class_names import clean_class_name
-from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, TrainConfig
+from vitaclip.config import BackboneConfig, DataConfig, EvalConfig, MethodConfig, TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.loader import check_broken, eval_batches
 from vitaclip.data.manifest import Manifest
@@ -92,7 +92,7 @@ def evaluate_clip(
 def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VideoModel:
     """CLIP as it came, which was trained on no classes."""
     data = DataConfig(num_frames=num_frames)
-    config = TrainConfig(method="frozen_clip", backbone=backbone, data=data)
+    config = TrainConfig(method=MethodConfig(name="frozen_clip"), backbone=backbone, data=data)
     return build_model(config, class_names=()).to(default_device())
 
 

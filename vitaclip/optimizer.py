@@ -16,14 +16,22 @@ from torch.nn.utils import clip_grad_norm_
 
 from vitaclip.config import OptimizerConfig
 from vitaclip.errors import NonFiniteLossError
-from vitaclip.methods.video_model import VideoModel
+from vitaclip.methods.video_model import VideoModel, is_clips_own
 
 
 def build_optimizer(model: VideoModel, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over everything trainable, weight decay on all of it (released recipe)."""
+    """AdamW over everything trainable, weight decay on all of it (released recipe). CLIP's own
+    weights are a group with a learning rate of their own.
+    """
+    trainable = model.trainable()
+    added = [parameter for name, parameter in trainable.items() if not is_clips_own(name)]
+    clips_own = [parameter for name, parameter in trainable.items() if is_clips_own(name)]
     return torch.optim.AdamW(
-        # as a group: of a model without trainable parameters it is empty
-        [{"params": list(model.trainable().values())}],
+        # As groups: of a model without trainable parameters they are empty.
+        [
+            {"params": added, "lr_scale": 1.0},
+            {"params": clips_own, "lr_scale": config.clip_lr_scale},
+        ],
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -95,11 +103,11 @@ def apply_gradients(
         parameters: what is trained.
         optimizer: theirs.
         config: says whether, and to which norm, gradients are clipped.
-        lr: the learning rate of this step.
+        lr: the learning rate of this step, before the scale of CLIP's own weights.
         scaler: the one that scaled the loss.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
     if scaler:
         scaler.unscale_(optimizer)
     if config.clip_grad_norm is not None:

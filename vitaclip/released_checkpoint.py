@@ -86,7 +86,9 @@ def export_checkpoint(folder: Path, released: Path) -> None:
     """
     model, config = load_model(folder)
     if not isinstance(model, VitaCLIP):
-        raise InputError(f"{folder}: the released format is that of vita_clip, not {config.method}")
+        raise InputError(
+            f"{folder}: the released format is that of vita_clip, not {config.method.name}"
+        )
     if config.prompts.depth not in (None, len(model.vision_prompts.layers)) or any(
         (config.prompts.global_layers, config.prompts.local_layers, config.prompts.summary_layers)
     ):

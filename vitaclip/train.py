@@ -1,4 +1,4 @@
-"""One training run: ``fit`` trains the prompts of a frozen CLIP and validates after every epoch.
+"""One training run: ``fit`` trains what a method learns and validates after every epoch.
 
 Runs in plain Python, under ``torchrun`` and inside a Ray Train worker alike: it only looks at
 ``torch.distributed``. The same config gives the same numbers, and a resumed run equals an
@@ -31,7 +31,6 @@ from vitaclip.distributed import (
 )
 from vitaclip.errors import CheckpointError, InputError
 from vitaclip.evaluation import (
-    Classifier,
     score_classifiers,
     supervised_classifier,
     zero_shot_classifier,
@@ -134,7 +133,7 @@ class _Run:
     config: TrainConfig
     train: Manifest
     val: Manifest
-    development: tuple[Classifier, Manifest] | None  # plain names in a frozen tower: encoded once
+    development: Manifest | None
     model: VideoModel
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
@@ -246,7 +245,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
         )
     model = build_model(config, train.classes).to(default_device())
     check_epochs(config, model)
-    development = _load_development(config, train, model)
+    development = _load_development(config, train)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
     scaler = torch.amp.GradScaler(model.device.type) if needs_scaler else None
@@ -256,9 +255,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
     return run
 
 
-def _load_development(
-    config: TrainConfig, train: Manifest, model: VideoModel
-) -> tuple[Classifier, Manifest] | None:
+def _load_development(config: TrainConfig, train: Manifest) -> Manifest | None:
     if config.data.development is None:
         return None
     development = load_dataset(config.data.dataset, config.data.development)
@@ -268,7 +265,7 @@ def _load_development(
             f"classes with training ({', '.join(sorted(shared)[:3])}); allowed are splits of other "
             "classes"
         )
-    return zero_shot_classifier(model, development.classes), development
+    return development
 
 
 def _restore(run: _Run, folder: Path) -> None:
@@ -385,7 +382,9 @@ def _validate(run: _Run) -> EpochMetrics:
     score = score_classifiers([trained], run.val, run.config.data, run.config.validation)[0]
     metrics = {name: measure(score) for name, measure in VALIDATION_METRICS.items()}
     if run.development is not None:
-        unseen, clips = run.development
-        score = score_classifiers([unseen], clips, run.config.data, run.config.validation)[0]
+        unseen = zero_shot_classifier(run.model, run.development.classes)
+        score = score_classifiers(
+            [unseen], run.development, run.config.data, run.config.validation
+        )[0]
         metrics |= {name: measure(score) for name, measure in DEVELOPMENT_METRICS.items()}
     return metrics

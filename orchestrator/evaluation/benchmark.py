@@ -33,7 +33,7 @@ from vitaclip.evaluation import (
     supervised_classifier,
     zero_shot_classifier,
 )
-from vitaclip.methods.video_model import VideoModel
+from vitaclip.methods.video_model import FrozenWeights, VideoModel
 from vitaclip.score import Score
 
 _Key = TypeVar("_Key")  # what the caller calls a model
@@ -184,9 +184,9 @@ def _best_checkpoint(record: StudyRecord, number: int) -> str:
 
 
 def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, LoadedModel]:
-    """The models of checkpoints in the store; equal backbones are held in memory once."""
+    """The models of checkpoints in the store; frozen weights are held in memory once."""
     loaded: dict[int, LoadedModel] = {}
-    first_with: dict[str, VideoModel] = {}  # a backbone's hash -> the first model that has it
+    frozen: FrozenWeights = {}
     for number, key in checkpoints.items():
         with tempfile.TemporaryDirectory() as folder:
             record.store.download_folder(key, Path(folder))
@@ -195,8 +195,7 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
             loaded[number] = replace(
                 load_checkpoint(Path(folder)), data=record.trial(number).info.train.data
             )
-        model = loaded[number].model
-        model.share_backbone(first_with.setdefault(model.backbone_sha256, model))
+        loaded[number].model.share_frozen(frozen)
     return loaded
 
 

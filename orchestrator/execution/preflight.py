@@ -140,4 +140,4 @@ def _check_models(config: StudyConfig) -> None:
 def _decides_start(key: str) -> bool:
     """Whether a method, or the start of a training, may look at this parameter."""
     section = key.partition(".")[0]
-    return section in ("method", "epochs", "batch_size") or section in ModelConfig.model_fields
+    return section in ("epochs", "batch_size") or section in ModelConfig.model_fields

@@ -5,7 +5,12 @@
 from __future__ import annotations
 
 from vitaclip.cli import data
-from vitaclip.cli.checkpoints import convert_backbone, export_checkpoint, import_checkpoint
+from vitaclip.cli.checkpoints import (
+    convert_backbone,
+    export_backbone,
+    export_checkpoint,
+    import_checkpoint,
+)
 from vitaclip.cli.predict import predict
 from vitaclip.cli.run import new_app
 
@@ -13,6 +18,7 @@ app = new_app(
     predict,
     import_checkpoint,
     export_checkpoint,
+    export_backbone,
     convert_backbone,
     help="Predicts, converts, looks after data.",
     add_completion=False,

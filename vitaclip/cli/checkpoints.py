@@ -1,5 +1,5 @@
-"""``vitaclip import-checkpoint``, ``export-checkpoint`` and ``convert-backbone``: files of others
-in and out.
+"""``vitaclip import-checkpoint``, ``export-checkpoint``, ``export-backbone`` and
+``convert-backbone``: files of others in and out.
 """
 
 from __future__ import annotations
@@ -61,6 +61,22 @@ def export_checkpoint(
     from vitaclip import released_checkpoint
 
     released_checkpoint.export_checkpoint(folder, released)
+
+
+def export_backbone(
+    folder: Annotated[Path, Argument(parser=Path, metavar="FOLDER", help="a checkpoint folder")],
+    weights: Annotated[
+        Path, Argument(parser=Path, metavar="WEIGHTS", help="the file to write (.safetensors)")
+    ],
+) -> None:
+    """Writes a CLIP of trained weights as a file.
+
+    The checkpoint is one of full_finetune or lora. Another training starts from the file:
+    backbone.pretrained takes it.
+    """
+    from vitaclip import tuned_backbone
+
+    tuned_backbone.export_backbone(folder, weights)
 
 
 def convert_backbone(

@@ -3,11 +3,12 @@
 An experiment's YAML holds these fields under ``train:``; a search space names them by dotted path
 (``prompts.depth``, ``optimizer.lr``). Nothing here says where data, weights or results live.
 
-``model.py`` lies beneath the methods, ``train.py`` above them: it names them.
+``model.py`` is what methods read, ``train.py`` all the rest.
 """
 
 from vitaclip.config.base import MAX_DESCRIBED, Config, DatasetName, SplitName, describe
 from vitaclip.config.data import AugmentConfig, DataConfig, EvalConfig
+from vitaclip.config.methods import MethodConfig, MethodName
 from vitaclip.config.model import (
     BackboneConfig,
     LayerRange,
@@ -27,6 +28,8 @@ __all__ = [
     "DatasetName",
     "EvalConfig",
     "LayerRange",
+    "MethodConfig",
+    "MethodName",
     "ModelConfig",
     "OptimizerConfig",
     "Precision",

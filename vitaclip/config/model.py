@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vitaclip.config.base import Config
 from vitaclip.config.data import DataConfig
+from vitaclip.config.methods import MethodConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "mixed"]
 # Counts have limits far above what is of use, so that a slip or a foreign file cannot ask for all
@@ -17,8 +18,8 @@ LayerRange = tuple[Layer, Layer]
 
 
 class BackboneConfig(Config):
-    """The frozen CLIP: a model name and a weights tag as open_clip spells them, or a local weights
-    file.
+    """The CLIP that is adapted: a model name and a weights tag as open_clip spells them, or a local
+    weights file.
     """
 
     name: str = Field(
@@ -41,7 +42,9 @@ class BackboneConfig(Config):
 
 
 class PromptConfig(Config):
-    """Visual prompts (paper section 3.2). A count of 0, or False, switches a kind off."""
+    """Visual prompts of vita_clip (paper section 3.2). A count of 0, or False, switches a kind
+    off.
+    """
 
     num_global: int = Field(
         8,
@@ -91,7 +94,9 @@ class PromptConfig(Config):
 
 
 class TextConfig(Config):
-    """Text prompts (paper section 3.3): learned context vectors around the class name."""
+    """Text prompts of vita_clip and text_prompts (paper section 3.3): learned context vectors
+    around the class name.
+    """
 
     num_context: int = Field(
         8,
@@ -129,7 +134,10 @@ class ModelConfig(Config):
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="The seed of everything random in a training."
     )
-    backbone: BackboneConfig = Field(BackboneConfig(), description="The frozen CLIP.")
+    backbone: BackboneConfig = Field(
+        BackboneConfig(), description="The CLIP that is adapted to video."
+    )
+    method: MethodConfig = Field(MethodConfig(), description="How it is adapted.")
     prompts: PromptConfig = Field(PromptConfig(), description="The visual prompts.")
     text: TextConfig = Field(TextConfig(), description="The text prompts.")
     data: DataConfig = Field(
@@ -150,6 +158,12 @@ class ModelConfig(Config):
         description="Whether layers are compiled. This takes over a minute at first and makes "
         "steps faster: for long runs.",
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _name_is_enough(cls, found: object) -> object:
+        """``method: x_clip`` says the same as ``method: {name: x_clip}``."""
+        return {"name": found} if isinstance(found, str) else found
 
     @model_validator(mode="after")
     def _depth_and_ranges_agree(self) -> Self:

@@ -9,7 +9,6 @@ from pydantic import Field
 from vitaclip.config.base import Config, Fraction
 from vitaclip.config.data import BatchSize, DataConfig, EvalConfig
 from vitaclip.config.model import ModelConfig
-from vitaclip.methods import MethodName
 from vitaclip.score import DEVELOPMENT_METRICS, VALIDATION_METRICS
 
 
@@ -17,6 +16,12 @@ class OptimizerConfig(Config):
     """AdamW with a cosine schedule (paper section 4.1; released recipe)."""
 
     lr: float = Field(0.0004, gt=0, description="The learning rate after warm-up.")
+    clip_lr_scale: float = Field(
+        1.0,
+        gt=0,
+        description="By how much the learning rate is multiplied for CLIP's own weights, where a "
+        "method trains them.",
+    )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay.")
     betas: tuple[Fraction, Fraction] = Field(
         (0.9, 0.999), description="AdamW's decay rates of its two running means."
@@ -43,13 +48,8 @@ class OptimizerConfig(Config):
 class TrainConfig(ModelConfig):
     """One training run, complete: the same config and seed give the same result."""
 
-    method: MethodName = Field(
-        "vita_clip",
-        description="How CLIP is adapted to video. 'frozen_clip' leaves it as it is, and takes 0 "
-        "epochs.",
-    )
     optimizer: OptimizerConfig = Field(
-        OptimizerConfig(), description="How the prompts are optimized."
+        OptimizerConfig(), description="How what is learned is optimized."
     )
     validation: EvalConfig = Field(EvalConfig(), description="How validation clips are viewed.")
     epochs: int = Field(
@@ -94,4 +94,4 @@ class TrainConfig(ModelConfig):
         data = DataConfig(**{name: getattr(self.data, name) for name in drawn})
         decisive = ModelConfig.model_fields.keys() - {"data", "activation_checkpointing", "compile"}
         values = {name: getattr(self, name) for name in decisive}
-        return TrainConfig(method=self.method, data=data, **values)
+        return TrainConfig(data=data, **values)

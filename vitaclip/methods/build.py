@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import torch
 
-from vitaclip.config import TrainConfig
+from vitaclip.config import MethodName, ModelConfig, TrainConfig
 from vitaclip.errors import InputError
-from vitaclip.methods import builder
 from vitaclip.methods.video_model import VideoModel
-from vitaclip.model.backbone import empty_backbone, load_backbone
+from vitaclip.model.backbone import Backbone, empty_backbone, load_backbone
+
+Build = Callable[[Backbone, ModelConfig, Sequence[str]], VideoModel]
+
+
+def builder(method: MethodName) -> Build:
+    """What builds the models of a method, of a backbone, a config and the trained classes: the
+    function ``build`` of the file that has the method's name.
+    """
+    build: Build = import_module(f"vitaclip.methods.{method}").build
+    return build
 
 
 def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
@@ -20,14 +30,14 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     backbone = load_backbone(config.backbone, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return builder(config.method)(backbone, config, class_names)
+        return builder(config.method.name)(backbone, config, class_names)
 
 
 def empty_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     """Such a model of shapes alone, which takes neither weights nor memory."""
     backbone = empty_backbone(config.backbone)
     with torch.device("meta"):
-        return builder(config.method)(backbone, config, class_names)
+        return builder(config.method.name)(backbone, config, class_names)
 
 
 def check_model(config: TrainConfig, class_names: Sequence[str]) -> None:
@@ -43,5 +53,5 @@ def check_epochs(config: TrainConfig, model: VideoModel) -> None:
     """Raises InputError if epochs are wanted of a model that has nothing to train."""
     if config.epochs and not model.trainable():
         raise InputError(
-            f"epochs: found {config.epochs}, {config.method} trains nothing; allowed is 0"
+            f"epochs: found {config.epochs}, {config.method.name} trains nothing; allowed is 0"
         )

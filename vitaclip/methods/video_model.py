@@ -1,70 +1,124 @@
 """What training, evaluation and checkpoints ask of a model, whichever method made it.
 
-Shape legend: B clips, C classes (or color channels in ``BCTHW``), T frames, E embedding.
+Shape legend: B clips, C classes (or color channels in ``BCTHW``), T frames, F = B * T frames, N =
+1 + patches, D width, E embedding.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitaclip.config.model import Precision
+from vitaclip.config.model import ModelConfig
 from vitaclip.distributed import mixed_precision
+from vitaclip.errors import InputError
 from vitaclip.model.backbone import Backbone
 from vitaclip.model.text import encode_text, group_prompts
+from vitaclip.model.vision import CLS_TOKEN, PlainLayer, embed_frames, project, run_layers
 
-BACKBONE_PREFIX = "clip."
+CLIP_PREFIX = "clip."
 
 Shapes = dict[str, tuple[int, ...]]
+# A backbone's hash and a parameter's name -> the frozen weights.
+FrozenWeights = MutableMapping[tuple[str, str], nn.Parameter]
 
 
-class VideoModel(nn.Module, ABC):
-    """A frozen CLIP, and what a method learns beside it.
+class VideoModel(nn.Module):
+    """A CLIP, and what a method changes in it or learns beside it.
 
-    Everything outside ``clip`` is small and is what a checkpoint holds. A method must say how it
-    encodes clips and its trained classes; the rest has a usual form, which it may replace.
+    As it stands here, it is the frozen CLIP: the mean over frames of their features, against plain
+    class names. A method replaces what it does otherwise. What it wants to train of CLIP's own
+    weights, it sets to ``requires_grad``; everything that it adds is trained.
     """
 
+    # The tokens of the last layer that ``pool`` reads.
+    pooled_tokens: slice = CLS_TOKEN
+    # Whether training changes how its classes are read.
+    learns_texts: bool = False
+
     def __init__(
-        self, backbone: Backbone, class_names: Sequence[str], *, precision: Precision = "fp32"
+        self, backbone: Backbone, config: ModelConfig, class_names: Sequence[str] = ()
     ) -> None:
         """``class_names`` are those of the training; none: it has learned no classes."""
         super().__init__()
         self.clip = backbone.clip
         self.backbone_sha256 = backbone.sha256
         self.class_names = tuple(class_names)
-        self.precision = precision
+        self.num_frames = config.data.num_frames
+        self.precision = config.precision
+        self.activation_checkpointing = config.activation_checkpointing
+        self.compile_layers = config.compile
         self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std), persistent=False)
+        self._class_features: Tensor | None = None
 
-    @abstractmethod
-    def encode_video(self, video_BCTHW: Tensor) -> Tensor:
-        """Video features ``[B, E]``, not normalized, of uint8 pixels or of already normalized
-        floats.
+    def vision_layers(self) -> Iterable[nn.Module]:
+        """For each block of the vision tower what runs it, called as ``layer(block, x_FND,
+        query)``.
         """
+        return [PlainLayer() for _ in self.clip.visual.transformer.resblocks]
 
-    @abstractmethod
+    def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
+        """The tokens of clips of ``num_frames`` frames with the time that the method gives them."""
+        return x_FND
+
+    def pool(self, x_FND: Tensor, num_frames: int) -> Tensor:
+        """Video features ``[B, E]`` of the last layer's ``pooled_tokens``."""
+        features_FE = project(self.clip.visual, x_FND[:, 0])
+        features_BE: Tensor = features_FE.unflatten(0, (-1, num_frames)).mean(dim=1)
+        return features_BE
+
+    def encode_video(self, video_BCTHW: Tensor) -> Tensor:
+        """Video features ``[B, E]``, or whatever ``logits`` takes, not normalized, of uint8 pixels
+        or of already normalized floats.
+
+        A clip of a multiple of ``data.num_frames`` frames is read as consecutive segments. What a
+        method does over time, it does within a segment.
+
+        Raises:
+            InputError: the number of frames is no such multiple.
+        """
+        num_frames = video_BCTHW.shape[2]
+        if num_frames % self.num_frames:
+            raise InputError(
+                f"a clip has {num_frames} frames, allowed are multiples of data.num_frames = "
+                f"{self.num_frames}"
+            )
+        if video_BCTHW.dtype == torch.uint8:
+            video_BCTHW = self.normalize_pixels(video_BCTHW)
+        visual = self.clip.visual
+        with self.autocast():
+            x_FND = self.add_time(embed_frames(visual, video_BCTHW), num_frames)
+            x_FND = run_layers(
+                visual,
+                self.vision_layers(),
+                visual.ln_pre(x_FND),
+                query=self.pooled_tokens,
+                activation_checkpointing=self.activation_checkpointing,
+                compile_layers=self.compile_layers,
+            )
+            return self.pool(x_FND, num_frames)
+
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes as the method learned to read them, not
         normalized.
         """
-
-    @property
-    @abstractmethod
-    def learns_texts(self) -> bool:
-        """Whether training changes how its classes are read."""
+        if self.learns_texts:
+            return self.encode_names(self.class_names)
+        # They stay as they are: a training asks for them at every step.
+        if self._class_features is None or self._class_features.device != self.device:
+            with torch.no_grad():
+                self._class_features = self.encode_names(self.class_names)
+        return self._class_features
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
-        """Text features ``[C, E]`` of plain names through the frozen tower (zero-shot protocol),
-        not normalized.
-        """
+        """Text features ``[C, E]`` of plain names (zero-shot protocol), not normalized."""
         with self.autocast():
             return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
 
@@ -85,24 +139,37 @@ class VideoModel(nn.Module, ABC):
         return (video_BCTHW.to(mean.dtype) / 255 - mean) / std
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Everything but the backbone: what is trainable, and what belongs to it."""
+        """Everything that the backbone's file does not hold: what was added, and CLIP's own weights
+        where they are trained.
+        """
+        trained = self.trainable()
         return {
             name: value
             for name, value in self.state_dict().items()
-            if not name.startswith(BACKBONE_PREFIX)
+            if name in trained or not name.startswith(CLIP_PREFIX)
         }
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that an optimizer moves, by name."""
-        return {
-            name: parameter
+        """The parameters that an optimizer moves, by name: what was added first, then CLIP's
+        own.
+        """
+        found = [
+            (name, parameter)
             for name, parameter in self.named_parameters()
             if parameter.requires_grad
-        }
+        ]
+        return dict(sorted(found, key=lambda item: is_clips_own(item[0])))
 
-    def share_backbone(self, other: VideoModel) -> None:
-        """Takes the equal CLIP of another model in place of its own, so that memory holds one."""
-        self.clip = other.clip
+    def share_frozen(self, pool: FrozenWeights) -> None:
+        """Takes frozen weights that another model brought already, and brings its own: memory holds
+        each once.
+        """
+        for name, parameter in list(self.clip.named_parameters()):
+            if parameter.requires_grad:
+                continue
+            module, _, attribute = name.rpartition(".")
+            shared = pool.setdefault((self.backbone_sha256, pretrained_name(name)), parameter)
+            setattr(self.clip.get_submodule(module), attribute, shared)
 
     @property
     def image_size(self) -> int:
@@ -125,8 +192,24 @@ class VideoModel(nn.Module, ABC):
 
     def autocast(self) -> torch.autocast:
         """The context in which the towers compute."""
+        # Shapes alone have no device that could compute them in another type.
+        device_type = "cpu" if self.device.type == "meta" else self.device.type
         dtype = self.autocast_dtype
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        return torch.autocast(device_type, dtype, enabled=dtype is not None)
+
+
+def pretrained_name(name: str) -> str:
+    """A parameter's name in the backbone's file, whether or not a change is learned beside it (as
+    ``torch.nn.utils.parametrize`` names them).
+    """
+    return name.replace("parametrizations.", "").replace(".original", "")
+
+
+def is_clips_own(name: str) -> bool:
+    """Whether a model's parameter stood in the backbone's file."""
+    return name.startswith(CLIP_PREFIX) and (
+        "parametrizations." not in name or name.endswith(".original")
+    )
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:

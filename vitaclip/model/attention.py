@@ -6,7 +6,7 @@ D / H.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ def prompt_key_value(block: ResidualAttentionBlock, prompts_BSD: Tensor) -> KeyV
 def block_forward(
     block: ResidualAttentionBlock,
     x_BND: Tensor,
-    prompts: list[KeyValue],
+    prompts: Sequence[KeyValue] = (),
     *,
     query: slice = slice(None),
     is_causal: bool = False,
@@ -73,16 +73,35 @@ def block_forward(
         query: the tokens whose output is wanted.
         is_causal: whether a token attends only to itself and those before it.
     """
-    normed_BND = block.ln_1(x_BND)
+    attended_BND = attend(block, block.ln_1(x_BND), prompts, query=query, is_causal=is_causal)
+    x_BND = x_BND[:, query] + attended_BND
+    return x_BND + mlp(block, block.ln_2(x_BND))
+
+
+def attend(
+    block: ResidualAttentionBlock,
+    normed_BND: Tensor,
+    prompts: Sequence[KeyValue] = (),
+    *,
+    query: slice = slice(None),
+    is_causal: bool = False,
+) -> Tensor:
+    """The attention of a CLIP block, without its residual: the output of the queried tokens.
+
+    Args:
+        block: its weights.
+        normed_BND: the tokens behind the block's first LayerNorm.
+        prompts: keys and values that all tokens attend to, beside their own.
+        query: the tokens whose output is wanted.
+        is_causal: whether a token attends only to itself and those before it.
+    """
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     if query == slice(None):
-        projected = F.linear(normed_BND, block.attn.in_proj_weight, block.attn.in_proj_bias)
-        q, k, v = projected.chunk(3, dim=-1)
-    else:  # a last layer: keys and values of all tokens, the query of one
-        width = x_BND.shape[-1]
-        weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+        q, k, v = F.linear(normed_BND, weight, bias).chunk(3, dim=-1)
+    else:  # a last layer: keys and values of all tokens, the query of some
+        width = normed_BND.shape[-1]
         q = F.linear(normed_BND[:, query], weight[:width], bias[:width])
         k, v = F.linear(normed_BND, weight[width:], bias[width:]).chunk(2, dim=-1)
-        x_BND = x_BND[:, query]
     num_heads = block.attn.num_heads
     own = KeyValue(split_heads(k, num_heads), split_heads(v, num_heads))
     key, value = (
@@ -91,16 +110,17 @@ def block_forward(
     mixed = F.scaled_dot_product_attention(
         split_heads(q, num_heads), key, value, is_causal=is_causal
     )
-    x_BND = x_BND + block.attn.out_proj(merge_heads(mixed))
-    return x_BND + _mlp(block, x_BND)
+    out_BND: Tensor = block.attn.out_proj(merge_heads(mixed))
+    return out_BND
 
 
-def _mlp(block: ResidualAttentionBlock, x_BND: Tensor) -> Tensor:
-    hidden = block.mlp.c_fc(block.ln_2(x_BND))
+def mlp(block: ResidualAttentionBlock, normed_BND: Tensor) -> Tensor:
+    """The MLP of a CLIP block, without its residual, of tokens behind its second LayerNorm."""
+    hidden = block.mlp.c_fc(normed_BND)
     is_quick = isinstance(block.mlp.gelu, QuickGELU)
     hidden = _QuickGELU.apply(hidden) if is_quick else block.mlp.gelu(hidden)
-    out: Tensor = block.mlp.c_proj(hidden)
-    return out
+    out_BND: Tensor = block.mlp.c_proj(hidden)
+    return out_BND
 
 
 class _QuickGELU(torch.autograd.Function):

@@ -103,7 +103,7 @@ def empty_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         InputError: the model name or the image size cannot be used.
     """
-    return Backbone(_empty_clip(_model_config(config), "backbone"), sha256="")
+    return Backbone(_freeze(_empty_clip(_model_config(config), "backbone")), sha256="")
 
 
 def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str) -> CLIP:

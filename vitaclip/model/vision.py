@@ -1,222 +1,82 @@
-"""The vision tower: a frozen CLIP ViT over the frames of a clip, with time-aware prompts (paper
-section 3.2).
+"""The vision tower: CLIP's ViT over the frames of a clip, layer by layer.
 
-Each layer attends, within every frame, over ``[cls | patches | local | global | summary]``. The
-prompts are fresh in each layer and serve as keys and values only; what flows between frames goes
-through ``local`` and ``summary``.
+A method gives a layer for each block, which says what happens beside the block's own work.
 
-Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G global prompts, E
-embedding, C color channels, H and W pixels.
+Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, E embedding, C color
+channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import torch
-from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vitaclip.config.model import LayerRange, PromptConfig
-from vitaclip.errors import InputError
-from vitaclip.model.attention import (
-    FrameAttention,
-    KeyValue,
-    block_forward,
-    compiled,
-    prompt_key_value,
-)
+from vitaclip.model.attention import block_forward, compiled
 
 CLS_TOKEN = slice(0, 1)
 
 
-class LayerPrompts(nn.Module):
-    """The prompts of one layer; a kind that is switched off has no parameters."""
+class PlainLayer(nn.Module):
+    """A block as it is."""
 
-    def __init__(
-        self,
-        visual: VisionTransformer,
-        num_frames: int,
-        *,
-        num_global: int,
-        local: bool,
-        summary: bool,
-    ) -> None:
-        """Draws the prompts from PyTorch's global random numbers.
-
-        Args:
-            visual: the tower, for its sizes.
-            num_frames: of a clip.
-            num_global: how many global prompts there are.
-            local: whether each frame brings a prompt.
-            summary: whether each frame has a summary token.
-        """
-        super().__init__()
-        width, num_heads = visual.conv1.out_channels, visual.transformer.resblocks[0].attn.num_heads
-        bound = math.sqrt(6 / (3 * math.prod(visual.patch_size) + width))
-        self.num_frames = num_frames
-        self.global_prompts = _uniform(num_global, width, bound) if num_global else None
-        self.local_prompts = _uniform(num_frames, width, bound) if local else None
-        self.cls_proj = nn.Linear(width, width) if local or summary else None
-        self.summary_norm = nn.LayerNorm(width) if summary else None
-        self.summary_attention = FrameAttention(width, num_heads) if summary else None
-
-    def forward(self, block: ResidualAttentionBlock, x_FND: Tensor) -> list[KeyValue]:
-        """Keys and values of this layer's prompts for every frame, each ``[F, H, prompts, K]``."""
-        num_frames_total = x_FND.shape[0]
-        prompts: list[KeyValue] = []
-        if self.global_prompts is not None:  # computed once, shared by all frames and clips
-            shared = prompt_key_value(block, self.global_prompts.unsqueeze(0))
-            prompts.append(_expand(shared, num_frames_total))
-        if self.cls_proj is None:
-            return prompts
-        # P_sum, un-normalized stream
-        cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(0, (-1, self.num_frames))
-        if self.local_prompts is not None:  # all T of a clip are given to each of its frames
-            prompts.append(
-                _repeat_frames(
-                    prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames
-                )
-            )
-        if self.summary_norm is not None and self.summary_attention is not None:
-            summary_BTD = cls_BTD + self.summary_attention(self.summary_norm(cls_BTD))
-            prompts.append(prompt_key_value(block, summary_BTD.reshape(num_frames_total, 1, -1)))
-        return prompts
+    def forward(self, block: ResidualAttentionBlock, x_FND: Tensor, query: slice) -> Tensor:
+        return block_forward(block, x_FND, query=query)
 
 
-class VisionPrompts(nn.Module):
-    """All learned parts of the vision tower: the time embedding and each layer's prompts."""
-
-    def __init__(self, visual: VisionTransformer, config: PromptConfig, num_frames: int) -> None:
-        super().__init__()
-        num_layers = len(visual.transformer.resblocks)
-        width = visual.conv1.out_channels
-        self.num_frames = num_frames
-        self.time_embedding = (
-            nn.Parameter(torch.empty(num_frames, width).normal_(std=0.02))
-            if config.time_embedding
-            else None
-        )
-        with_global = _layers(config, "global", num_layers)
-        with_local = _layers(config, "local", num_layers)
-        with_summary = _layers(config, "summary", num_layers)
-        self.layers = nn.ModuleList(
-            LayerPrompts(
-                visual,
-                num_frames,
-                num_global=config.num_global if layer in with_global else 0,
-                local=config.local and layer in with_local,
-                summary=config.summary and layer in with_summary,
-            )
-            for layer in range(num_layers)
-        )
-        if config.cls_proj == "released":
-            for layer in self.layers:
-                if layer.cls_proj is not None:
-                    layer.cls_proj.requires_grad_(False)
-
-    def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
-        """Adds frame t's embedding to every token of frame t; nearest-neighbor resize for other
-        clip lengths.
-        """
-        if self.time_embedding is None:
-            return x_FND
-        time_TD: Tensor = self.time_embedding
-        if num_frames != self.num_frames:
-            time_TD = F.interpolate(time_TD.T.unsqueeze(0), size=num_frames, mode="nearest")[0].T
-        timed: Tensor = (x_FND.unflatten(0, (-1, num_frames)) + time_TD[:, None]).flatten(0, 1)
-        return timed
-
-
-def encode_video(
-    clip: CLIP,
-    prompts: VisionPrompts,
-    video_BCTHW: Tensor,
-    *,
-    activation_checkpointing: bool = False,
-    compile_layers: bool = False,
-) -> Tensor:
-    """Video features ``[B, E]``, not yet normalized: the mean over frames of each frame's projected
-    class token.
-
-    A clip of a multiple of ``num_frames`` frames is read as consecutive segments: local prompts and
-    summary work within a segment, the mean runs over all frames (what the released model computes).
-
-    Args:
-        clip: whose vision tower encodes.
-        prompts: those of all layers.
-        video_BCTHW: normalized pixels.
-        activation_checkpointing: recompute each layer in the backward pass.
-        compile_layers: compile each layer with ``torch.compile``.
-
-    Raises:
-        InputError: the number of frames is no multiple of the one the prompts were made for.
+def embed_frames(visual: VisionTransformer, video_BCTHW: Tensor) -> Tensor:
+    """Patches and class token of each frame with their positions, before the first LayerNorm:
+    ``[F, N, D]``.
     """
-    num_clips, _, num_frames, *_ = video_BCTHW.shape
-    if num_frames % prompts.num_frames:
-        raise InputError(
-            f"a clip has {num_frames} frames, allowed are multiples of data.num_frames = "
-            f"{prompts.num_frames}"
-        )
-    visual = clip.visual
-    x_FND = _embed_frames(visual, prompts, video_BCTHW)
-    blocks = list(visual.transformer.resblocks)
-    layer_forward = compiled(_layer_forward) if compile_layers else _layer_forward
-    for block, layer in zip(blocks, prompts.layers, strict=True):
-        # of the last layer only the class token is read
-        query = CLS_TOKEN if block is blocks[-1] else slice(None)
-        if activation_checkpointing:
-            x_FND = checkpoint(layer_forward, block, layer, x_FND, query, use_reentrant=False)
-        else:
-            x_FND = layer_forward(block, layer, x_FND, query)
-    features_FE: Tensor = visual.ln_post(x_FND[:, 0]) @ visual.proj
-    features_BE: Tensor = features_FE.unflatten(0, (num_clips, num_frames)).mean(dim=1)
-    return features_BE
-
-
-def _embed_frames(visual: VisionTransformer, prompts: VisionPrompts, video_BCTHW: Tensor) -> Tensor:
-    """Patches, class token, position and time embedding, first LayerNorm: ``[F, N, D]``."""
-    num_frames = video_BCTHW.shape[2]
     frames_FCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
     patches_FND = visual.conv1(frames_FCHW).flatten(2).transpose(1, 2)
     cls_F1D = visual.class_embedding.expand(len(frames_FCHW), 1, -1)
-    x_FND = (
-        torch.cat([cls_F1D.to(patches_FND.dtype), patches_FND], dim=1) + visual.positional_embedding
-    )
-    embedded: Tensor = visual.ln_pre(prompts.add_time(x_FND, num_frames))
+    tokens_FND = torch.cat([cls_F1D.to(patches_FND.dtype), patches_FND], dim=1)
+    embedded: Tensor = tokens_FND + visual.positional_embedding
     return embedded
+
+
+def run_layers(
+    visual: VisionTransformer,
+    layers: Iterable[nn.Module],
+    x_FND: Tensor,
+    *,
+    query: slice = CLS_TOKEN,
+    activation_checkpointing: bool = False,
+    compile_layers: bool = False,
+) -> Tensor:
+    """The tokens after the last layer, those selected by ``query`` alone: ``[F, queried, D]``.
+
+    Args:
+        visual: whose blocks run.
+        layers: one for each block, called as ``layer(block, x_FND, query)``.
+        x_FND: the tokens behind the first LayerNorm.
+        query: the tokens of the last layer that are read.
+        activation_checkpointing: recompute each layer in the backward pass.
+        compile_layers: compile each layer with ``torch.compile``.
+    """
+    blocks = list(visual.transformer.resblocks)
+    layer_forward = compiled(_layer_forward) if compile_layers else _layer_forward
+    for block, layer in zip(blocks, layers, strict=True):
+        queried = query if block is blocks[-1] else slice(None)
+        if activation_checkpointing:
+            x_FND = checkpoint(layer_forward, block, layer, x_FND, queried, use_reentrant=False)
+        else:
+            x_FND = layer_forward(block, layer, x_FND, queried)
+    return x_FND
 
 
 def _layer_forward(
     block: ResidualAttentionBlock, layer: nn.Module, x_FND: Tensor, query: slice
 ) -> Tensor:
-    return block_forward(block, x_FND, layer(block, x_FND), query=query)
+    output: Tensor = layer(block, x_FND, query)
+    return output
 
 
-def _layers(config: PromptConfig, kind: str, num_layers: int) -> range:
-    """The layers that carry prompts of one kind: its own range, or the first ``depth``."""
-    own: LayerRange | None = getattr(config, f"{kind}_layers")
-    first, stop = own or (0, num_layers if config.depth is None else config.depth)
-    if stop > num_layers:
-        name = f"prompts.{kind}_layers" if own else "prompts.depth"
-        raise InputError(
-            f"{name}: found {stop}, allowed is at most {num_layers}, the backbone's number of "
-            "layers"
-        )
-    return range(first, stop)
-
-
-def _uniform(count: int, width: int, bound: float) -> nn.Parameter:
-    return nn.Parameter(torch.empty(count, width).uniform_(-bound, bound))
-
-
-def _expand(shared: KeyValue, size: int) -> KeyValue:
-    return KeyValue(shared.key.expand(size, -1, -1, -1), shared.value.expand(size, -1, -1, -1))
-
-
-def _repeat_frames(per_clip: KeyValue, num_frames: int) -> KeyValue:
-    """``[B, H, T, K]`` -> ``[B * T, H, T, K]``: each frame sees all T of its clip."""
-    return KeyValue(*(part.repeat_interleave(num_frames, dim=0) for part in per_clip))
+def project(visual: VisionTransformer, cls_FD: Tensor) -> Tensor:
+    """Class tokens of the last layer as features of the embedding shared with texts: ``[F, E]``."""
+    features_FE: Tensor = visual.ln_post(cls_FD) @ visual.proj
+    return features_FE

@@ -39,7 +39,8 @@ def test_there_is_one_command_for_all() -> None:
     assert [*COMMANDS] == [
         *("sweep", "ls", "show", "compare", "evaluate", "report", "replay", "control", "sync"),
         *("schema", "experiments"),
-        *("predict", "import-checkpoint", "export-checkpoint", "convert-backbone", "data"),
+        *("predict", "import-checkpoint", "export-checkpoint", "export-backbone"),
+        *("convert-backbone", "data"),
     ]
 
 

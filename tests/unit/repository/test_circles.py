@@ -37,7 +37,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_imports_go_in_no_circle() -> None:
     graph = {name: list(imported(path)) for name, path in MODULES.items()}
-    assert "vitaclip.methods.vita_clip" in graph["vitaclip.methods"]
+    assert "vitaclip.methods.video_model" in graph["vitaclip.methods.vita_clip"]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

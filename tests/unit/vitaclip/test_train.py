@@ -22,7 +22,13 @@ import vitaclip
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import adopt_checkpoint, drop_optimizer, load_model, load_optimizer
 from vitaclip.checkpoint_info import read_history, read_info
-from vitaclip.config import BackboneConfig, EvalConfig, OptimizerConfig, TrainConfig
+from vitaclip.config import (
+    BackboneConfig,
+    EvalConfig,
+    MethodConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
@@ -241,7 +247,7 @@ def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
 
 
 def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path: Path) -> None:
-    frozen = config.model_copy(update={"epochs": 0, "method": "frozen_clip"})
+    frozen = config.model_copy(update={"epochs": 0, "method": MethodConfig(name="frozen_clip")})
     result = fit(frozen, on_epoch_end=Saver(tmp_path))
     clip = evaluate_clip(
         config.backbone, dataset="motions", split="val", data=frozen.data, views=EvalConfig()
@@ -254,7 +260,7 @@ def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path:
 
 def test_a_method_that_trains_nothing_takes_no_epochs(config: TrainConfig) -> None:
     with pytest.raises(InputError, match="frozen_clip trains nothing; allowed is 0"):
-        fit(config.model_copy(update={"method": "frozen_clip"}))
+        fit(config.model_copy(update={"method": MethodConfig(name="frozen_clip")}))
 
 
 def state_of(model: VideoModel) -> dict[str, Tensor]:

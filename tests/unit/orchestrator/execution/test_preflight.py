@@ -62,8 +62,8 @@ def test_what_a_method_refuses_is_refused_before_the_start(check, train, message
     ("space", "message"),
     [
         (
-            {"method": {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}},
-            'epochs: found 1, frozen_clip .*draws method="frozen_clip"',
+            {"method.name": {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}},
+            'epochs: found 1, frozen_clip .*draws method.name="frozen_clip"',
         ),
         (
             {"prompts.depth": DEPTHS | {"high": 3}},
@@ -95,8 +95,8 @@ def test_classes_that_leave_no_room_are_refused(
 
 def test_what_a_space_draws_under_conditions_only_is_allowed(check) -> None:
     method = {"type": "categorical", "choices": ["vita_clip", "frozen_clip"]}
-    epochs = {"type": "int", "low": 1, "high": 2, "when": {"method": "vita_clip"}}
-    check({"method": method, "epochs": epochs, "prompts.depth": DEPTHS}, epochs=0)
+    epochs = {"type": "int", "low": 1, "high": 2, "when": {"method.name": "vita_clip"}}
+    check({"method.name": method, "epochs": epochs, "prompts.depth": DEPTHS}, epochs=0)
 
 
 def choices(*values: Scalar, **when: Scalar) -> dict[str, object]:

@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitaclip.clip_config import num_layers, read_clip_config
-from vitaclip.config import BackboneConfig
+from vitaclip.config import BackboneConfig, DataConfig, ModelConfig
 from vitaclip.errors import InputError
-from vitaclip.methods.frozen_clip import NO_CONTEXT, NO_PROMPTS
-from vitaclip.methods.vita_clip import VitaCLIP
+from vitaclip.methods.video_model import VideoModel
 from vitaclip.model import hub
 from vitaclip.model.backbone import check_backbone, load_backbone, weights_sha256
 
+ONE_FRAME = ModelConfig(data=DataConfig(num_frames=1))
 OPENAI_NAMES = ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
 
 HF_PLACES = {
@@ -107,7 +107,7 @@ def write(weights: dict[str, Tensor], naming: str, folder: Path) -> Path:
 
 
 @torch.no_grad()
-def assert_same_features(found: VitaCLIP, wanted: CLIP, image_size: int) -> None:
+def assert_same_features(found: VideoModel, wanted: CLIP, image_size: int) -> None:
     images = torch.randn(2, 3, image_size, image_size)
     names = ["abseiling", "playing the didgeridoo"]
     torch.testing.assert_close(
@@ -129,7 +129,7 @@ def test_each_naming_at_true_shapes(name: str, naming: str, tmp_path: Path) -> N
     clip = random_clip(name)
     path = write(clip.state_dict(), naming, tmp_path)
     backbone = load_backbone(BackboneConfig(name=name, pretrained=str(path)))
-    model = VitaCLIP(backbone, NO_PROMPTS, NO_CONTEXT, ["x"], num_frames=1)
+    model = VideoModel(backbone, ONE_FRAME)
     assert_same_features(model, clip, backbone.image_size)
     assert num_layers(BackboneConfig(name=name)) == len(clip.visual.transformer.resblocks)
 
@@ -194,9 +194,7 @@ def test_other_image_size_interpolates_positions_as_open_clip(
     resize_pos_embed(resized, wanted)
     wanted.load_state_dict(resized)
     backbone = load_backbone(BackboneConfig(name=small_name, pretrained=str(path), image_size=48))
-    assert_same_features(
-        VitaCLIP(backbone, NO_PROMPTS, NO_CONTEXT, ["x"], num_frames=1), wanted, 48
-    )
+    assert_same_features(VideoModel(backbone, ONE_FRAME), wanted, 48)
 
 
 def test_keys_that_do_not_fit_are_listed(tmp_path: Path, small_name: str) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from testing.reference_model import reference_logits, reference_step
-from vitaclip.config import PromptConfig, TextConfig
+from vitaclip.config import DataConfig, ModelConfig, PromptConfig, TextConfig
 from vitaclip.errors import InputError
-from vitaclip.methods.frozen_clip import NO_CONTEXT, NO_PROMPTS
+from vitaclip.methods.text_prompts import NO_PROMPTS
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import Backbone, build_clip
 from vitaclip.optimizer import accumulate_gradients
@@ -48,9 +48,13 @@ def tiny_clip() -> CLIP:
     return build_clip(TINY, random.state_dict(), source="test").double()
 
 
+def config_of(prompts: PromptConfig, text: TextConfig) -> ModelConfig:
+    return ModelConfig(prompts=prompts, text=text, data=DataConfig(num_frames=NUM_FRAMES))
+
+
 def tiny_model(clip: CLIP, prompts: PromptConfig, text: TextConfig) -> VitaCLIP:
     torch.manual_seed(2)
-    model = VitaCLIP(Backbone(clip, "test"), prompts, text, CLASSES, num_frames=NUM_FRAMES).double()
+    model = VitaCLIP(Backbone(clip, "test"), config_of(prompts, text), CLASSES).double()
     for parameter in model.trainable().values():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return model
@@ -168,7 +172,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_clip: CLIP) -> 
 
 
 def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
-    model = tiny_model(tiny_clip, NO_PROMPTS, NO_CONTEXT)
+    model = tiny_model(tiny_clip, NO_PROMPTS, TextConfig(num_context=0))
     model.logit_scale.data.copy_(tiny_clip.logit_scale)
     original = CLIP(**TINY).double().eval()
     original.load_state_dict(tiny_clip.state_dict())
@@ -191,9 +195,7 @@ def test_without_prompts_it_is_the_frozen_clip(tiny_clip: CLIP) -> None:
 
 def test_text_init_from_words(tiny_clip: CLIP) -> None:
     text = TextConfig(num_context=3, init="a video of")
-    model = VitaCLIP(
-        Backbone(tiny_clip, "test"), PromptConfig(), text, CLASSES, num_frames=NUM_FRAMES
-    )
+    model = VitaCLIP(Backbone(tiny_clip, "test"), config_of(PromptConfig(), text), CLASSES)
     words = tiny_clip.token_embedding(
         torch.tensor(open_clip.tokenizer._tokenizer.encode("a video of"))
     )
@@ -224,10 +226,4 @@ def test_too_deep_is_refused(
 
 def test_a_class_name_too_long_is_refused(tiny_clip: CLIP) -> None:
     with pytest.raises(InputError, match="allowed are 77; shorten the name"):
-        VitaCLIP(
-            Backbone(tiny_clip, "t"),
-            PromptConfig(),
-            TextConfig(),
-            ["word " * 80],
-            num_frames=NUM_FRAMES,
-        )
+        VitaCLIP(Backbone(tiny_clip, "t"), config_of(PromptConfig(), TextConfig()), ["word " * 80])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from testing import released_reference as reference
 from testing.paths import ROOT
-from vitaclip.config import PromptConfig, TextConfig
+from vitaclip.config import DataConfig, ModelConfig, PromptConfig, TextConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.backbone import Backbone, build_clip, weights_sha256
@@ -51,13 +51,15 @@ def model_of(released_record: Record, *, cls_proj: str = "released") -> VitaCLIP
     clip = build_clip(clip_config(config), frozen, source="record")
     model = VitaCLIP(
         Backbone(clip, weights_sha256(clip)),
-        PromptConfig(num_global=config["num_global"], cls_proj=cls_proj),
-        TextConfig(
-            num_context=config["text_num_prompts"],
-            class_specific=keys["prompt_learner.ctx"].ndim == 3,
+        ModelConfig(
+            prompts=PromptConfig(num_global=config["num_global"], cls_proj=cls_proj),
+            text=TextConfig(
+                num_context=config["text_num_prompts"],
+                class_specific=keys["prompt_learner.ctx"].ndim == 3,
+            ),
+            data=DataConfig(num_frames=config["num_frames"]),
         ),
         released_record["classes"],
-        num_frames=config["num_frames"],
     )
     missing, unexpected = model.load_state_dict(learned, strict=False)
     assert not unexpected

@@ -1,0 +1,40 @@
+"""CLIP's own weights, trained: ViFi-CLIP (Rasheed et al., CVPR 2023).
+
+Features of the frames are averaged; nothing is added. ``method.full_finetune.tower`` says whether
+the image tower, the text tower or both are trained (paper, table 1). What was trained may carry
+prompts afterwards (the paper's "bridge and prompt"): ``vitaclip export-backbone`` writes it as a
+weights file, and ``backbone.pretrained`` takes that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vitaclip.config.methods import Tower
+from vitaclip.config.model import ModelConfig
+from vitaclip.methods.video_model import VideoModel
+from vitaclip.model.backbone import Backbone
+
+
+def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
+    """The model of one training run, on the backbone's device."""
+    return FullFinetune(backbone, config, class_names)
+
+
+class FullFinetune(VideoModel):
+    """CLIP over frames, with one or both of its towers trained."""
+
+    def __init__(
+        self, backbone: Backbone, config: ModelConfig, class_names: Sequence[str] = ()
+    ) -> None:
+        super().__init__(backbone, config, class_names)
+        tower = config.method.full_finetune.tower
+        for name, parameter in self.clip.named_parameters():
+            # The scale is the model's own, outside of the towers.
+            parameter.requires_grad_(name != "logit_scale" and tower in ("both", tower_of(name)))
+        self.learns_texts = tower != "image"
+
+
+def tower_of(name: str) -> Tower:
+    """The tower to which one of CLIP's parameters belongs."""
+    return "image" if name.startswith("visual.") else "text"
