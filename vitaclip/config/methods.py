@@ -38,6 +38,13 @@ class FullFinetuneConfig(Config):
     """CLIP's own weights are trained (ViFi-CLIP)."""
 
     tower: Tower = Field("both", description="Which of CLIP's towers are trained.")
+    template: str = Field(
+        "a photo of a {}.",
+        max_length=500,
+        pattern=r"^[^{}]*\{\}[^{}]*$",
+        description="The sentence in which {} is the name of a trained class. New classes are read "
+        "as plain names, or as a benchmark says.",
+    )
 
 
 class XClipConfig(Config):

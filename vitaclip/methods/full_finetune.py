@@ -33,6 +33,10 @@ class FullFinetune(VideoModel):
             # The scale is the model's own, outside of the towers.
             parameter.requires_grad_(name != "logit_scale" and tower in ("both", tower_of(name)))
         self.learns_texts = tower != "image"
+        self.template = config.method.full_finetune.template
+
+    def trained_texts(self) -> Sequence[str]:
+        return [self.template.replace("{}", name) for name in self.class_names]
 
 
 def tower_of(name: str) -> Tower:

@@ -110,12 +110,16 @@ class VideoModel(nn.Module):
         normalized.
         """
         if self.learns_texts:
-            return self.encode_names(self.class_names)
+            return self.encode_names(self.trained_texts())
         # They stay as they are: a training asks for them at every step.
         if self._class_features is None or self._class_features.device != self.device:
             with torch.no_grad():
-                self._class_features = self.encode_names(self.class_names)
+                self._class_features = self.encode_names(self.trained_texts())
         return self._class_features
+
+    def trained_texts(self) -> Sequence[str]:
+        """What is read for each training class."""
+        return self.class_names
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names (zero-shot protocol), not normalized."""
