@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +34,8 @@ from vitaclip.errors import CheckpointError, first_line
 from vitaclip.methods.build import build_model, empty_model
 from vitaclip.methods.video_model import Shapes, VideoModel, shapes_of
 
+_WEIGHTS = "weights"  # beside AdamW's own entries
+
 
 def save_checkpoint(
     folder: Path,
@@ -39,6 +43,7 @@ def save_checkpoint(
     config: TrainConfig,
     progress: Progress,
     optimizer: torch.optim.Optimizer | None = None,
+    training_weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Writes a checkpoint into ``folder``; without an optimizer it can be scored but not resumed.
 
@@ -48,12 +53,14 @@ def save_checkpoint(
         config: of its training.
         progress: how far the training has come.
         optimizer: whose state is saved.
+        training_weights: those that the training goes on from, where the model has others (their
+            average).
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"learned": _write_tensors(folder, "learned", model.learned_state())}
     if optimizer is not None:
         tensors["optimizer"] = _write_tensors(
-            folder, "optimizer", _optimizer_tensors(model, optimizer)
+            folder, "optimizer", _optimizer_tensors(model, optimizer, training_weights)
         )
     info = CheckpointInfo(
         config=config,
@@ -169,7 +176,8 @@ def load_learned(model: VideoModel, folder: Path) -> None:
 
 
 def load_optimizer(model: VideoModel, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Restores AdamW's state, matched by parameter name.
+    """Restores AdamW's state, matched by parameter name, and the weights that the training goes on
+    from, where the checkpoint has them beside an average.
 
     Raises:
         CheckpointError: the checkpoint holds none, or one of other parameters.
@@ -177,15 +185,19 @@ def load_optimizer(model: VideoModel, optimizer: torch.optim.Optimizer, folder: 
     info = read_info(folder)
     tensors = _read_tensors(folder, info, "optimizer")
     state: dict[int, dict[str, Tensor]] = {}
+    num_used = 0
     for index, (name, parameter) in enumerate(model.trainable().items()):
         entries = {
             key.partition(":")[0]: tensor
             for key, tensor in tensors.items()
             if key.partition(":")[2] == name and tensor.shape in ((), parameter.shape)
         }
+        num_used += len(entries)
+        if (weights := entries.pop(_WEIGHTS, None)) is not None:
+            parameter.data.copy_(weights)
         if entries:
             state[index] = entries
-    if sum(len(entries) for entries in state.values()) != len(tensors):
+    if num_used != len(tensors):
         raise CheckpointError(
             f"{folder / info.tensors['optimizer'].name}: holds parameters that its config does not "
             "train, or in other shapes"
@@ -195,15 +207,18 @@ def load_optimizer(model: VideoModel, optimizer: torch.optim.Optimizer, folder: 
     )
 
 
-def _optimizer_tensors(model: VideoModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts as ``<entry>:<parameter name>``; parameters never stepped
-    have none.
+def _optimizer_tensors(
+    model: VideoModel, optimizer: torch.optim.Optimizer, training_weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """AdamW's moments and step counts as ``<entry>:<parameter name>``, and the weights that the
+    training goes on from; parameters never stepped have none.
     """
-    return {
+    state = {
         f"{entry}:{name}": tensor
         for name, parameter in model.trainable().items()
         for entry, tensor in optimizer.state.get(parameter, {}).items()
     }
+    return state | {f"{_WEIGHTS}:{name}": tensor for name, tensor in training_weights.items()}
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ pixels, E embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 from vitaclip.config import OptimizerConfig
 from vitaclip.errors import NonFiniteLossError
 from vitaclip.methods.video_model import VideoModel, is_clips_own
+
+# Of the clips, the model's features of them, and of the classes: what is added to the mean loss.
+Penalty = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def build_optimizer(model: VideoModel, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -59,6 +62,8 @@ def accumulate_gradients(
     *,
     micro_batch_size: int | None,
     scaler: torch.amp.GradScaler | None = None,
+    penalty: Penalty | None = None,
+    weight: float = 1.0,
 ) -> Tensor:
     """Adds the gradient of the mean cross-entropy over the batch; returns that loss, detached.
 
@@ -72,6 +77,9 @@ def accumulate_gradients(
         labels_B: their classes.
         micro_batch_size: how many clips pass through the model at once; None: all.
         scaler: scales the loss, where fp16 would lose small gradients.
+        penalty: what is added to the loss before its gradient is taken; it is not in what is
+            returned.
+        weight: by how much the gradient is multiplied.
     """
     # micro-batches' gradients add up in full precision
     text_CE = model.encode_classes().to(model.logit_scale.dtype)
@@ -79,10 +87,14 @@ def accumulate_gradients(
     total = torch.zeros((), device=video_BCTHW.device)
     size = micro_batch_size or len(labels_B)
     for video, labels in zip(video_BCTHW.split(size), labels_B.split(size), strict=True):
-        logits = model.logits(model.encode_video(video), text_leaf_CE)
+        features = model.encode_video(video)
+        logits = model.logits(features, text_leaf_CE)
         loss = F.cross_entropy(logits, labels, reduction="sum") / len(labels_B)
-        (scaler.scale(loss) if scaler else loss).backward()
         total += loss.detach()
+        if penalty is not None:
+            loss = loss + penalty(video, features, text_leaf_CE) * len(labels) / len(labels_B)
+        loss = loss * weight
+        (scaler.scale(loss) if scaler else loss).backward()
     if text_leaf_CE.grad is not None:
         text_CE.backward(text_leaf_CE.grad)
     return total

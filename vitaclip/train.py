@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ from vitaclip.evaluation import (
     supervised_classifier,
     zero_shot_classifier,
 )
-from vitaclip.methods.build import build_model, check_epochs
+from vitaclip.methods.build import build_model, check_training
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.optimizer import (
     accumulate_gradients,
@@ -45,6 +46,9 @@ from vitaclip.optimizer import (
     is_out_of_memory,
     learning_rate,
 )
+from vitaclip.regularizers.averaging import WeightAverage
+from vitaclip.regularizers.distillation import Distillation
+from vitaclip.regularizers.interpolation import Interpolation
 from vitaclip.score import DEVELOPMENT_METRICS, VALIDATION_METRICS
 
 _CURVE_POINTS = 50  # of an epoch; there may be one more
@@ -120,9 +124,13 @@ def fit(
     while run.progress.epoch < config.epochs or not run.progress.history:
         run.started = time.perf_counter() - run.progress.elapsed_s
         loading = _train_epoch(run, should_stop) if run.progress.epoch < config.epochs else {}
-        metrics = _validate(run) | loading | run.epoch_metrics()
+        if loading:
+            run.average.add(run.progress.epoch + 1)
+        with run.average.applied():
+            metrics = _validate(run) | loading | run.epoch_metrics()
         run.finish_epoch(metrics)
         on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
+    run.average.keep()
     return FitResult(run.model, run.progress.history)
 
 
@@ -137,6 +145,9 @@ class _Run:
     model: VideoModel
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
+    average: WeightAverage
+    interpolation: Interpolation | None
+    distillation: Distillation | None
     progress: Progress
     started: float = 0.0  # when the epoch under way would have begun without an interruption
 
@@ -232,7 +243,8 @@ class _Run:
         """Writes a checkpoint of this moment."""
         scaler = self.scaler.state_dict() if self.scaler else None
         progress = self.progress.model_copy(update={"grad_scaler": scaler})
-        save_checkpoint(folder, self.model, self.config, progress, self.optimizer)
+        with self.average.applied() as weights:
+            save_checkpoint(folder, self.model, self.config, progress, self.optimizer, weights)
 
 
 def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
@@ -244,12 +256,24 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
             "workers"
         )
     model = build_model(config, train.classes).to(default_device())
-    check_epochs(config, model)
+    check_training(config, model)
     development = _load_development(config, train)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
     scaler = torch.amp.GradScaler(model.device.type) if needs_scaler else None
-    run = _Run(config, train, val, development, model, optimizer, scaler, Progress())
+    run = _Run(
+        config,
+        train,
+        val,
+        development,
+        model,
+        optimizer,
+        scaler,
+        WeightAverage(model, config),
+        Interpolation(model, config) if config.regularizers.interpolation else None,
+        Distillation(model, config) if config.regularizers.distillation else None,
+        Progress(),
+    )
     if resume_from is not None:
         _restore(run, resume_from)
     return run
@@ -275,6 +299,7 @@ def _restore(run: _Run, folder: Path) -> None:
             f"{folder}: was written by another config; resume with the config it holds"
         )
     load_learned(run.model, folder)
+    run.average.restore(info.progress.epoch)
     load_optimizer(run.model, run.optimizer, folder)
     run.progress = info.progress
     if run.scaler and info.progress.grad_scaler:
@@ -360,9 +385,7 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
     while True:
         size = run.micro_batch_size or len(labels_B)
         try:
-            return accumulate_gradients(
-                run.model, video_BCTHW, labels_B, micro_batch_size=size, scaler=run.scaler
-            )
+            return _accumulate_losses(run, video_BCTHW, labels_B, size)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -375,6 +398,22 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
         run.model.zero_grad(set_to_none=True)
         run.set_micro_batch_size(size // 2)
         _logger.warning("memory ran out with %d clips at a time, going on with %d", size, size // 2)
+
+
+def _accumulate_losses(run: _Run, video_BCTHW: Tensor, labels_B: Tensor, size: int) -> Tensor:
+    """The loss at the training's weights; gradients of the regularizers are added to its own."""
+    accumulate = partial(
+        accumulate_gradients,
+        run.model,
+        video_BCTHW,
+        labels_B,
+        micro_batch_size=size,
+        scaler=run.scaler,
+    )
+    if run.interpolation is not None:
+        with run.interpolation.blended(run.global_step):
+            accumulate(weight=run.interpolation.weight)
+    return accumulate(penalty=run.distillation)
 
 
 def _validate(run: _Run) -> EpochMetrics:

@@ -17,6 +17,7 @@ from vitaclip.config.model import (
     PromptConfig,
     TextConfig,
 )
+from vitaclip.config.regularizers import RegularizersConfig
 from vitaclip.config.train import OptimizerConfig, TrainConfig
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "OptimizerConfig",
     "Precision",
     "PromptConfig",
+    "RegularizersConfig",
     "SplitName",
     "TextConfig",
     "TrainConfig",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from vitaclip.config.base import Config
 from vitaclip.config.data import DataConfig
 from vitaclip.config.methods import MethodConfig
+from vitaclip.config.regularizers import RegularizersConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "mixed"]
 # Counts have limits far above what is of use, so that a slip or a foreign file cannot ask for all
@@ -138,6 +139,9 @@ class ModelConfig(Config):
         BackboneConfig(), description="The CLIP that is adapted to video."
     )
     method: MethodConfig = Field(MethodConfig(), description="How it is adapted.")
+    regularizers: RegularizersConfig = Field(
+        RegularizersConfig(), description="What keeps a training near the frozen CLIP."
+    )
     prompts: PromptConfig = Field(PromptConfig(), description="The visual prompts.")
     text: TextConfig = Field(TextConfig(), description="The text prompts.")
     data: DataConfig = Field(

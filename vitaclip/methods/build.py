@@ -11,6 +11,7 @@ from vitaclip.config import MethodName, ModelConfig, TrainConfig
 from vitaclip.errors import InputError
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone, empty_backbone, load_backbone
+from vitaclip.regularizers.interpolation import check_interpolation
 
 Build = Callable[[Backbone, ModelConfig, Sequence[str]], VideoModel]
 
@@ -46,11 +47,14 @@ def check_model(config: TrainConfig, class_names: Sequence[str]) -> None:
     Raises:
         InputError: the method does not take the config, or not these classes.
     """
-    check_epochs(config, empty_model(config, class_names))
+    check_training(config, empty_model(config, class_names))
 
 
-def check_epochs(config: TrainConfig, model: VideoModel) -> None:
-    """Raises InputError if epochs are wanted of a model that has nothing to train."""
+def check_training(config: TrainConfig, model: VideoModel) -> None:
+    """Raises InputError if epochs are wanted of a model that has nothing to train, or interpolation
+    of one whose CLIP stays as it is.
+    """
+    check_interpolation(model, config)
     if config.epochs and not model.trainable():
         raise InputError(
             f"epochs: found {config.epochs}, {config.method.name} trains nothing; allowed is 0"

@@ -16,6 +16,7 @@ from vitaclip.config.model import ModelConfig
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import InputError
 from vitaclip.model.backbone import Backbone
+from vitaclip.model.residual import Residual
 from vitaclip.model.text import encode_text, group_prompts
 from vitaclip.model.vision import CLS_TOKEN, PlainLayer, embed_frames, project, run_layers
 
@@ -57,6 +58,8 @@ class VideoModel(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std), persistent=False)
         self._class_features: Tensor | None = None
+        embed_dim = self.clip.visual.proj.shape[1]
+        self.residual = Residual(embed_dim) if config.regularizers.distillation else None
 
     def vision_layers(self) -> Iterable[nn.Module]:
         """For each block of the vision tower what runs it, called as ``layer(block, x_FND,
@@ -104,6 +107,10 @@ class VideoModel(nn.Module):
                 compile_layers=self.compile_layers,
             )
             return self.pool(x_FND, num_frames)
+
+    def video_features(self, encoded: Tensor) -> Tensor:
+        """Of what ``encode_video`` gives, the features ``[B, E]`` of the videos as a whole."""
+        return encoded
 
     def encode_classes(self) -> Tensor:
         """Text features ``[C, E]`` of the training classes as the method learned to read them, not

@@ -76,6 +76,9 @@ class XCLIP(VideoModel):
         patches_BPE = patches_FPE.unflatten(0, (-1, num_frames)).mean(dim=1)
         return torch.cat([video_BE[:, None], patches_BPE], dim=1)
 
+    def video_features(self, encoded: Tensor) -> Tensor:
+        return encoded[:, 0]
+
     def logits(self, video_BE: Tensor, text_CE: Tensor) -> Tensor:
         """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, of ``[B, 1 + P, E]`` and ``[C,
         E]``; each clip has texts of its own.
