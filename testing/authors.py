@@ -20,7 +20,8 @@ Each record holds:
   shapes: what to draw), ``trained`` (the names that the authors' training moves, its
   classification head left out) and ``outputs``, rounded to 7 significant digits. Methods that read
   texts have ``class_names`` and ``texts``, the full strings as the tokenizer gets them. X-CLIP has
-  ``optimizer_groups`` as well: the groups that its authors' optimizer makes.
+  ``optimizer_groups`` as well: the groups that its authors' optimizer makes. ViFi-CLIP, whose
+  ``trained`` are both towers, has ``trained_tower`` for each of them alone.
 - ``video_begins``: the first pixels that were drawn. Where :func:`draw` gives others, NumPy's
   generator has changed, and no output can agree.
 
