@@ -37,7 +37,7 @@ def test_a_study_dry_runs_as_it_is_and_at_paper_scale(
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
     for overlay in ([], ["--overlay", str(PAPER_SCALE)]):
         assert main([str(path), *overlay, "--dry-run"]) == 0
-    assert "kinetics400 with ViT-B-16" in capsys.readouterr().out
+    assert "kinetics400/train with ViT-B-16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
