@@ -14,6 +14,7 @@ from orchestrator.compare import compare
 from orchestrator.control import control
 from orchestrator.evaluate import evaluate
 from orchestrator.ls import ls
+from orchestrator.published import published
 from orchestrator.replay import replay
 from orchestrator.report import report
 from orchestrator.schema import schema
@@ -29,6 +30,7 @@ app = new_app(
     show,
     compare,
     evaluate,
+    published,
     report,
     replay,
     control,

@@ -80,6 +80,12 @@ def test_its_command_says_the_projects_version(environment: Path, tmp_path: Path
     assert shown == f"vitaclip {project['version']}\n"
 
 
+def test_it_brings_the_figures_that_papers_print(environment: Path, tmp_path: Path) -> None:
+    words = ("published", "zero_shot/hmdb51", "--json")
+    found = json.loads(run(environment / "bin/vitaclip", *words, cwd=tmp_path))
+    assert "Vita-CLIP" in {figure["method"] for figure in found}
+
+
 def test_its_metadata_tells_which_extra_is_missing(environment: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['plotly'] = None; from orchestrator import cli; cli.main()"
     command = (environment / "bin/python", "-c", code, "report", "depth")
