@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
 from orchestrator.evaluation.protocols.supervised import Supervised
 from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from vitaclip.config import Config, TrainConfig
@@ -225,8 +226,8 @@ class SearchConfig(Config):
 
 
 # A new protocol stands in both.
-Benchmark = Annotated[ZeroShot | Supervised, Field(discriminator="mode")]
-ProtocolName = Literal["zero_shot", "supervised"]
+Benchmark = Annotated[ZeroShot | Supervised | BaseToNovel, Field(discriminator="mode")]
+ProtocolName = Literal["zero_shot", "supervised", "base_to_novel"]
 
 
 class ResourcesConfig(Config):

@@ -91,8 +91,11 @@ def _pairs(
 
 
 def _pair(first: BenchmarkScore, second: BenchmarkScore, num_choices: int) -> PairedScore:
+    pairs = list(zip(first.splits, second.splits, strict=True))
+    # between both models, where an exchange of them on any clip changes no weight
+    weights = first.benchmark.split_weights([(a.top1 + b.top1) / 2 for a, b in pairs])
     differences = clip_differences(
-        [outcomes(split) for split in first.splits], [outcomes(split) for split in second.splits]
+        [outcomes(a) for a, _ in pairs], [outcomes(b) for _, b in pairs], weights
     )
     name = first.benchmark.name
     return PairedScore(

@@ -7,6 +7,7 @@ their file, over all splits at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,17 +102,52 @@ def _class_draw_variance(splits: Sequence[Outcomes]) -> float:
     return between * float((surplus**2).sum())
 
 
+def harmonic_mean(values: Sequence[float]) -> float:
+    """0 where a value is 0."""
+    return len(values) / sum(1 / value for value in values) if all(values) else 0.0
+
+
+def harmonic_mean_gradient(values: Sequence[float]) -> list[float]:
+    """How fast the harmonic mean grows with each of its values; 0 for a value of 0."""
+    mean = harmonic_mean(values)
+    return [mean**2 / (len(values) * value**2) if value else 0.0 for value in values]
+
+
+def harmonic_mean_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """95% interval of the harmonic mean of independent accuracies, from their own intervals.
+
+    The reciprocal of a harmonic mean is the mean of reciprocals. The limits of a sum are as far
+    from it as the root of the summed squares of its parts' distances to theirs: MOVER (Zou and
+    Donner, Construction of confidence intervals about effect measures, 2008). Beside an accuracy
+    of 0 all accuracies are taken at their limits, which is wider.
+    """
+    if not all(values):
+        return Interval(0.0, harmonic_mean([interval.high for interval in intervals]))
+    parts = list(zip(values, intervals, strict=True))
+    total = sum(1 / value for value in values)
+    below = math.hypot(*(1 / value - 1 / interval.high for value, interval in parts))
+    high = len(values) / (total - below)
+    if not all(interval.low for interval in intervals):
+        return Interval(0.0, high)
+    above = math.hypot(*(1 / interval.low - 1 / value for value, interval in parts))
+    return Interval(len(values) / (total + above), high)
+
+
 def clip_differences(
-    first: Sequence[Outcomes], second: Sequence[Outcomes]
+    first: Sequence[Outcomes], second: Sequence[Outcomes], weights: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """How much each clip adds to the difference of two models' mean accuracies; splits and clips
-    must be the same.
+    """How much each clip adds to the difference of two models' weighted sums of accuracies.
+
+    Args:
+        first: what one model did on each split.
+        second: what the other did on the same clips.
+        weights: of the splits; the same for two models, and for them exchanged.
     """
     files = np.concatenate([s.files for s in first])
     added = np.concatenate(
         [
-            (a.right.astype(float) - b.right) / (len(first) * len(a.files))
-            for a, b in zip(first, second, strict=True)
+            (a.right.astype(float) - b.right) * (weight / len(a.files))
+            for a, b, weight in zip(first, second, weights, strict=True)
         ]
     )
     _, places = np.unique(files, return_inverse=True)

@@ -19,7 +19,7 @@ from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
-from vitaclip.config import BackboneConfig, ModelConfig
+from vitaclip.config import BackboneConfig, DataConfig, ModelConfig
 from vitaclip.data.datasets import load_dataset, load_training
 from vitaclip.data.identity import identify
 from vitaclip.data.loader import steps_per_epoch
@@ -51,6 +51,7 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
                 f"dataset {dataset}, split {split}: found no clip; check the annotation file"
             )
     _check_models(config)
+    _check_benchmarks(config)
 
 
 def provenance() -> dict[str, Scalar]:
@@ -106,13 +107,37 @@ def _backbones(config: StudyConfig) -> list[BackboneConfig]:
 
 def dataset_splits(config: StudyConfig) -> list[tuple[str, str]]:
     """Each (dataset, split) that the study trains, validates or is scored on."""
-    points = corners(config.search_space, _NAME_SPLITS.__contains__, most=_MAX_SPLITS)
-    trained = [apply(config.train, params).data for params in points]
     found = [
-        *((data.dataset, split) for data in trained for split in data.splits),
+        *((data.dataset, split) for data in _training_data(config) for split in data.splits),
         *((b.dataset, split) for b in config.benchmarks for split in b.splits),
     ]
     return list(dict.fromkeys(found))
+
+
+def _training_data(config: StudyConfig) -> list[DataConfig]:
+    """One for each choice of data and splits that a trial may have."""
+    points = corners(config.search_space, _NAME_SPLITS.__contains__, most=_MAX_SPLITS)
+    return [apply(config.train, params).data for params in points]
+
+
+def _check_benchmarks(config: StudyConfig) -> None:
+    """A model that was trained has learned contexts of its own classes only."""
+    learned = [
+        (benchmark, split)
+        for benchmark in config.benchmarks
+        for split in benchmark.splits
+        if benchmark.class_texts(split).learned
+    ]
+    load = functools.cache(load_dataset)
+    for (benchmark, split), data in itertools.product(learned, _training_data(config)):
+        asked, trained = load(benchmark.dataset, split), load(data.dataset, data.train_split)
+        if asked.classes != trained.classes:
+            raise InputError(
+                f"benchmark {benchmark.name}, split {split!r}: asks for {len(asked.classes)} "
+                f"classes, but {data.dataset}/{data.train_split} trains {len(trained.classes)} "
+                "others; take mode zero_shot, or train on a split of the same classes in the same "
+                "order"
+            )
 
 
 def _check_models(config: StudyConfig) -> None:

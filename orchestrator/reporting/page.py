@@ -199,10 +199,10 @@ def _comparisons(data: StudyData) -> str:
                 _row([pair.benchmark, name, *(f"{top1:.3f}" for top1 in pair.top1), *counts, words])
             )
     note = (
-        "Exact test on the same clips (McNemar's; where splits share clips, by sign flips), 5% "
-        "level, corrected for all comparisons of this table (Holm). The best trial was chosen on "
-        "the clips of the search and looks better there than it is: on them, p is multiplied by "
-        f"the number of trials, {choice.num_trials}."
+        "Exact test on the same clips (McNemar's; where clips weigh differently, by sign flips), "
+        "5% level, corrected for all comparisons of this table (Holm). The best trial was chosen "
+        "on the clips of the search and looks better there than it is: on them, p is multiplied "
+        f"by the number of trials, {choice.num_trials}."
     )
     return f"<table class=pairs>{''.join(rows)}</table><p class=note>{note}</p>"
 

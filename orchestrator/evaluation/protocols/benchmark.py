@@ -61,7 +61,7 @@ class BenchmarkConfig(Config, ABC):
         "the name of one of CLIP's lists. Empty takes the plain name.",
     )
 
-    # Whether the classes are new to a trained model.
+    # Whether classes are new to a trained model, all or some.
     has_new_classes: ClassVar[bool]
 
     @abstractmethod
@@ -92,8 +92,17 @@ class BenchmarkConfig(Config, ABC):
         return self.templates
 
     def summarize(self, splits: Sequence[SplitScore]) -> dict[str, float]:
-        """The benchmark's metrics: means over its splits; top-1's spread over them and 95% interval
-        over clips.
+        """The benchmark's metrics: its accuracies, and how many clips they are of."""
+        metrics = self.accuracies(splits) | {
+            "num_clips": sum(len(split.clips) for split in splits),
+            "num_broken": sum(split.num_broken for split in splits),
+            "num_missing": sum(split.num_missing for split in splits),
+        }
+        return {f"{self.name}/{key}": value for key, value in metrics.items()}
+
+    def accuracies(self, splits: Sequence[SplitScore]) -> dict[str, float]:
+        """Means over the splits; top-1's spread over them and 95% interval over clips. Tables show
+        ``top1``.
         """
         # takes most of a second: it brings scipy
         from orchestrator.evaluation.statistics import accuracy_interval, mean_and_std, outcomes
@@ -105,10 +114,13 @@ class BenchmarkConfig(Config, ABC):
             "top5": mean_and_std([split.top5 for split in splits])[0],
             "top1_ci95_low": interval.low,
             "top1_ci95_high": interval.high,
-            "num_clips": sum(len(split.clips) for split in splits),
-            "num_broken": sum(split.num_broken for split in splits),
-            "num_missing": sum(split.num_missing for split in splits),
         }
         if len(splits) > 1:
             metrics["top1_std"] = top1_std
-        return {f"{self.name}/{key}": value for key, value in metrics.items()}
+        return metrics
+
+    def split_weights(self, top1: Sequence[float]) -> Sequence[float]:
+        """How fast the metric ``top1`` grows with the accuracy of each split, where these are
+        ``top1``: its gradient.
+        """
+        return [1 / len(top1)] * len(top1)

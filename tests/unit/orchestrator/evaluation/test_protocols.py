@@ -19,6 +19,7 @@ from orchestrator.evaluation.benchmark import (
     load_checkpoint,
     score_models,
 )
+from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
 from testing.motions import write_square
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, TrainConfig
@@ -40,12 +41,21 @@ def checkpoint(
     )
 
 
-def untrained(backbone: BackboneConfig, dataset: str, folder: Path) -> Path:
+def untrained(
+    backbone: BackboneConfig, dataset: str, folder: Path, train: str = "train", val: str = "val"
+) -> Path:
     """A checkpoint with prompts as they start."""
     config = TrainConfig.model_validate(
         {
             "backbone": backbone.model_dump(),
-            "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "max_broken": 0.2},
+            "data": {
+                "dataset": dataset,
+                "train_split": train,
+                "val_split": val,
+                "num_frames": 4,
+                "stride": 2,
+                "max_broken": 0.2,
+            },
             "batch_size": 8,
             "epochs": 0,
             "num_threads": 1,
@@ -174,14 +184,23 @@ def test_a_command_takes_every_protocol_that_a_file_takes() -> None:
     assert sorted(mode for (mode,) in modes) == sorted(get_args(ProtocolName))
 
 
+# whether the classes of a first and of a second split are read with their learned context
+LEARNED = {
+    "zero_shot": (False, False),
+    "supervised": (True, True),
+    "base_to_novel": (True, False),
+}
+
+
 @pytest.mark.parametrize("name", get_args(ProtocolName))
 def test_every_protocol_scores_the_splits_that_the_file_names(name: str) -> None:
     values = {"dataset": "x", "split": ["a", "b"], "mode": name, "templates": ["a {}"]}
     benchmark = TypeAdapter(Benchmark).validate_python(values)
     assert benchmark.splits == ("a", "b")
-    for split in benchmark.splits:
-        assert benchmark.class_texts(split).templates == ("a {}",)
-        assert benchmark.class_texts(split).learned == (not benchmark.has_new_classes)
+    texts = [benchmark.class_texts(split) for split in benchmark.splits]
+    assert [text.templates for text in texts] == [("a {}",)] * 2
+    assert tuple(text.learned for text in texts) == LEARNED[name]
+    assert benchmark.has_new_classes == (not all(LEARNED[name]))
 
 
 @pytest.mark.parametrize("layout", [kinetics400, ssv2])
@@ -224,3 +243,77 @@ def test_supervised_accuracy_is_that_counted_by_hand(
     assert (found["top1"], found["top5"]) == pytest.approx((top1, top5))
     assert (found["num_clips"], found["num_broken"], found["num_missing"]) == (6, 1, 1)
     assert "top1_std" not in found
+
+
+# folder of the published lists, start of the label files, a video's name
+VIFI_CLIP = {
+    "hmdb51": ("hmdb_splits", "hmdb_51", "v{}_[x];#(1).avi"),
+    "ucf101": ("ucf_splits", "ucf_101", "v_X_g01_c{}.avi"),
+    "ssv2": ("ssv2_splits", "ssv2_174", "{}.webm"),
+    "kinetics400": ("k400_splits", "kinetics_400", "val/{:0>11}_000000_000010.mp4"),
+}
+
+
+class PublishedHalves:
+    """ViFi-CLIP's folders in a data set's own, with a video for each line that is written."""
+
+    def __init__(self, name: str, root: Path, rng: np.random.Generator) -> None:
+        folder, labels, self._video = VIFI_CLIP[name]
+        self._lists = root / "datasets_splits/base2novel_splits" / folder
+        self._labels, self._root, self._rng, self._number = root / "labels" / labels, root, rng, 0
+        self._lists.mkdir(parents=True)
+        self._labels.parent.mkdir()
+
+    def write_classes(self, half: str, raw_classes: tuple[str, ...]) -> None:
+        rows = "".join(f"{label},{raw}\n" for label, raw in enumerate(raw_classes))
+        path = self._labels.with_name(f"{self._labels.name}_{half}_labels.csv")
+        path.write_text(f"id,name\n{rows}")
+
+    def write_list(self, name: str, labels: list[int]) -> list[Path]:
+        """A clip of each label; their files."""
+        names = [self._video.format(self._number + i) for i in range(len(labels))]
+        self._number += len(names)
+        rows = [f"{video} {label}\n" for video, label in zip(names, labels, strict=True)]
+        (self._lists / f"{name}.txt").write_text("".join(rows))
+        return [video(self._root / "videos" / Path(name).name, self._rng) for name in names]
+
+
+@pytest.mark.parametrize("name", VIFI_CLIP)
+def test_base_to_novel_is_the_harmonic_mean_counted_by_hand(
+    name: str, small_backbone: BackboneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, rng, all_classes = tmp_path / "data", np.random.default_rng(0), classes_of(name, 0)
+    monkeypatch.setenv(f"VITACLIP_DATA_{name.upper()}", str(root))
+    halves = PublishedHalves(name, root, rng)
+    # not in the data set's own order
+    base, novel = all_classes[5:0:-1], all_classes[20:5:-2]
+    halves.write_classes("base", base)
+    halves.write_classes("novel", novel)
+    halves.write_list("fs_base_s2_train", [*range(5)] * 2)
+    halves.write_list("base_val", [0])
+    splits = ("base_train_2", "base_val")
+    checkpoint = untrained(small_backbone, name, tmp_path / "checkpoint", *splits)
+    truth = {}
+    # without names predict reads the trained classes, with their learned context
+    for half, raw, names in (("base", base, None), ("novel", novel, [*novel])):
+        order = [clean_class_name(raw_class) for raw_class in raw]
+        [likely] = predict(checkpoint, [video(tmp_path / "any.mp4", rng)], names)
+        first, second, third = (order.index(name) for name in likely.classes[:3])
+        labels = [first, first, second, third] + [first] * (half == "novel")
+        found = predict(checkpoint, halves.write_list(f"{half}_val", labels), names)
+        right = [order[n] == p.classes[0] for n, p in zip(labels, found, strict=True)]
+        truth[half] = float(np.mean(right))
+    assert 0 < truth["base"] < 1
+    assert 0 < truth["novel"] < 1
+    assert truth["base"] != truth["novel"]
+
+    benchmark = BaseToNovel(dataset=name, mode="base_to_novel")
+    metrics = benchmark.summarize(score_models({0: load_checkpoint(checkpoint)}, benchmark)[0])
+    told = {key.removeprefix(f"base_to_novel/{name}/"): value for key, value in metrics.items()}
+    assert told["base_top1"] == pytest.approx(truth["base"])
+    assert told["novel_top1"] == pytest.approx(truth["novel"])
+    mean = 2 * truth["base"] * truth["novel"] / (truth["base"] + truth["novel"])
+    assert told["top1"] == pytest.approx(mean)
+    assert told["top1_ci95_low"] < mean < told["top1_ci95_high"]
+    assert (told["num_clips"], told["num_broken"], told["num_missing"]) == (9, 0, 0)
+    assert "top1_std" not in told

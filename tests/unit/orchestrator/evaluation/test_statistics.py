@@ -13,11 +13,15 @@ import pytest
 from scipy.stats import binom
 
 from orchestrator.evaluation.pairing import Choice, paired_scores
+from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
 from orchestrator.evaluation.protocols.supervised import Supervised
 from orchestrator.evaluation.statistics import (
     Outcomes,
     accuracy_interval,
     clip_differences,
+    harmonic_mean,
+    harmonic_mean_gradient,
+    harmonic_mean_interval,
     holm,
     mcnemar_p_value,
     mean_and_std,
@@ -28,6 +32,7 @@ from testing.study_fixtures import STARTED, split_score
 from vitaclip.config import DataConfig
 
 Right = npt.NDArray[np.bool_]
+MEAN_OF_3 = [1 / 3] * 3
 
 
 def one_split(right: Right) -> Outcomes:
@@ -113,7 +118,7 @@ def test_equal_models_on_splits_that_share_clips_are_called_equal() -> None:
         a, b = (rng.random((110, 8)) < base[:, None] for _ in range(2))
         draws = [rng.choice(110, 80, replace=False).tolist() for _ in range(3)]
         first, second = ([drawn_classes(right, draw) for draw in draws] for right in (a, b))
-        called.append(paired_p_value(clip_differences(first, second)) < 0.05)
+        called.append(paired_p_value(clip_differences(first, second, MEAN_OF_3)) < 0.05)
     assert 0.02 <= np.mean(called) <= 0.06
 
 
@@ -122,7 +127,7 @@ def test_a_real_difference_on_splits_that_share_clips_is_called_one() -> None:
     a, b = (rng.random((110, 8)) < share for share in (0.75, 0.65))
     draws = [rng.choice(110, 80, replace=False).tolist() for _ in range(3)]
     first, second = ([drawn_classes(right, draw) for draw in draws] for right in (a, b))
-    differences = clip_differences(first, second)
+    differences = clip_differences(first, second, MEAN_OF_3)
     assert differences.sum() > 0
     assert paired_p_value(differences) < 0.01
     assert paired_p_value(-differences) == paired_p_value(differences)
@@ -144,6 +149,93 @@ def score_of(right: Right, split: str = "val") -> list[BenchmarkScore]:
             duration_s=1,
         )
     ]
+
+
+@pytest.mark.parametrize("base", [0.02, 0.2, 0.5, 0.95])
+@pytest.mark.parametrize("novel", [0.02, 0.2, 0.5, 0.95])
+@pytest.mark.parametrize(("num_base", "num_novel"), [(20, 20), (8, 40)])
+def test_the_interval_of_a_harmonic_mean_covers(
+    base: float, novel: float, num_base: int, num_novel: int
+) -> None:
+    """Every possible outcome of both halves, weighted by its probability."""
+    intervals = {
+        number: [accuracy_interval([one_split(np.arange(number) < k)]) for k in range(number + 1)]
+        for number in (num_base, num_novel)
+    }
+    truth, covered = harmonic_mean([base, novel]), 0.0
+    for i, j in product(range(num_base + 1), range(num_novel + 1)):
+        probability = binom.pmf(i, num_base, base) * binom.pmf(j, num_novel, novel)
+        if probability > 1e-7:
+            found = harmonic_mean_interval(
+                [i / num_base, j / num_novel], [intervals[num_base][i], intervals[num_novel][j]]
+            )
+            assert 0 <= found.low <= harmonic_mean([i / num_base, j / num_novel]) <= found.high <= 1
+            covered += probability * (found.low <= truth <= found.high)
+    assert covered >= 0.93
+
+
+def test_a_harmonic_mean_grows_most_with_its_smaller_value() -> None:
+    assert harmonic_mean([0.6, 0.3]) == pytest.approx(0.4)
+    assert harmonic_mean([0.6, 0.0]) == 0
+    slopes = harmonic_mean_gradient([0.6, 0.3])
+    steps = [harmonic_mean([0.6 + 1e-6, 0.3]), harmonic_mean([0.6, 0.3 + 1e-6])]
+    assert slopes == pytest.approx([(step - 0.4) / 1e-6 for step in steps], rel=1e-4)
+    assert harmonic_mean_gradient([0.5, 0.5]) == pytest.approx([0.5, 0.5])
+
+
+def halves_score(base: Right, novel: Right) -> list[BenchmarkScore]:
+    """A base-to-novel score, as the record holds it."""
+    found = [
+        split_score([0 if r else 1 for r in right], [0] * len(right), split)
+        for split, right in (("base_val", base), ("novel_val", novel))
+    ]
+    # no clip stands in both
+    files = tuple(range(len(base), len(base) + len(novel)))
+    splits = (found[0], found[1].model_copy(update={"files": files}))
+    benchmark = BaseToNovel(dataset="ucf101", mode="base_to_novel")
+    return [
+        BenchmarkScore(
+            benchmark=benchmark,
+            checkpoint="x",
+            splits=splits,
+            metrics=benchmark.summarize(splits),
+            scored_at=STARTED,
+            duration_s=1,
+        )
+    ]
+
+
+def test_the_p_value_of_a_harmonic_mean_is_that_of_every_exchange_of_both_models() -> None:
+    """Two models on 10 base and 15 novel clips; on 6 of these they differ."""
+    right = np.zeros((2, 25), dtype=bool)
+    right[0, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 17, 18, 19]] = True
+    right[1, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16]] = True
+
+    def difference(right: Right) -> float:
+        first, second = (harmonic_mean([m[:10].mean(), m[10:].mean()]) for m in right)
+        return first - second
+
+    as_large = []
+    for signs in product((False, True), repeat=6):
+        places = np.flatnonzero(right[0] != right[1])[list(signs)]
+        exchanged = right.copy()
+        exchanged[:, places] = right[::-1, places]
+        as_large.append(abs(difference(exchanged)) >= abs(difference(right)) - 1e-3)
+    first, second = (halves_score(m[:10], m[10:]) for m in right)
+    [[pair]] = paired_scores(first, [second])
+    assert pair.p_value == pytest.approx(np.mean(as_large), abs=0.01)
+    assert pair.top1[0] - pair.top1[1] == pytest.approx(difference(right))
+
+
+def test_a_gain_on_novel_classes_counts_more_than_as_large_a_loss_on_base_classes() -> None:
+    """The means of both models are the same, their harmonic means are 0.64 and 0.7."""
+    count = np.arange(400)
+    first = halves_score(count < 360, count < 200)
+    second = halves_score(count < 280, count < 280)
+    [[pair]] = paired_scores(first, [second])
+    assert pair.top1 == pytest.approx((2 * 0.9 * 0.5 / 1.4, 0.7))
+    assert pair.verdict == "second is better"
+    assert (pair.only_first, pair.only_second) == (80, 80)
 
 
 @pytest.mark.parametrize("num_trials", [2, 8, 16, 64])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,14 @@ def check(
 ):
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
 
-    def check(space: dict[str, object], **train: object) -> None:
+    def check(space: dict[str, object], benchmarks: Sequence[object] = (), **train: object) -> None:
         values = {
             "backbone": small_backbone.model_dump(),
             "data": {"dataset": motion_dataset},
             "epochs": 1,
             "batch_size": 8,
         }
-        config = study_config(train=values | train, search_space=space, benchmarks=[])
+        config = study_config(train=values | train, search_space=space, benchmarks=benchmarks)
         preflight(config, Settings())
 
     return check
@@ -125,6 +126,33 @@ def test_clips_that_are_too_few_or_of_other_classes_are_refused(
         check({"data.train_split": choices("train", "few_shot_4")}, data=data)
     with pytest.raises(InputError, match="batch_size: found 32, allowed 1..24 .*batch_size=32"):
         check({"batch_size": choices(8, 32)}, data=data)
+
+
+def test_a_benchmark_of_classes_that_a_trial_does_not_learn_is_refused(
+    check, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(os.environ[f"VITACLIP_DATA_{motion_dataset.upper()}"], tmp_path / "few")
+    classes = (root / "classes.txt").read_text().splitlines()
+    rows = (root / "train.csv").read_text().splitlines()
+    for part, names in (("base", classes[:2]), ("novel", classes[2:])):
+        for split in (f"{part}_train", f"{part}_val"):
+            (root / f"{split}_classes.txt").write_text("\n".join(names))
+            kept = [row for row in rows if row.rpartition(",")[2] in names]
+            (root / f"{split}.csv").write_text("\n".join(kept))
+    monkeypatch.setenv("VITACLIP_DATA_HALVES", str(root))
+    space = {"optimizer.weight_decay": choices(0.0, 0.1)}
+    benchmark = {"dataset": "halves", "mode": "base_to_novel"}
+    data = {"dataset": "halves", "train_split": "base_train", "val_split": "base_val"}
+    check(space, [benchmark], data=data)
+    with pytest.raises(
+        InputError,
+        match=r"base_to_novel/halves, split 'base_val': asks for 2 .*halves/train trains 4",
+    ):
+        check(space, [benchmark], data={"dataset": "halves"})
+    with pytest.raises(
+        InputError, match="supervised/halves, split 'novel_val'.*take mode zero_shot"
+    ):
+        check(space, [benchmark | {"split": "novel_val", "mode": "supervised"}], data=data)
 
 
 def test_all_splits_that_trials_may_read_are_looked_at() -> None:
