@@ -10,6 +10,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from orchestrator import experiments
+from orchestrator.certify import certify
 from orchestrator.compare import compare
 from orchestrator.control import control
 from orchestrator.evaluate import evaluate
@@ -30,6 +31,7 @@ app = new_app(
     show,
     compare,
     evaluate,
+    certify,
     published,
     report,
     replay,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -57,17 +58,16 @@ class PublishedFigure(Config):
     )
     texts: str | None = Field(
         None,
-        description="names: plain; learned: with the learned context; kinetics700: CLIP's 28 "
-        "templates; or in words",
+        description="names: plain; learned: with the learned context; a sentence with {} for the "
+        "name; kinetics700: CLIP's 28 sentences; or in words",
     )
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     notes: str = ""
 
     @property
-    def paper(self) -> str:
+    def key(self) -> str:
         """The method as an option spells it: ``vita_clip``."""
-        name = self.method.partition(",")[0]
-        return name.lower().replace(" ", "_").replace("-", "_")
+        return re.sub(r"[^a-z0-9]+", "_", self.method.lower())
 
     @property
     def printed(self) -> str:
@@ -99,8 +99,3 @@ def _figure(row: dict[str, str], place: str) -> PublishedFigure:
         return PublishedFigure.model_validate({key: cell for key, cell in row.items() if cell})
     except ValidationError as error:
         raise InputError(f"{place}: {describe(error)}") from error
-
-
-def papers(figures: tuple[PublishedFigure, ...]) -> tuple[str, ...]:
-    """The papers that figures are of, in their order."""
-    return tuple(dict.fromkeys(figure.paper for figure in figures))

@@ -11,11 +11,23 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from orchestrator import cli, compare, control, evaluate, ls, published, report, show, sweep, sync
+from orchestrator import (
+    certify,
+    cli,
+    compare,
+    control,
+    evaluate,
+    ls,
+    published,
+    report,
+    show,
+    sweep,
+    sync,
+)
 from testing.paths import ROOT
 from vitaclip import __main__ as library
 
-MODULES = [compare, control, evaluate, ls, published, report, show, sweep, sync, library]
+MODULES = [certify, compare, control, evaluate, ls, published, report, show, sweep, sync, library]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "boto3", "scipy", "matplotlib", "plotly", "av")
 QUICK = f"""
@@ -37,8 +49,8 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_there_is_one_command_for_all() -> None:
     assert [*COMMANDS] == [
-        *("sweep", "ls", "show", "compare", "evaluate", "published", "report", "replay"),
-        *("control", "sync", "schema", "experiments"),
+        *("sweep", "ls", "show", "compare", "evaluate", "certify", "published", "report"),
+        *("replay", "control", "sync", "schema", "experiments"),
         *("predict", "import-checkpoint", "export-checkpoint", "export-backbone"),
         *("convert-backbone", "data"),
     ]

@@ -15,7 +15,7 @@ from vitaclip.data.vifi_clip import PUBLISHED
 from vitaclip.errors import InputError
 
 FIGURES = read_published()
-PAPERS = {
+METHODS = {
     *("frozen_clip", "vita_clip", "x_clip", "vifi_clip", "st_adapter", "aim", "open_vclip"),
     *("froster", "ost", "tc_clip", "mote"),
 }
@@ -34,7 +34,7 @@ def figure(method: str, benchmark: str, **circumstances: object) -> PublishedFig
 
 
 def test_the_fields_methods_are_in_the_table() -> None:
-    assert {figure.paper for figure in FIGURES} == PAPERS
+    assert {figure.key for figure in FIGURES} >= METHODS
 
 
 def test_no_figure_stands_twice() -> None:
