@@ -38,7 +38,9 @@ class PublishedFigure(Config):
 
     method: str = Field(min_length=1, description="and after a comma, its variant")
     benchmark: str = Field(pattern=r"^[a-z_]+/[a-z0-9]+$", description="as a study names it")
-    metric: Literal["top1", "base", "novel", "harmonic_mean"]
+    metric: Literal["top1", "base_top1", "novel_top1"] = Field(
+        description="as a study names it: top1 of base_to_novel is the harmonic mean"
+    )
     percent: Percent
     spread: Percent | None = Field(None, description="the ± behind it")
     origin: Literal["own", "quoted", "rerun"] = Field(
