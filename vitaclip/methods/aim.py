@@ -40,6 +40,8 @@ class AIM(VideoModel):
         super().__init__(backbone, config, class_names)
         visual, settings = self.clip.visual, config.method.aim
         width = visual.conv1.out_channels
+        # As the authors do, whose head comes behind it.
+        visual.ln_post.requires_grad_(True)
         self.time_embedding = nn.Parameter(torch.zeros(self.num_frames, width))
         self.layers = nn.ModuleList(
             AimLayer(width, settings, self.num_frames) for _ in visual.transformer.resblocks

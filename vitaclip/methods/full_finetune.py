@@ -15,6 +15,9 @@ from vitaclip.config.model import ModelConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone
 
+# Of CLIP's parameters: the authors keep the embeddings of words, and the scale is the model's own.
+_FIXED = ("token_embedding.weight", "logit_scale")
+
 
 def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
     """The model of one training run, on the backbone's device."""
@@ -30,8 +33,8 @@ class FullFinetune(VideoModel):
         super().__init__(backbone, config, class_names)
         tower = config.method.full_finetune.tower
         for name, parameter in self.clip.named_parameters():
-            # The scale is the model's own, outside of the towers.
-            parameter.requires_grad_(name != "logit_scale" and tower in ("both", tower_of(name)))
+            parameter.requires_grad_(name not in _FIXED and tower in ("both", tower_of(name)))
+        self.logit_scale.requires_grad_(tower == "both")
         self.learns_texts = tower != "image"
         self.template = config.method.full_finetune.template
 
