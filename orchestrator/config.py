@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
+from orchestrator.evaluation.protocols.development import Development
 from orchestrator.evaluation.protocols.supervised import Supervised
 from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from vitaclip.config import Config, TrainConfig
@@ -226,8 +227,10 @@ class SearchConfig(Config):
 
 
 # A new protocol stands in both.
-Benchmark = Annotated[ZeroShot | Supervised | BaseToNovel, Field(discriminator="mode")]
-ProtocolName = Literal["zero_shot", "supervised", "base_to_novel"]
+Benchmark = Annotated[
+    ZeroShot | Supervised | BaseToNovel | Development, Field(discriminator="mode")
+]
+ProtocolName = Literal["zero_shot", "supervised", "base_to_novel", "development"]
 
 
 class ResourcesConfig(Config):

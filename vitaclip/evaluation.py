@@ -9,7 +9,7 @@ and W pixels, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,12 +33,34 @@ from vitaclip.score import Prediction, Score
 EvalMode = Literal["supervised", "zero_shot"]
 
 
+class Encode:
+    """The clips of one batch, as models encode them; each model once."""
+
+    def __init__(self, video_BCTHW: Tensor) -> None:
+        self._video = video_BCTHW
+        self._encoded: dict[VideoModel, Tensor] = {}
+
+    def __call__(self, model: VideoModel) -> Tensor:
+        """What the model makes of the clips."""
+        if model not in self._encoded:
+            self._encoded[model] = self.anew(model)
+        return self._encoded[model]
+
+    def anew(self, model: VideoModel) -> Tensor:
+        """The same, of a model whose weights are others for now."""
+        return model.encode_video(self._video)
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A model and the text features ``[C, E]`` of the classes it chooses among."""
 
     model: VideoModel
     text_CE: Tensor
+
+    def logits(self, encode: Encode) -> Tensor:
+        """``[B, C]`` of the clips of a batch."""
+        return self.model.logits(encode(self.model), self.text_CE)
 
 
 def evaluate(
@@ -155,8 +177,8 @@ def score_classifiers(
         manifest, data, views, image_size=image_size, rank=rank, world_size=world_size
     ):
         broken |= batch.broken
-        for found, classifier in zip(predictions, classifiers, strict=True):
-            probabilities_BC = class_probabilities(classifier, batch.video)
+        probabilities = class_probabilities(classifiers, batch.video)
+        for found, probabilities_BC in zip(predictions, probabilities, strict=True):
             found.extend(_predictions(probabilities_BC, batch.labels, batch.indices))
     gathered = [gather_from_workers(found) for found in predictions]
     broken = dict(gather_from_workers(list(broken.items())))
@@ -168,17 +190,22 @@ def score_classifiers(
 
 
 @torch.inference_mode()
-def class_probabilities(classifier: Classifier, video_BVCTHW: Tensor) -> Tensor:
-    """Softmax over classes, averaged over the views of a clip (released code): ``[B, C]``, on the
-    CPU.
+def class_probabilities(
+    classifiers: Sequence[Classifier], video_BVCTHW: Tensor
+) -> Iterator[Tensor]:
+    """For each classifier the softmax over classes, averaged over the views of a clip (released
+    code): ``[B, C]``, on the CPU.
     """
     if not len(video_BVCTHW):
-        return torch.zeros(0, len(classifier.text_CE))
+        yield from (torch.zeros(0, len(classifier.text_CE)) for classifier in classifiers)
+        return
     num_views = video_BVCTHW.shape[1]
-    video = video_BVCTHW.flatten(0, 1).to(classifier.text_CE.device, non_blocking=True)
-    logits = classifier.model.logits(classifier.model.encode_video(video), classifier.text_CE)
-    probabilities_BC: Tensor = logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
-    return probabilities_BC.float().cpu()
+    video = video_BVCTHW.flatten(0, 1).to(classifiers[0].text_CE.device, non_blocking=True)
+    encode = Encode(video)
+    for classifier in classifiers:
+        logits = classifier.logits(encode)
+        probabilities_BC: Tensor = logits.softmax(dim=-1).unflatten(0, (-1, num_views)).mean(dim=1)
+        yield probabilities_BC.float().cpu()
 
 
 def _predictions(

@@ -107,7 +107,7 @@ def _probabilities(
         image_size=classifier.model.image_size,
     ):
         broken |= {places[index]: reason for index, reason in batch.broken.items()}
-        rows = class_probabilities(classifier, batch.video)
+        [rows] = class_probabilities([classifier], batch.video)
         probabilities |= {
             places[index]: row for index, row in zip(batch.indices.tolist(), rows, strict=True)
         }

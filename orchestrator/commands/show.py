@@ -10,6 +10,7 @@ from rich.table import Table
 
 from orchestrator.commands import common
 from orchestrator.dotted import flatten
+from orchestrator.evaluation.fronts import Front, front_of
 from orchestrator.storage.study_record import StudyRecord
 from vitaclip.table import Column, FittedTable
 from vitaclip.terminal import Terminal, shown
@@ -39,6 +40,8 @@ def show_trial(reference: str, *, as_json: bool) -> None:
     console.print(_key_value_table(f"{record.name}/{number}", flatten(content)))
     if history:
         console.print(_history_table(history))
+    if front := front_of(record.scores(number).read_all()):
+        console.print(_front_table(front))
 
 
 def show_log(reference: str) -> None:
@@ -54,6 +57,11 @@ def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
     content |= result.model_dump(mode="json") if result else {"state": "not finished"}
     content["history"] = list(result.history) if result else trial.history
     content["benchmarks"] = trial.scores.metrics()
+    content["blends"] = {
+        score.benchmark.name: [blend.model_dump() for blend in score.blends]
+        for score in trial.scores.read_all()
+        if score.blends
+    }
     content["attempts"] = {
         str(attempt.number): f"{attempt.began_at:%Y-%m-%d %H:%M:%S} on {attempt.host}, "
         f"code {attempt.code.name}"
@@ -82,6 +90,22 @@ def _history_table(history: Sequence[Mapping[str, float]]) -> FittedTable:
         for metrics in history
     ]
     return FittedTable("epochs", columns, rows)
+
+
+def _front_table(front: Front) -> FittedTable:
+    names = front.benchmarks
+    rows = [
+        [
+            f"{alpha:g}{' (chosen)' if alpha == front.chosen else ''}",
+            *(
+                f"{point.top1:.3f} ({point.low:.3f}-{point.high:.3f})"
+                for point in (points[name] for name in names)
+            ),
+        ]
+        for alpha, points in front.points.items()
+    ]
+    columns = [Column("training's share"), *(Column(name) for name in names)]
+    return FittedTable("blends with the frozen CLIP, top-1 (95% interval)", columns, rows)
 
 
 def _importance(metric: str) -> int:

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig, ClassTexts
 from orchestrator.evaluation.protocols.supervised import Supervised
 from orchestrator.evaluation.protocols.zero_shot import ZeroShot
-from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
+from orchestrator.storage.records.score import Baseline, BenchmarkScore, BlendScore, ScoredModel
 from orchestrator.storage.records.split_score import SplitScore
 from orchestrator.storage.study_record import StudyRecord
+from vitaclip.blending import blend
 from vitaclip.checkpoint import load_model
 from vitaclip.config import DataConfig
 from vitaclip.data.datasets import load_dataset
@@ -57,12 +58,23 @@ PUBLISHED_BENCHMARKS: Mapping[str, BenchmarkConfig] = {
 }
 
 
+class Blended(NamedTuple):
+    """A trial's model, blended with the frozen CLIP."""
+
+    number: int
+    alpha: float
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model to score, and how clips must be drawn for it."""
+    """A model to score, and how clips must be drawn for it; or a blend of it with the frozen
+    CLIP.
+    """
 
     model: VideoModel
     data: DataConfig
+    clip: VideoModel | None = None
+    alpha: float = 1.0  # the model's share, where there is a frozen CLIP
 
     @property
     def clip_shape(self) -> tuple[object, ...]:
@@ -152,12 +164,21 @@ def _compute(
     checkpoints = {
         number: _best_checkpoint(record, number) for number in models if isinstance(number, int)
     }
-    loaded: dict[ScoredModel, LoadedModel] = dict(_load_all(record, checkpoints).items())
-    for model in models:
-        if isinstance(model, Baseline):
-            clip = frozen_clip(model.backbone, model.num_frames)
-            loaded[model] = LoadedModel(clip, baselines[model])
-    splits = score_models(loaded, benchmark)
+    trials = _load_all(record, checkpoints)
+    clips = {
+        baseline: LoadedModel(frozen_clip(baseline.backbone, baseline.num_frames), data)
+        for baseline, data in baselines.items()
+        if baseline in models or benchmark.alphas
+    }
+    blends = {
+        Blended(number, alpha): replace(
+            loaded, clip=clips[Baseline.of(record.trial(number).info.train)].model, alpha=alpha
+        )
+        for number, loaded in trials.items()
+        for alpha in benchmark.alphas
+    }
+    new_clips = {baseline: clip for baseline, clip in clips.items() if baseline in models}
+    splits = score_models({**trials, **new_clips, **blends}, benchmark)
     duration_s = (time.perf_counter() - started) / len(models)
     return {
         model: BenchmarkScore(
@@ -166,6 +187,11 @@ def _compute(
             baseline=model if isinstance(model, Baseline) else None,
             splits=splits[model],
             metrics=benchmark.summarize(splits[model]),
+            blends=tuple(
+                BlendScore(alpha=key.alpha, metrics=benchmark.summarize(splits[key]))
+                for key in blends
+                if key.number == model
+            ),
             scored_at=datetime.now(UTC),
             duration_s=duration_s,
         )
@@ -225,7 +251,7 @@ def _score_split(
 ) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
     texts = benchmark.class_texts(split)
-    classifiers = [_classifier(loaded.model, manifest.classes, texts) for loaded in models.values()]
+    classifiers = [_classifier(loaded, manifest.classes, texts) for loaded in models.values()]
     data = next(iter(models.values())).data
     scores = score_classifiers(classifiers, manifest, data, benchmark.views)
     identity = identify(manifest)
@@ -235,10 +261,15 @@ def _score_split(
     }
 
 
-def _classifier(model: VideoModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
-    if texts.learned and model.class_names:
-        return supervised_classifier(model, classes)
-    return zero_shot_classifier(model, classes, texts.templates)
+def _classifier(loaded: LoadedModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
+    def classify(model: VideoModel) -> Classifier:
+        if texts.learned and model.class_names:
+            return supervised_classifier(model, classes)
+        return zero_shot_classifier(model, classes, texts.templates)
+
+    if loaded.clip is None:
+        return classify(loaded.model)
+    return blend(loaded.model, loaded.clip, loaded.alpha, classify)
 
 
 def _split_score(split: str, score: Score, manifest: Manifest, data: DataIdentity) -> SplitScore:

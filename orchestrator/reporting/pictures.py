@@ -13,7 +13,13 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from orchestrator.evaluation.ranking import pareto_front
-from orchestrator.reporting.figures import accuracies, fanova, trade_offs
+from orchestrator.reporting.figures import (
+    accuracies,
+    fanova,
+    front_pairs,
+    fronts,
+    trade_offs,
+)
 from orchestrator.reporting.optuna_view import first_objective
 from orchestrator.reporting.study_data import StudyData
 
@@ -25,6 +31,8 @@ def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
     _learning_curves(data).savefig(folder / "learning_curves.png", dpi=150)
     if pairs := trade_offs(data):
         _pareto(data, pairs).savefig(folder / "pareto.png", dpi=150)
+    if curves := front_pairs(data):
+        _fronts(data, curves).savefig(folder / "blends.png", dpi=150)
     plots: Any = optuna.visualization.matplotlib
     target = first_objective(data, study)
     makers = {
@@ -61,6 +69,22 @@ def _pareto(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
             axes.annotate(f" {number}", points[number])
         axes.set(xlabel=x, ylabel=y, title=data.name)
         axes.legend(fontsize=7)
+    return figure
+
+
+def _fronts(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """One line for each trial's blends; a star where the development classes choose."""
+    figure = Figure(figsize=(5.5 * len(pairs), 4.5), layout="constrained")
+    for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        for number, front in fronts(data).items():
+            points = {a: p for a, p in front.points.items() if {x, y} <= p.keys()}
+            curve = [(point[x].top1, point[y].top1) for point in points.values()]
+            [line] = axes.plot(*zip(*curve, strict=True), marker=".", label=f"trial {number}")
+            if front.chosen in points:
+                chosen = points[front.chosen]
+                axes.plot(chosen[x].top1, chosen[y].top1, marker="*", ms=12, color=line.get_color())
+        axes.set(xlabel=f"{x}/top1", ylabel=f"{y}/top1", title=f"{data.name}: blends")
+        axes.legend(fontsize=7, ncols=2)
     return figure
 
 

@@ -8,7 +8,9 @@ weights file, and ``backbone.pretrained`` takes that file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from vitaclip.config.methods import Tower
 from vitaclip.config.model import ModelConfig
@@ -37,6 +39,10 @@ class FullFinetune(VideoModel):
         self.logit_scale.requires_grad_(tower == "both")
         self.learns_texts = tower != "image"
         self.template = config.method.full_finetune.template
+
+    def frozen_counterparts(self, clip: VideoModel) -> Mapping[str, Tensor]:
+        starts = dict(clip.named_parameters())
+        return {name: starts[name] for name in self.trainable() if name in starts}
 
     def trained_texts(self) -> Sequence[str]:
         return [self.template.replace("{}", name) for name in self.class_names]

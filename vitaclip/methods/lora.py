@@ -7,7 +7,7 @@ tower or both. At the start ``up`` is zero, so the model is the frozen CLIP.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class LoRA(VideoModel):
             change = LowRankChange(getattr(module, name), lora)
             register_parametrization(module, name, change)
         self.learns_texts = lora.tower != "image"
+
+    def frozen_counterparts(self, clip: VideoModel) -> Mapping[str, Tensor]:
+        trained = self.trainable()
+        changes = {name: torch.zeros_like(p) for name, p in trained.items() if name.endswith(".up")}
+        return changes | {"logit_scale": clip.logit_scale}
 
 
 class LowRankChange(nn.Module):

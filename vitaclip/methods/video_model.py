@@ -133,16 +133,25 @@ class VideoModel(nn.Module):
         with self.autocast():
             return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
 
-    def logits(self, video_BE: Tensor, text_CE: Tensor) -> Tensor:
-        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, in full precision: bf16 would round
-        60 to 60.5.
+    def logits(self, encoded: Tensor, text_CE: Tensor) -> Tensor:
+        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, of what ``encode_video`` gives and
+        the classes' features.
         """
-        video_BE, text_CE = (
-            features.to(self.logit_scale.dtype) for features in (video_BE, text_CE)
-        )
-        return (
-            self.logit_scale.exp() * F.normalize(video_BE, dim=-1) @ F.normalize(text_CE, dim=-1).T
-        )
+        return self.logit_scale.exp() * cosines(*self.read(encoded, text_CE))
+
+    def read(self, encoded: Tensor, text_CE: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``[B, E]`` of the videos, and of the texts that they are compared with: ``[C,
+        E]``, or ``[B, C, E]`` where each clip has texts of its own. In full precision: bf16 would
+        round a logit of 60 to 60.5.
+        """
+        dtype = self.logit_scale.dtype
+        return self.video_features(encoded).to(dtype), text_CE.to(dtype)
+
+    def frozen_counterparts(self, clip: VideoModel) -> Mapping[str, Tensor] | None:
+        """For each trained parameter what it is in the frozen CLIP, if the model is that CLIP with
+        other weights; None: it has parts that the frozen CLIP has not.
+        """
+        return None
 
     def normalize_pixels(self, video_BCTHW: Tensor) -> Tensor:
         """uint8 to CLIP's mean and deviation, on the video's own device."""
@@ -207,6 +216,14 @@ class VideoModel(nn.Module):
         device_type = "cpu" if self.device.type == "meta" else self.device.type
         dtype = self.autocast_dtype
         return torch.autocast(device_type, dtype, enabled=dtype is not None)
+
+
+def cosines(video_BE: Tensor, texts: Tensor) -> Tensor:
+    """``[B, C]``, of ``[B, E]`` and of ``[C, E]`` or ``[B, C, E]``."""
+    video_BE, texts = F.normalize(video_BE, dim=-1), F.normalize(texts, dim=-1)
+    if texts.ndim == 2:
+        return video_BE @ texts.T
+    return (texts @ video_BE[:, :, None])[:, :, 0]
 
 
 def pretrained_name(name: str) -> str:

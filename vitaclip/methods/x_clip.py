@@ -79,16 +79,11 @@ class XCLIP(VideoModel):
     def video_features(self, encoded: Tensor) -> Tensor:
         return encoded[:, 0]
 
-    def logits(self, video_BE: Tensor, text_CE: Tensor) -> Tensor:
-        """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, of ``[B, 1 + P, E]`` and ``[C,
-        E]``; each clip has texts of its own.
-        """
-        video, text_CE = (features.to(self.logit_scale.dtype) for features in (video_BE, text_CE))
-        video_BE, patches_BPE = video[:, 0], video[:, 1:]
-        text_BCE = text_CE.expand(len(video), -1, -1)
-        text_BCE = text_BCE + self.text_prompts(text_BCE, patches_BPE)
-        cosine_BC = F.normalize(text_BCE, dim=-1) @ F.normalize(video_BE, dim=-1)[:, :, None]
-        return self.logit_scale.exp() * cosine_BC[:, :, 0]
+    def read(self, encoded: Tensor, text_CE: Tensor) -> tuple[Tensor, Tensor]:
+        video_BE, text_CE = super().read(encoded, text_CE)
+        patches_BPE = encoded[:, 1:].to(text_CE.dtype)
+        text_BCE = text_CE.expand(len(encoded), -1, -1)
+        return video_BE, text_BCE + self.text_prompts(text_BCE, patches_BPE)
 
 
 class CrossFrameLayer(nn.Module):

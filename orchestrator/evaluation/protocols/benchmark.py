@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.storage.records.split_score import SplitScore
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName
+from vitaclip.config.base import Fraction
 from vitaclip.data.datasets import CLASS_LISTS
 from vitaclip.data.manifest import read_class_list
 
@@ -61,12 +62,24 @@ class BenchmarkConfig(Config, ABC):
         "the name of one of CLIP's lists. Empty takes the plain name.",
     )
 
+    alphas: Annotated[tuple[Fraction, ...], Field(max_length=21)] = Field(
+        (),
+        description="Blends of each trial with the frozen CLIP that are scored in the same pass, "
+        "by the training's share: 0 is the frozen CLIP, 1 the trial.",
+    )
+
     # Whether classes are new to a trained model, all or some.
     has_new_classes: ClassVar[bool]
 
     @abstractmethod
     def class_texts(self, split: str) -> ClassTexts:
         """What a model reads for the classes of one of its splits."""
+
+    @model_validator(mode="after")
+    def _alphas_rise(self) -> Self:
+        if list(self.alphas) != sorted(set(self.alphas)):
+            raise ValueError(f"alphas: found {list(self.alphas)}, each may stand once, in order")
+        return self
 
     @model_validator(mode="after")
     def _splits_differ(self) -> Self:

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 from orchestrator.config import Benchmark
 from orchestrator.storage.records.split_score import SplitScore
 from vitaclip.config import BackboneConfig, Config, TrainConfig
+from vitaclip.config.base import Fraction
 
 
 class Baseline(Config):
@@ -49,6 +50,13 @@ class Baseline(Config):
         return f"{self.num_frames}-{self.sampling}-{digest[:12]}"
 
 
+class BlendScore(Config):
+    """How well a blend of a trial with the frozen CLIP did."""
+
+    alpha: Fraction = Field(description="the training's share")
+    metrics: dict[str, float] = Field(description="as those of the trial itself")
+
+
 class BenchmarkScore(Config):
     """``scores/<benchmark>.json``: a checkpoint's, or the frozen CLIP's, score on all splits of one
     benchmark.
@@ -59,6 +67,7 @@ class BenchmarkScore(Config):
     baseline: Baseline | None = Field(None, description="None: a trial's")
     splits: tuple[SplitScore, ...]
     metrics: dict[str, float]
+    blends: tuple[BlendScore, ...] = Field((), description="a trial's, by alpha")
     scored_at: AwareDatetime
     duration_s: float
 
