@@ -26,6 +26,7 @@ def test_the_papers_studies_are_there() -> None:
         "learning_rate",
         "supervised_vs_zero_shot",
         "frames",
+        "methods",
     }
 
 

@@ -189,6 +189,7 @@ LEARNED = {
     "zero_shot": (False, False),
     "supervised": (True, True),
     "base_to_novel": (True, False),
+    "development": (False, False),
 }
 
 
