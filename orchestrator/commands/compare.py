@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.commands import common
 from orchestrator.commands.show import trial_content
+from orchestrator.display.published import published_table
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import NO_CHOICE, Choice, PairedScore, paired_scores
 from orchestrator.evaluation.ranking import best_first
@@ -34,6 +35,9 @@ def compare_trials(name_a: str, name_b: str, *, as_json: bool) -> None:
     console.print(_paired_table(name_a, name_b, pairs))
     if note := _note_on_choice(pairs):
         console.print(note, soft_wrap=True)
+    names = [pair.benchmark for pair in pairs]
+    if published := published_table(names, record_a.trial(a).info.train.data):
+        console.print(published)
 
 
 def _choice(record: StudyRecord, number: int) -> Choice:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.commands import common
 from orchestrator.config import Benchmark, ProtocolName
+from orchestrator.display.published import published_table
 from orchestrator.display.tables import accuracy
 from orchestrator.evaluation.benchmark import (
     PUBLISHED_BENCHMARKS,
@@ -27,7 +28,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.service import open_service
-from vitaclip.checkpoint_info import INFO_FILE
+from vitaclip.checkpoint_info import INFO_FILE, read_info
 from vitaclip.config import EvalConfig
 from vitaclip.errors import InputError, suggest
 from vitaclip.table import Column, FittedTable
@@ -54,16 +55,21 @@ def evaluate_target(target: str, named: NamedBenchmarks, *, as_json: bool) -> No
         InputError: there is no such target or dataset, or it cannot be scored so.
     """
     if (Path(target) / INFO_FILE).is_file():
-        rows = _score_folder(Path(target), _benchmarks(named))
+        benchmarks = _benchmarks(named)
+        rows = _score_folder(Path(target), benchmarks)
+        data = read_info(Path(target)).config.data
     else:
         study, numbers = _trials(target)
-        benchmarks = _benchmarks(named) if named.datasets else study.info.config.benchmarks
+        benchmarks = _benchmarks(named) if named.datasets else [*study.info.config.benchmarks]
         rows = _score_study(study, numbers, benchmarks)
+        data = study.info.config.train.data
         _track(study, numbers)
     if as_json:
         common.print_json(rows)
-    else:
-        Terminal().print(_table(rows))
+        return
+    Terminal().print(_table(rows))
+    if published := published_table([benchmark.name for benchmark in benchmarks], data):
+        Terminal().print(published)
 
 
 def _trials(target: str) -> tuple[StudyRecord, list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from orchestrator.commands import common
+from orchestrator.display.published import published_table
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.fronts import Front, front_of
 from orchestrator.storage.study_record import StudyRecord
@@ -42,6 +43,9 @@ def show_trial(reference: str, *, as_json: bool) -> None:
         console.print(_history_table(history))
     if front := front_of(record.scores(number).read_all()):
         console.print(_front_table(front))
+    scored = [key.removesuffix("/top1") for key in content["benchmarks"] if key.endswith("/top1")]
+    if published := published_table(scored, record.trial(number).info.train.data):
+        console.print(published)
 
 
 def show_log(reference: str) -> None:

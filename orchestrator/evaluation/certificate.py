@@ -20,7 +20,7 @@ from orchestrator.evaluation.benchmark import (
     score_models,
 )
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig, ClipTemplates
-from orchestrator.evaluation.published import WHOLE, PublishedFigure
+from orchestrator.evaluation.published import WHOLE, PublishedFigure, training_split
 from vitaclip.checkpoint_info import CheckpointInfo, read_info
 from vitaclip.config import DataConfig, EvalConfig, describe
 from vitaclip.config.methods import MethodName
@@ -110,13 +110,9 @@ def fitting_figures(
         by_benchmark.setdefault(figure.benchmark, []).append(figure)
     fitting: list[PublishedFigure] = []
     for group in by_benchmark.values():
-        trained = [f for f in group if f.trained_on == _training(data)] or group
+        trained = [f for f in group if f.trained_on == training_split(data)] or group
         fitting += [f for f in trained if f.frames == str(data.num_frames)] or trained
     return tuple(fitting)
-
-
-def _training(data: DataConfig) -> str:
-    return f"{data.dataset}/{data.train_split}"
 
 
 def _benchmark(figure: PublishedFigure) -> BenchmarkConfig:
@@ -201,7 +197,7 @@ def _of_model(
     trained_on = "nothing"
     if loaded.model.trainable():
         # what was imported says nothing of its training
-        trained_on = _training(data) if info.progress.epoch else "not recorded"
+        trained_on = training_split(data) if info.progress.epoch else "not recorded"
     yield Circumstance("trained on", trained_on, figure.trained_on or "nothing")
     backbone = f"{config.backbone.name.removesuffix('-quickgelu')}/{config.backbone.pretrained}"
     yield Circumstance("backbone", backbone, figure.backbone)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from vitaclip.config import Config, EvalConfig, SplitName, describe
+from vitaclip.config import Config, DataConfig, EvalConfig, SplitName, describe
 from vitaclip.errors import InputError
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -77,6 +77,12 @@ class PublishedFigure(Config):
         return f"{self.percent:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
 
     @property
+    def as_fraction(self) -> str:
+        """As accuracies are printed here: ``0.486 ± 0.006``."""
+        spread = "" if self.spread is None else f" ± {self.spread / 100:.3f}"
+        return f"{self.percent / 100:.3f}{spread}"
+
+    @property
     def circumstances(self) -> str:
         """What tells it from other figures of the benchmark: ``8 frames, 4x3 views``."""
         known = {f"{self.frames} frames": self.frames, f"{self.views} views": self.views}
@@ -94,6 +100,36 @@ def read_published(table: Path = TABLE) -> tuple[PublishedFigure, ...]:
     with table.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file, restkey="a cell too many", strict=True)
         return tuple(_figure(row, f"{table.name}, line {rows.line_num}") for row in rows)
+
+
+def training_split(data: DataConfig) -> str:
+    """What a training is of, as the table spells it: ``kinetics400/train``."""
+    return f"{data.dataset}/{data.train_split}"
+
+
+def figures_beside(benchmark: str, data: DataConfig) -> dict[str, list[PublishedFigure]]:
+    """By method, the figures to set a benchmark's accuracies beside: none of a method's variants,
+    and none of splits that a study cannot score.
+
+    Args:
+        benchmark: its name, such as ``zero_shot/hmdb51``.
+        data: of the training that was scored. Figures of the same training are taken, or all where
+            there is none.
+    """
+    trained_on = training_split(data)
+    found = [
+        figure
+        for figure in read_published()
+        if (figure.benchmark, figure.metric) == (benchmark, "top1")
+        and "," not in figure.method
+        and figure.splits != (WHOLE,)
+    ]
+    if any(figure.trained_on == trained_on for figure in found):
+        found = [figure for figure in found if figure.trained_on in (None, trained_on)]
+    methods: dict[str, list[PublishedFigure]] = {}
+    for figure in found:
+        methods.setdefault(figure.method, []).append(figure)
+    return methods
 
 
 def _figure(row: dict[str, str], place: str) -> PublishedFigure:

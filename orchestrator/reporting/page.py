@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 from orchestrator.display.tables import accuracy, code_lines
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import Choice, paired_scores
+from orchestrator.evaluation.published import PublishedFigure, figures_beside
 from orchestrator.reporting.figures import figures
 from orchestrator.reporting.optuna_view import optuna_study
 from orchestrator.reporting.pictures import write_pictures
@@ -30,26 +31,6 @@ from orchestrator.storage.records.trial import TrialResult
 from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import VitaClipError
 
-# Top-1 as published, all with CLIP ViT-B/16; not measured here.
-PUBLISHED = {
-    "frozen CLIP": {
-        "zero_shot/hmdb51": 0.479,
-        "zero_shot/ucf101": 0.738,
-        "zero_shot/kinetics600": 0.681,
-    },
-    "X-CLIP": {
-        "zero_shot/hmdb51": 0.446,
-        "zero_shot/ucf101": 0.720,
-        "zero_shot/kinetics600": 0.652,
-    },
-    "Vita-CLIP": {
-        "zero_shot/hmdb51": 0.486,
-        "zero_shot/ucf101": 0.750,
-        "zero_shot/kinetics600": 0.674,
-        "supervised/kinetics400": 0.818,
-        "supervised/ssv2": 0.487,
-    },
-}
 _NUM_CONFUSED_PAIRS = 3
 _STRIP_FRAMES, _STRIP_HEIGHT = 6, 96
 _STYLE = """
@@ -58,7 +39,7 @@ body { max-width: 1140px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1em 0 }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .6em; text-align: right; vertical-align: top }
 th:first-child, td:first-child, td.text { text-align: left } tr.clip td { background: #f3f6fa }
-tr.published td { color: #777; font-style: italic }
+td.published { color: #777; font-style: italic } td.published small { white-space: normal }
 .note { color: #777 } .scroll { overflow-x: auto } .scroll td + td { white-space: nowrap }
 th { vertical-align: bottom } .pairs td:nth-last-child(-n+2) { white-space: nowrap }
 """
@@ -92,6 +73,7 @@ def page(data: StudyData) -> str:
         trials_html(data),
         "<h2>Is the best trial better?</h2>",
         _comparisons(data),
+        *_published(data),
     ]
     for title, figure in figures(data).items():
         parts += [f"<h2>{escape(title)}</h2>", _figure_html(figure)]
@@ -105,9 +87,7 @@ def page(data: StudyData) -> str:
 
 
 def trials_html(data: StudyData) -> str:
-    """Trials with what varied, objectives and benchmarks; the frozen CLIP; published numbers where
-    there are.
-    """
+    """Trials with what varied, objectives and benchmarks; and the frozen CLIP."""
     config = data.info.config
     objectives = [objective.metric for objective in config.search.objectives]
     benchmarks = [benchmark.name for benchmark in config.benchmarks]
@@ -137,11 +117,6 @@ def trials_html(data: StudyData) -> str:
     for baseline in data.baselines:
         clip = [accuracy(data.metrics(baseline), name) for name in benchmarks]
         rows.append(_model_row(baseline.name, num_blank, clip, kind="clip"))
-    for model, numbers in PUBLISHED.items():
-        found = [f"{numbers[name]:.3f}" if name in numbers else "-" for name in benchmarks]
-        if set(found) - {"-"}:
-            name = f"{model} B/16, as published"
-            rows.append(_model_row(name, num_blank, found, kind="published"))
     note = (
         "<p class=note>Accuracies are fractions; in brackets the 95% interval "
         "(Clopper-Pearson, on the effective number of clips).</p>"
@@ -212,6 +187,41 @@ def _others(data: StudyData, best: TrialResult) -> Iterator[tuple[str, Sequence[
     yield baseline.name, data.scores[baseline]
     for result in [result for result in data.results if result != best][:3]:
         yield f"trial {result.number}", data.scores[result.number]
+
+
+def _published(data: StudyData) -> Iterator[str]:
+    """A row for each benchmark that has published figures, and a column for each method."""
+    if data.best is None:
+        return
+    trained = apply(data.info.config.train, data.best.params).data
+    names = [benchmark.name for benchmark in data.info.config.benchmarks]
+    beside = {name: found for name in names if (found := figures_beside(name, trained))}
+    if not beside:
+        return
+    methods = list(dict.fromkeys(method for found in beside.values() for method in found))
+    rows = [_header_row(["benchmark", "best trial", "frozen CLIP here", *methods])]
+    for name, found in beside.items():
+        models = (data.best.number, data.baseline_of[data.best.number])
+        here = [name, *(accuracy(data.metrics(model), name) for model in models)]
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in here)
+        cells += "".join(_published_cell(found.get(method, ())) for method in methods)
+        rows.append(f"<tr>{cells}</tr>")
+    yield "<h2>Beside published figures</h2>"
+    yield f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+    yield (
+        "<p class=note>Under a method's name: as published, not measured here, with CLIP ViT-B/16. "
+        "Frames, views, splits and texts differ; <code>vitaclip published</code> tells them, with "
+        "the sources.</p>"
+    )
+
+
+def _published_cell(figures: Sequence[PublishedFigure]) -> str:
+    lines = [
+        f'<span title="{escape(figure.source)}">{figure.as_fraction}</span>'
+        f"<br><small>{escape(figure.circumstances)}</small>"
+        for figure in figures
+    ]
+    return f"<td class=published>{'<br>'.join(lines) or '-'}</td>"
 
 
 def _figure_html(figure: go.Figure | str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from orchestrator import compare, ls, show, sync
 from orchestrator.code_version import code_version
 from orchestrator.commands.sweep import lacking_scores
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.reporting.optuna_view import optuna_study
 from orchestrator.reporting.study_data import read_study
 from orchestrator.search.outcome import outcome_of
@@ -34,6 +35,8 @@ from testing.study_fixtures import (
     write_score,
 )
 from vitaclip.errors import InputError
+
+HMDB51 = {"dataset": "hmdb51", "split": "test_1", "mode": "zero_shot"}
 
 
 @pytest.fixture
@@ -297,6 +300,25 @@ def test_compare_calls_a_difference_one_only_where_it_is(
     write_score(record, 1, split_score([0, *labels[1:-1], 0], labels))
     assert compare.main(["depth/0", "depth/1"]) == 0
     assert "no difference shown" in capsys.readouterr().out
+
+
+def test_published_figures_stand_beside_what_was_scored(
+    record: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["depth/0", "depth/1"], ["depth/0"]):
+        main = compare.main if len(words) == 2 else show.main
+        assert main(words) == 0
+        assert "as published" not in capsys.readouterr().out
+        for number in (0, 1):
+            score = split_score([0, 0], [0, 1], "test_1")
+            write_score(record, number, score, ZeroShot.model_validate(HMDB51))
+        assert main(words) == 0
+        table = capsys.readouterr().out.partition("as published, not measured here")[2]
+        [line] = [line for line in table.splitlines() if "Vita-CLIP" in line]
+        assert "0.486 ± 0.006" in line
+        assert "8/32 frames" in line
+        for number in (0, 1):
+            shutil.rmtree(Path(record.store.uri) / f"depth/trials/000{number}/scores")
 
 
 def test_clips_that_differ_are_not_paired(

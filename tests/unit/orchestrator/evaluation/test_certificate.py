@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import certify
+from orchestrator import certify, evaluate
 from orchestrator.commands import certify as command
 from orchestrator.evaluation.benchmark import PUBLISHED_BENCHMARKS, load_checkpoint, score_models
 from orchestrator.evaluation.certificate import fitting_figures
@@ -271,6 +271,15 @@ def test_a_figure_that_another_fits_better_is_not_scored(run: Run, hmdb51: float
     code, output = run(figure(hmdb51), figure(100, frames="8"))
     assert code == 0
     assert f"another figure of {HMDB51} fits this checkpoint of 4 frames better" in output
+
+
+def test_scores_on_published_data_stand_beside_published_figures(
+    checkpoint: Path, hmdb51: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(checkpoint), "--on", "hmdb51"]) == 0
+    scores, _, table = capsys.readouterr().out.partition("as published, not measured here")
+    assert f"{hmdb51 / 100:.3f}" in scores
+    assert "0.486 ± 0.006" in table
 
 
 def test_mistakes_are_told(

@@ -11,9 +11,17 @@ from pydantic import TypeAdapter
 
 from orchestrator import published
 from orchestrator.config import Benchmark
+from orchestrator.display.published import published_table
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
-from orchestrator.evaluation.published import TABLE, WHOLE, PublishedFigure, read_published
+from orchestrator.evaluation.published import (
+    TABLE,
+    WHOLE,
+    PublishedFigure,
+    figures_beside,
+    read_published,
+)
 from testing.study_fixtures import split_score
+from vitaclip.config import DataConfig
 from vitaclip.data.formats import FORMATS
 from vitaclip.data.vifi_clip import PUBLISHED
 from vitaclip.errors import InputError
@@ -97,6 +105,30 @@ def test_figures_are_as_their_sources_print_them() -> None:
     )
     few = figure("MoTE", "supervised/hmdb51", trained_on="hmdb51/few_shot_4")
     assert (few.printed, few.circumstances) == ("63.9", "1x1 views, trained on hmdb51/few_shot_4")
+
+
+def test_figures_of_the_same_training_stand_beside_it() -> None:
+    few = figures_beside(
+        "supervised/hmdb51", DataConfig(dataset="hmdb51", train_split="few_shot_4")
+    )
+    assert {method: [f.printed for f in found] for method, found in few.items()} == {
+        "X-CLIP": ["57.3"],
+        "ViFi-CLIP": ["62.7"],
+        "OST": ["62.9"],
+        "TC-CLIP": ["62.3"],
+        "MoTE": ["63.9"],
+    }
+    other = figures_beside("supervised/hmdb51", DataConfig(dataset="quickstart"))
+    assert [f.printed for f in other["X-CLIP"]] == ["53.0", "57.3", "62.8", "64.0"]
+    zero = figures_beside("zero_shot/ucf101", DataConfig(dataset="kinetics400"))
+    assert [f.printed for f in zero["frozen CLIP"]] == ["73.8 ± 0.6"]
+    assert figures_beside("zero_shot/quickstart", DataConfig()) == {}
+
+
+def test_two_figures_of_the_same_circumstances_are_both_shown() -> None:
+    table = published_table(["supervised/kinetics400"], DataConfig(dataset="kinetics400"))
+    assert table is not None
+    assert ["ST-Adapter", "8 frames, 3x1 views", "0.822, 0.820"] in table.rows
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,37 @@ def test_a_study_that_has_just_begun_has_a_page(tmp_path: Path, num_trials: int)
     assert ("Not shown" in html) == (num_trials == 0 or is_old)
 
 
+def test_published_figures_stand_beside_the_best_trial(tmp_path: Path) -> None:
+    benchmarks = [
+        {"dataset": "hmdb51", "split": ["test_1", "test_2", "test_3"], "mode": "zero_shot"},
+        {"dataset": "quickstart", "split": "zero_shot", "mode": "zero_shot"},
+    ]
+    record = new_record(LocalStore(tmp_path / "store"), benchmarks=benchmarks)
+    run_trial(record, 0, tmp_path / "c", 0.5)
+    benchmark, _ = record.info.config.benchmarks
+    clip = Baseline.of(record.trial(0).info.train)
+    write_score(record, 0, split_score([0, 0], [0, 1], "test_1"), benchmark)
+    write_score(record, clip, split_score([0, 0, 0], [0, 1, 2], "test_1"), benchmark)
+    html = page(read_study(record))
+    section = html.partition("<h2>Beside published figures</h2>")[2].partition("<h2>")[0]
+    header, row = re.findall("<tr>.*?</tr>", section)
+    columns, cells = re.findall("<th>(.*?)</th>", header), re.findall("<td.*?</td>", row)
+    found = dict(zip((re.sub("<wbr>", "", name) for name in columns), cells, strict=True))
+    assert {"X-CLIP", "ViFi-CLIP", "Open-VCLIP", "FROSTER", "TC-CLIP", "MoTE"} < found.keys()
+    assert found["benchmark"] == "<td>zero_shot/hmdb51</td>"
+    assert found["best trial"] == "<td>0.500</td>"
+    assert found["frozen CLIP here"] == "<td>0.333</td>"
+    assert "0.486 ± 0.006" in found["Vita-CLIP"]
+    assert "8/32 frames" in found["Vita-CLIP"]
+    assert "table 3" in found["Vita-CLIP"]
+    assert found["Vita-CLIP"].startswith("<td class=published>")
+    assert "not measured here" in section
+
+
+def test_a_study_without_published_benchmarks_has_no_such_section(record: StudyRecord) -> None:
+    assert "Beside published figures" not in page(read_study(record))
+
+
 def test_two_objectives_are_drawn(tmp_path: Path) -> None:
     objectives = [{"metric": "val/top1"}, {"metric": "train/loss", "mode": "min"}]
     record = new_record(
