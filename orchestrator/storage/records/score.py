@@ -38,9 +38,12 @@ class Baseline(Config):
     @property
     def name(self) -> str:
         """What tables call it."""
+        pixels = self.backbone.image_size
+        size = "" if pixels is None else f" at {pixels} pixels"
         stride = "" if self.stride is None else f", stride {self.stride}"
         return (
-            f"frozen CLIP, {self.backbone.name}, {self.num_frames} frames {self.sampling}{stride}"
+            f"frozen CLIP, {self.backbone.name}{size}, {self.num_frames} frames "
+            f"{self.sampling}{stride}"
         )
 
     @property

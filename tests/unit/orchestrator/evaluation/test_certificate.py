@@ -29,14 +29,18 @@ def checkpoint(
 ) -> Path:
     """A checkpoint of one epoch."""
     folder = tmp_path_factory.mktemp("certificate") / "checkpoint"
+    return trained(small_backbone, motion_dataset, folder, epochs=1)
+
+
+def trained(backbone: BackboneConfig, dataset: str, folder: Path, **changes: object) -> Path:
     config = TrainConfig.model_validate(
         {
-            "backbone": small_backbone.model_dump(),
-            "data": {"dataset": motion_dataset, "num_frames": 4, "stride": 2, "max_broken": 0.4},
+            "backbone": backbone.model_dump(),
+            "data": {"dataset": dataset, "num_frames": 4, "stride": 2, "max_broken": 0.4},
             "batch_size": 8,
-            "epochs": 1,
             "num_threads": 1,
         }
+        | changes
     )
     fit(config, on_epoch_end=lambda end: end.save(folder))
     return folder
@@ -206,6 +210,25 @@ def test_each_difference_is_named(
     [line] = [line for line in output.splitlines() if f" {what} " in line]
     for text in (here, published or "not stated", HMDB51):
         assert text in line
+
+
+@pytest.mark.parametrize(
+    ("method", "here"), [("vita_clip", "not recorded"), ("frozen_clip", "nothing")]
+)
+def test_training_is_told_only_where_it_is_on_record(
+    run: Run,
+    hmdb51: float,
+    small_backbone: BackboneConfig,
+    motion_dataset: str,
+    tmp_path: Path,
+    method: str,
+    here: str,
+) -> None:
+    run.checkpoint = trained(
+        small_backbone, motion_dataset, tmp_path / "untrained", epochs=0, method=method
+    )
+    published_figure = figure(hmdb51, method=method.replace("_", " "))
+    assert run.differences(published_figure) == {"trained on": (here, "motions/train")}
 
 
 @pytest.mark.parametrize("texts", ["a video of {}.", "kinetics700"])

@@ -132,6 +132,18 @@ def test_each_way_of_drawing_clips_has_its_own_frozen_clip(
     assert two_frames.name == "frozen CLIP, ViT-test-small, 2 frames uniform"
 
 
+def test_frozen_clips_of_other_sizes_have_other_names_and_folders() -> None:
+    train = {"data": {"num_frames": 2, "sampling": "uniform"}}
+    sizes = [{}, {"backbone": {"image_size": 224}}, {"backbone": {"image_size": 336}}]
+    clips = [Baseline.of(TrainConfig.model_validate(train | size)) for size in sizes]
+    assert [clip.name for clip in clips] == [
+        "frozen CLIP, ViT-B-16-quickgelu, 2 frames uniform",
+        "frozen CLIP, ViT-B-16-quickgelu at 224 pixels, 2 frames uniform",
+        "frozen CLIP, ViT-B-16-quickgelu at 336 pixels, 2 frames uniform",
+    ]
+    assert len({clip.key for clip in clips}) == 3
+
+
 def test_scores_of_other_data_are_never_mixed(
     record: StudyRecord, tmp_path: Path, motion_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
