@@ -4,16 +4,25 @@ few-shot accuracy: github.com/muzairkhattak/ViFi-CLIP, folders ``datasets_splits
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitaclip.data.formats import Annotations, Row
-from vitaclip.data.manifest import read_class_list, read_list
+from vitaclip.class_names import clean_class_name
+from vitaclip.data.formats import Annotations, Row, class_labels
+from vitaclip.data.manifest import Clip, read_class_list, read_list
 
 LISTS, LABELS = "datasets_splits", "labels"  # the published folders, in a data set's own
 SEEDS = (1, 2, 3)  # draws of 16 clips for each base class
 SHOTS = (2, 4, 8, 16)  # clips for each class
+
+
+# HMDB51's label files have the names of each pair the wrong way round: videos of ``kick_ball`` are
+# called kick. X-CLIP's file has it so, too; the data set's own lists agree with the videos' names.
+EXCHANGED = (("kick", "kick_ball"), ("sword", "sword_exercise"))
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,32 @@ def read_vifi_clip(name: str, split: str, root: Path) -> Annotations | None:
     classes_path = root / LABELS / published.classes
     classes = read_class_list(classes_path)
     clips = read_list(root / LISTS / published.clips, classes, root=root)
+    if name == "hmdb51":
+        classes = _as_videos_say(classes, clips, classes_path)
     place = str(classes_path)
     return Annotations(
         [Row(place, clip.path, classes[clip.label]) for clip in clips], classes, place
     )
+
+
+def _as_videos_say(
+    classes: tuple[str, ...], clips: Sequence[Clip], classes_path: Path
+) -> tuple[str, ...]:
+    """The class names, those of a pair exchanged where all of its videos have the other's name."""
+    names, labels = list(classes), class_labels(classes)
+    for pair in EXCHANGED:
+        short, long = (labels.get(clean_class_name(name)) for name in pair)
+        if short is None or long is None:
+            continue
+        says_long = [
+            (clip.label, f"_{pair[1]}_" in Path(clip.path).name)
+            for clip in clips
+            if clip.label in (short, long)
+        ]
+        if says_long and all(is_long == (label == short) for label, is_long in says_long):
+            names[short], names[long] = names[long], names[short]
+            _logger.warning("%s: %r and %r are read the other way round", classes_path, *pair)
+    return tuple(names)
 
 
 def vifi_clip_splits(name: str, root: Path) -> tuple[str, ...]:

@@ -123,6 +123,30 @@ def test_few_shots_have_all_classes_in_the_order_of_the_validation_split(
     assert [val_split.raw_classes[clip.label] for clip in val_split.clips] == [published[1]]
 
 
+@pytest.mark.parametrize("is_published", [True, False])
+def test_names_that_hmdb51s_label_files_exchange_are_put_right(write, caplog, is_published) -> None:
+    videos = [
+        "A_ball_kick_f_cm_np1_le_med_0.avi",
+        "b_kick_ball_u_cm_np1_ri_goo_1.avi",
+        "c_draw_sword_exercise_u_nm_np1_fr_med_2.avi",
+        "d_sword_u_nm_np1_fr_med_0.avi",
+        "e_wave_u_nm_np1_fr_med_0.avi",
+    ]
+    names = ["kick", "kick ball", "sword exercise", "sword", "wave"]
+    if is_published:
+        names = ["kick ball", "kick", "sword", "sword exercise", "wave"]
+    rows = "".join(f"{label},{name}\n" for label, name in enumerate(names))
+    text = "".join(f"{video} {label}\n" for label, video in enumerate(videos))
+    write_base(write, text, f"id,name\n{rows}")
+    write_videos(write, {"": text})
+    with caplog.at_level(logging.WARNING):
+        manifest = load_dataset("hmdb51", "base_val")
+    right = ["kick", "kick ball", "sword exercise", "sword", "wave"]
+    assert found(manifest) == list(zip(videos, right, strict=True))
+    told = "hmdb_51_base_labels.csv: 'kick' and 'kick_ball' are read the other way round"
+    assert (told in caplog.text) == is_published
+
+
 def test_published_draws_of_kinetics600_are_read_in_their_folders(write) -> None:
     lists = {"datasets_splits/k600_splits/ZS_split2_K600_eval.txt": "train/a.mp4 1\ntest/b.mp4 0"}
     write(*next(iter(lists.items())))
