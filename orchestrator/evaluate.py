@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -33,6 +34,14 @@ def evaluate(
             "class name",
         ),
     ] = None,
+    descriptions: Annotated[
+        Path | None,
+        Option(
+            parser=Path,
+            metavar="FILE",
+            help="sentences to read instead of class names, .json or .csv",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Scores benchmarks of whatever has been trained.
@@ -49,6 +58,7 @@ def evaluate(
         mode=mode,
         views=eval_config,
         templates=templates or (),
+        descriptions=descriptions,
     )
     evaluate_target(target, named, as_json=json)
 

@@ -21,6 +21,11 @@ def num_layers(config: BackboneConfig) -> int:
     return int(read_clip_config(config)["vision_cfg"]["layers"])
 
 
+def context_length(config: BackboneConfig) -> int:
+    """How many tokens the text tower reads. Raises InputError as :func:`read_clip_config` does."""
+    return int(read_clip_config(config)["text_cfg"].get("context_length", 77))
+
+
 def read_clip_config(config: BackboneConfig) -> dict[str, Any]:
     """open_clip's config of the model, at the image size that is asked for.
 

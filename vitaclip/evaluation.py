@@ -146,12 +146,25 @@ def zero_shot_classifier(
     names = [*map(clean_class_name, classes)]
     if not templates:
         return Classifier(model, model.encode_names(names))
-    features = [
-        model.encode_names([template.replace("{}", name) for name in names])
-        for template in templates
-    ]
-    normalized = [F.normalize(text_CE.float(), dim=-1) for text_CE in features]
-    return Classifier(model, torch.stack(normalized).mean(dim=0))
+    return described_classifier(
+        model, [[template.replace("{}", name) for template in templates] for name in names]
+    )
+
+
+@torch.no_grad()
+def described_classifier(model: VideoModel, sentences: Sequence[Sequence[str]]) -> Classifier:
+    """The model with classes that are described by one or several sentences each: the mean over
+    them of the normalized features.
+    """
+    sums, counts = None, torch.tensor([float(len(found)) for found in sentences])
+    for place in range(max(map(len, sentences))):
+        having = [label for label, found in enumerate(sentences) if place < len(found)]
+        features = model.encode_names([sentences[label][place] for label in having])
+        normalized = F.normalize(features.float(), dim=-1)
+        sums = normalized.new_zeros(len(sentences), normalized.shape[1]) if sums is None else sums
+        sums[having] += normalized
+    assert sums is not None  # every class has a sentence
+    return Classifier(model, sums / counts.to(sums.device)[:, None])
 
 
 def score_classifiers(

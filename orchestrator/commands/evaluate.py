@@ -46,6 +46,7 @@ class NamedBenchmarks:
     mode: ProtocolName  # with splits
     views: EvalConfig
     templates: Sequence[str]  # sentences, or the name of a list
+    descriptions: Path | None = None  # a file of sentences for each class
 
 
 def evaluate_target(target: str, named: NamedBenchmarks, *, as_json: bool) -> None:
@@ -130,9 +131,15 @@ def _benchmark(dataset: str, named: NamedBenchmarks) -> BenchmarkConfig:
             raise InputError(
                 f"--on, --split: found {first['input']!r}, allowed: {first['msg']}"
             ) from None
+    if named.descriptions is not None and named.templates:
+        raise InputError("--descriptions: found --templates too, allowed is one of them")
     return protocol.model_copy(
-        update={"views": named.views, "templates": _templates(named.templates)}
-    )
+        update={
+            "views": named.views,
+            "templates": _templates(named.templates),
+            "descriptions": None if named.descriptions is None else str(named.descriptions),
+        }
+    ).pinned()
 
 
 def _templates(words: Sequence[str]) -> ClipTemplates | tuple[str, ...]:

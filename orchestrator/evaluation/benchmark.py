@@ -29,6 +29,7 @@ from vitaclip.distributed import default_device
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
     Classifier,
+    described_classifier,
     frozen_clip,
     score_classifiers,
     supervised_classifier,
@@ -251,7 +252,7 @@ def _score_split(
 ) -> dict[_Key, SplitScore]:
     manifest = load_dataset(benchmark.dataset, split)
     texts = benchmark.class_texts(split)
-    classifiers = [_classifier(loaded, manifest.classes, texts) for loaded in models.values()]
+    classifiers = [_classifier(loaded, manifest, texts) for loaded in models.values()]
     data = next(iter(models.values())).data
     scores = score_classifiers(classifiers, manifest, data, benchmark.views)
     identity = identify(manifest)
@@ -261,11 +262,14 @@ def _score_split(
     }
 
 
-def _classifier(loaded: LoadedModel, classes: Sequence[str], texts: ClassTexts) -> Classifier:
+def _classifier(loaded: LoadedModel, manifest: Manifest, texts: ClassTexts) -> Classifier:
     def classify(model: VideoModel) -> Classifier:
         if texts.learned and model.class_names:
-            return supervised_classifier(model, classes)
-        return zero_shot_classifier(model, classes, texts.templates)
+            return supervised_classifier(model, manifest.classes)
+        if texts.descriptions is not None:
+            described = texts.descriptions.of(manifest.classes, manifest.name)
+            return described_classifier(model, described)
+        return zero_shot_classifier(model, manifest.classes, texts.templates)
 
     if loaded.clip is None:
         return classify(loaded.model)

@@ -19,6 +19,7 @@ from orchestrator.search.search_space import apply, edge_values
 from orchestrator.settings import Settings
 from orchestrator.storage.records.study import StudyInputs
 from orchestrator.storage.stores.opening import open_store
+from vitaclip.clip_config import context_length
 from vitaclip.config import BackboneConfig, DataConfig, ModelConfig
 from vitaclip.data.datasets import load_dataset, load_training
 from vitaclip.data.identity import identify
@@ -26,6 +27,7 @@ from vitaclip.data.loader import steps_per_epoch
 from vitaclip.errors import InputError
 from vitaclip.methods.build import check_model
 from vitaclip.model.backbone import check_backbone, load_backbone
+from vitaclip.model.text import group_prompts
 from vitaclip.service import attempt
 
 _MAX_MODELS = 100  # to be looked at: each takes a tenth of a second or more
@@ -52,6 +54,7 @@ def preflight(config: StudyConfig, settings: Settings) -> None:
             )
     _check_models(config)
     _check_benchmarks(config)
+    _check_descriptions(config)
 
 
 def provenance() -> dict[str, Scalar]:
@@ -138,6 +141,23 @@ def _check_benchmarks(config: StudyConfig) -> None:
                 "others; take mode zero_shot, or train on a split of the same classes in the same "
                 "order"
             )
+
+
+def _check_descriptions(config: StudyConfig) -> None:
+    """Every class of a split is described, in sentences that every text tower reads whole."""
+    for benchmark in config.benchmarks:
+        for split in benchmark.splits:
+            descriptions = benchmark.class_texts(split).descriptions
+            if descriptions is None:
+                continue
+            classes = load_dataset(benchmark.dataset, split).classes
+            found = descriptions.of(classes, f"{benchmark.dataset}/{split}")
+            sentences = [sentence for of_class in found for sentence in of_class]
+            for backbone in _backbones(config):
+                try:
+                    group_prompts(sentences, context_length(backbone), num_context=0)
+                except InputError as error:
+                    raise InputError(f"{descriptions.path}: {error}") from None
 
 
 def _check_models(config: StudyConfig) -> None:

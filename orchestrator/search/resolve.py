@@ -32,15 +32,16 @@ from vitaclip.errors import InputError, suggest
 
 
 def resolve(config: StudyConfig) -> StudyConfig:
-    """Checks the search space against the training config and replaces ``num_layers`` by its
-    number.
+    """Checks the search space against the training config, replaces ``num_layers`` by its number,
+    and binds benchmarks to the descriptions that their files hold.
 
     Raises:
-        InputError: a key is no field of the training config, or a value in its range is not allowed
-            there.
+        InputError: a key is no field of the training config, a value in its range is not allowed
+            there, or a file of descriptions cannot be read.
     """
     space = {key: _resolve_layers(key, dist, config) for key, dist in config.search_space.items()}
-    config = config.model_copy(update={"search_space": space})
+    benchmarks = tuple(benchmark.pinned() for benchmark in config.benchmarks)
+    config = config.model_copy(update={"search_space": space, "benchmarks": benchmarks})
     _check_conditions(space)
     proposer_of(config).check()
     for key, distribution in space.items():

@@ -91,9 +91,11 @@ def group_prompts(names: Sequence[str], context_length: int, num_context: int) -
     for index, (name, tail) in enumerate(tokens):
         length = 1 + num_context + len(name) + len(tail)
         if length > context_length:
+            with_context = f" with {num_context} context vectors" if num_context else ""
+            or_lower = " or lower text.num_context" if num_context else ""
             raise InputError(
-                f"class name '{names[index]}': {length} tokens with {num_context} context vectors, "
-                f"allowed are {context_length}; shorten the name or lower text.num_context"
+                f"class name '{names[index]}': {length} tokens{with_context}, allowed are "
+                f"{context_length}; shorten the name{or_lower}"
             )
         layouts[len(name), len(tail)].append(index)
     return [

@@ -29,7 +29,7 @@ class BaseToNovel(BenchmarkConfig):
     has_new_classes = True
 
     def class_texts(self, split: str) -> ClassTexts:
-        return ClassTexts(self.sentences, learned=split == self.split[0])
+        return self.plain_texts(learned=split == self.split[0])
 
     def accuracies(self, splits: Sequence[SplitScore]) -> dict[str, float]:
         """Those of the base and of the novel classes, and their harmonic mean with its interval."""

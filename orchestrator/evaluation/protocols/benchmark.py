@@ -7,15 +7,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.storage.records.split_score import SplitScore
+from vitaclip.class_descriptions import ClassDescriptions, read_descriptions
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName
 from vitaclip.config.base import Fraction
 from vitaclip.data.datasets import CLASS_LISTS
 from vitaclip.data.manifest import read_class_list
+from vitaclip.errors import InputError
 
 TEMPLATES = CLASS_LISTS.with_name("templates")
 ClipTemplates = Literal["kinetics700", "ucf101"]  # vitaclip/data/templates
@@ -41,6 +44,8 @@ class ClassTexts:
     templates: tuple[str, ...]
     # with the context that was learned for the class, if the model was trained on classes at all
     learned: bool = False
+    # sentences of each class instead of its name, averaged
+    descriptions: ClassDescriptions | None = None
 
 
 class BenchmarkConfig(Config, ABC):
@@ -61,7 +66,17 @@ class BenchmarkConfig(Config, ABC):
         description="Sentences in which {} is the class name and whose features are averaged, or "
         "the name of one of CLIP's lists. Empty takes the plain name.",
     )
-
+    descriptions: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        None,
+        description="A file of sentences that describe each class, and are read instead of its "
+        "name; the features of several are averaged. JSON, {name: sentence or list}, or CSV with "
+        "the columns name and description.",
+    )
+    descriptions_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None,
+        description="The SHA-256 of that file, which the start of a study fills in: scores by "
+        "other content are not compared.",
+    )
     alphas: Annotated[tuple[Fraction, ...], Field(max_length=21)] = Field(
         (),
         description="Blends of each trial with the frozen CLIP that are scored in the same pass, "
@@ -87,6 +102,14 @@ class BenchmarkConfig(Config, ABC):
             raise ValueError(f"split: found {list(self.splits)}, each may stand once")
         return self
 
+    @model_validator(mode="after")
+    def _texts_are_of_one_kind(self) -> Self:
+        if self.descriptions is not None and self.templates:
+            raise ValueError("descriptions: found templates too, allowed is one of them")
+        if self.descriptions is None and self.descriptions_sha256 is not None:
+            raise ValueError("descriptions_sha256: found no descriptions, of which it would be")
+        return self
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits of the dataset to score, in order."""
@@ -103,6 +126,32 @@ class BenchmarkConfig(Config, ABC):
         if isinstance(self.templates, str):
             return read_class_list(TEMPLATES / f"{self.templates}.txt")
         return self.templates
+
+    def pinned(self) -> Self:
+        """Bound to what its file of descriptions holds now. Raises InputError as
+        ``read_descriptions`` does, and if the file is another one than it is bound to.
+        """
+        if (found := self._read_descriptions()) is None:
+            return self
+        return self.model_copy(update={"descriptions_sha256": found.sha256})
+
+    def plain_texts(self, *, learned: bool = False) -> ClassTexts:
+        """Names, templates or descriptions, whichever the file says. Raises InputError as
+        ``pinned`` does.
+        """
+        return ClassTexts(self.sentences, learned, self._read_descriptions())
+
+    def _read_descriptions(self) -> ClassDescriptions | None:
+        if self.descriptions is None:
+            return None
+        found = read_descriptions(Path(self.descriptions).expanduser())
+        if self.descriptions_sha256 not in (None, found.sha256):
+            raise InputError(
+                f"{found.path}: has other content than benchmark {self.name} was started with "
+                f"(SHA-256 {self.descriptions_sha256}, found {found.sha256}); restore it, or start "
+                "the study again to score with the new one"
+            )
+        return found
 
     def summarize(self, splits: Sequence[SplitScore]) -> dict[str, float]:
         """The benchmark's metrics: its accuracies, and how many clips they are of."""

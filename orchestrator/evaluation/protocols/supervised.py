@@ -19,4 +19,4 @@ class Supervised(BenchmarkConfig):
     has_new_classes = False
 
     def class_texts(self, split: str) -> ClassTexts:
-        return ClassTexts(self.sentences, learned=True)
+        return self.plain_texts(learned=True)

@@ -19,4 +19,4 @@ class ZeroShot(BenchmarkConfig):
     has_new_classes = True
 
     def class_texts(self, split: str) -> ClassTexts:
-        return ClassTexts(self.sentences)
+        return self.plain_texts()

@@ -48,6 +48,7 @@ from tests.drivers.fuzz.damage import (
 )
 from vitaclip.checkpoint import load_model, save_checkpoint
 from vitaclip.checkpoint_info import INFO_FILE, Progress, read_history, read_info
+from vitaclip.class_descriptions import read_descriptions
 from vitaclip.class_names import parse_class_names
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import available_splits, load_dataset, root_variable
@@ -149,7 +150,7 @@ class Checkpoint(Target):
 
 
 class Lists(Target):
-    """Class files, list files, and the published data sets' own annotations."""
+    """Class files, descriptions, list files, and the published data sets' own annotations."""
 
     name = "lists"
     _NAMES = (
@@ -181,12 +182,22 @@ class Lists(Target):
             "hmdb51/testTrainMulti_7030_splits/wave_test_split1.txt": "\n".join(
                 f"v_{n}.avi {n % 3}" for n in range(9)
             ),
+            "hmdb51/datasets_splits/base2novel_splits/hmdb_splits/base_val.txt": "\n".join(
+                f"v_{n}.avi {n % 2}" for n in range(9)
+            ),
+            "hmdb51/labels/hmdb_51_base_labels.csv": "id,name\n0,wave\n1,brush hair\n",
+            "list/described.json": json.dumps(
+                {name: ["A person.", f"A person does {name}."] for name in self._NAMES}
+            ),
+            "csv/described.csv": "name,description\n"
+            + "\n".join(f"{name},A person does it." for name in self._NAMES),
         }
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
         (folder / "kinetics400/abc1_000001_000011.mp4").touch()
         (folder / "ssv2/3.webm").touch()
+        (folder / "hmdb51/v_1.avi").touch()
 
     def damage(self, folder: Path, rng: random.Random) -> None:
         path = rng.choice(
@@ -201,12 +212,15 @@ class Lists(Target):
             partial(read_list, folder / "list/train.csv", self._NAMES),
             partial(read_list, folder / "list/val.txt", self._NAMES),
             lambda: parse_class_names(read_text(folder / "list/classes.txt"), "here"),
+            lambda: read_descriptions(folder / "list/described.json").of(self._NAMES, "here"),
+            lambda: read_descriptions(folder / "csv/described.csv").of(self._NAMES, "here"),
         ]
         for name in ("list", "csv", *FORMATS):
             if (folder / name).is_dir():
                 os.environ[root_variable(name)] = str(folder / name)
                 readers.append(partial(available_splits, name, folder / name))
-                readers += [partial(load_dataset, name, split) for split in ("train", "val")]
+                splits = ("train", "val", "base_val")
+                readers += [partial(load_dataset, name, split) for split in splits]
         return readers
 
 

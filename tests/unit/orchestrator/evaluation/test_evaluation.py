@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from orchestrator.commands import evaluate as command
 from orchestrator.config import Benchmark
 from orchestrator.evaluation import benchmark as evaluation
 from orchestrator.evaluation.benchmark import score_trials
+from orchestrator.evaluation.pairing import paired_scores
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
 from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from orchestrator.storage.checkpoints import publish_checkpoint
@@ -32,6 +35,7 @@ from vitaclip.data.datasets import load_dataset
 from vitaclip.errors import InputError
 from vitaclip.evaluation import (
     EvalMode,
+    described_classifier,
     evaluate_clip,
     supervised_classifier,
     zero_shot_classifier,
@@ -218,6 +222,97 @@ def test_templates_are_averaged(record: StudyRecord, motion_dataset: str) -> Non
     assert torch.allclose(found, torch.as_tensor(wanted), atol=1e-6)
     benchmark = benchmark_on(motion_dataset).model_copy(update={"templates": templates})
     assert score_trials(record, [0], benchmark)[0].benchmark == benchmark
+
+
+DESCRIPTIONS = {
+    "moving left": ["A square goes west.", "It goes left.", "left"],
+    "moving right": "A square goes east.",
+    "moving up": ["A square climbs.", "up"],
+    "moving down": "A square falls.",
+}
+
+
+def described_by(path: Path, dataset: str, mode: str = "zero_shot") -> BenchmarkConfig:
+    values = {"dataset": dataset, "split": "val", "mode": mode, "descriptions": str(path)}
+    return TypeAdapter(Benchmark).validate_python(values).pinned()
+
+
+def test_the_sentences_of_a_class_are_averaged(record: StudyRecord) -> None:
+    model = evaluation._load_all(record, {0: str(best_checkpoint(record, 0))})[0].model
+    sentences = [("A square goes west.", "It goes left.", "left"), ("A square goes east.",)]
+    with torch.no_grad():
+        rows = [model.encode_names(found) for found in sentences]
+        wanted = [(row / row.norm(dim=-1, keepdim=True)).mean(dim=0) for row in rows]
+    found = described_classifier(model, sentences).text_CE
+    assert torch.allclose(found, torch.stack(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["zero_shot", "supervised"])
+def test_descriptions_are_read_where_no_context_was_learned(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / "described.json"
+    path.write_text(json.dumps(DESCRIPTIONS))
+    frozen = Baseline.of(record.trial(0).info.train)
+    named, described = benchmark_on(motion_dataset, mode), described_by(path, motion_dataset, mode)
+    ranked, of_clip = [], []
+    for benchmark in (named, described):
+        ranked.append(score_trials(record, [0], benchmark)[0].splits[0].ranked)
+        baseline = record.scores(frozen).read(benchmark)
+        assert baseline is not None
+        of_clip.append(baseline.splits[0].ranked)
+    assert (ranked[0] != ranked[1]) == (mode == "zero_shot")
+    assert of_clip[0] != of_clip[1]
+
+
+def test_scores_by_other_descriptions_are_not_taken_for_these(
+    record: StudyRecord, motion_dataset: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "described.json"
+    path.write_text(json.dumps(DESCRIPTIONS))
+    before = described_by(path, motion_dataset)
+    old = score_trials(record, [0], before)[0]
+    path.write_text(json.dumps(DESCRIPTIONS | {"moving up": "A square rises."}))
+    with pytest.raises(InputError, match=r"described.json: has other content than .*zero_shot/"):
+        score_trials(record, [1], before)
+    assert record.scores(0).read(before) == old
+    now = described_by(path, motion_dataset)
+    assert record.scores(0).read(now) is None
+    new = score_trials(record, [0], now)[0]
+    assert paired_scores([old], [[new]]) == [[]]
+    assert len(paired_scores([new], [[new]])[0]) == 1
+    path.unlink()
+    # what is on record needs no file
+    assert score_trials(record, [0], now)[0] == new
+    with pytest.raises(InputError, match="there is no such file of descriptions"):
+        score_trials(record, [1], now)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"descriptions": "x.json", "templates": ["a {}"]}, "descriptions: found templates too"),
+        ({"descriptions_sha256": "0" * 64}, "descriptions_sha256: found no descriptions"),
+        ({"descriptions": "x.json", "descriptions_sha256": "12"}, "descriptions_sha256"),
+    ],
+)
+def test_fields_of_descriptions_that_do_not_fit_are_refused(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ZeroShot.model_validate({"dataset": "x", "split": "val", "mode": "zero_shot"} | values)
+
+
+def test_the_command_takes_descriptions(tmp_path: Path) -> None:
+    path = tmp_path / "described.csv"
+    path.write_text("name,description\nwave,A person waves.\n")
+    named = command.NamedBenchmarks(["hmdb51"], (), "zero_shot", EvalConfig(), (), path)
+    [benchmark] = command._benchmarks(named)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (benchmark.descriptions, benchmark.descriptions_sha256) == (str(path), sha256)
+    assert benchmark.splits == ("test_1", "test_2", "test_3")
+    with pytest.raises(InputError, match="--descriptions: found --templates too"):
+        command._benchmarks(replace(named, templates=["a {}"]))
 
 
 @pytest.mark.parametrize(("name", "number"), [("kinetics700", 28), ("ucf101", 48)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from orchestrator.config import CategoricalDistribution, Distribution, IntDistri
 from orchestrator.execution.corners import corners
 from orchestrator.execution.preflight import dataset_splits, preflight
 from orchestrator.settings import Settings
+from testing.motions import MOTIONS
 from testing.study_fixtures import study_config
 from vitaclip.config import BackboneConfig
 from vitaclip.errors import InputError
@@ -153,6 +155,27 @@ def test_a_benchmark_of_classes_that_a_trial_does_not_learn_is_refused(
         InputError, match="supervised/halves, split 'novel_val'.*take mode zero_shot"
     ):
         check(space, [benchmark | {"split": "novel_val", "mode": "supervised"}], data=data)
+
+
+def test_a_class_without_description_is_refused(check, motion_dataset: str, tmp_path: Path) -> None:
+    path, space = tmp_path / "found.json", {"optimizer.weight_decay": choices(0.0, 0.1)}
+    benchmark = {"dataset": motion_dataset, "mode": "zero_shot", "split": ["val", "train"]}
+    described = [benchmark | {"descriptions": str(path)}]
+    texts: dict[str, object] = {name: f"A square is {name}." for name in MOTIONS}
+    path.write_text(json.dumps(texts))
+    check(space, described)
+    path.write_text(json.dumps(texts | {"moving up": ["up", "a square " * 40]}))
+    with pytest.raises(InputError, match=r"found.json: .*'a square .*82 tokens, allowed are 77"):
+        check(space, described)
+    del texts["moving up"]
+    path.write_text(json.dumps(texts))
+    with pytest.raises(
+        InputError, match=r"found.json: describes 3 classes, but not 'moving up' of motions/val"
+    ):
+        check(space, described)
+    path.unlink()
+    with pytest.raises(InputError, match="found.json: there is no such file of descriptions"):
+        check(space, described)
 
 
 def test_all_splits_that_trials_may_read_are_looked_at() -> None:

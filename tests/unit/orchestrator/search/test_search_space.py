@@ -4,7 +4,9 @@ validation.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import optuna
@@ -43,6 +45,19 @@ def test_num_layers_becomes_the_backbones_number() -> None:
         search_space={"prompts.depth": int_range(0, 1) | {"high": "num_layers"}},
     )
     assert resolve(config).search_space["prompts.depth"].high == 12  # type: ignore[union-attr]
+
+
+def test_benchmarks_are_bound_to_the_descriptions_that_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text('{"wave": "A person waves."}')
+    benchmark = {"dataset": "hmdb51", "split": "test_1", "mode": "zero_shot"}
+    config = study_config(benchmarks=[benchmark | {"descriptions": str(path)}])
+    first = resolve(config).benchmarks[0]
+    assert first.descriptions_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text('{"wave": "Somebody waves."}')
+    assert resolve(config).benchmarks[0] != first
+    with pytest.raises(InputError, match="has other content than benchmark zero_shot/hmdb51 was"):
+        resolve(config.model_copy(update={"benchmarks": (first,)}))
 
 
 @pytest.mark.parametrize(
