@@ -11,8 +11,8 @@ import optuna
 import plotly.graph_objects as go
 
 from orchestrator.display.tables import format_params
-from orchestrator.evaluation.fronts import Front, front_of
 from orchestrator.evaluation.ranking import pareto_front
+from orchestrator.reporting.blends import blend_curves, front_pairs
 from orchestrator.reporting.optuna_view import first_objective, optuna_study
 from orchestrator.reporting.study_data import StudyData
 from orchestrator.storage.records.score import BenchmarkScore
@@ -123,43 +123,6 @@ def trade_offs(data: StudyData) -> list[tuple[str, str]]:
     benchmarks = data.info.config.benchmarks
     names = [f"{b.name}/top1" for b in benchmarks if b.has_new_classes]
     return [*combinations(objectives, 2), *((data.metric, name) for name in names)]
-
-
-def fronts(data: StudyData) -> dict[int, Front]:
-    """The blends of each trial that has any, best trial first."""
-    found = {result.number: front_of(data.scores[result.number]) for result in data.results}
-    return {number: front for number, front in found.items() if front is not None}
-
-
-def front_pairs(data: StudyData) -> list[tuple[str, str]]:
-    """Each benchmark of trained classes against each of new ones, where blends were scored on
-    both.
-    """
-    scored = [b for b in data.info.config.benchmarks if b.alphas and b.mode != "development"]
-    trained = [benchmark.name for benchmark in scored if not benchmark.has_new_classes]
-    new = [benchmark.name for benchmark in scored if benchmark.has_new_classes]
-    return [(x, y) for x in trained for y in new]
-
-
-def blend_curves(data: StudyData, x: str, y: str) -> go.Figure:
-    """One line for each trial, from the frozen CLIP to the trained model; a star where the
-    development classes choose.
-    """
-    figure = go.Figure()
-    for number, front in fronts(data).items():
-        alphas = [alpha for alpha, points in front.points.items() if {x, y} <= points.keys()]
-        figure.add_scatter(
-            x=[front.points[alpha][x].top1 for alpha in alphas],
-            y=[front.points[alpha][y].top1 for alpha in alphas],
-            text=[f"trial {number}, training's share {alpha:g}" for alpha in alphas],
-            name=f"trial {number}",
-            mode="lines+markers",
-            marker={
-                "symbol": ["star" if alpha == front.chosen else "circle" for alpha in alphas],
-                "size": [14 if alpha == front.chosen else 6 for alpha in alphas],
-            },
-        )
-    return figure.update_xaxes(title=f"{x}/top1").update_yaxes(title=f"{y}/top1")
 
 
 def _gain_pairs(data: StudyData) -> dict[str, tuple[BenchmarkScore, BenchmarkScore]]:

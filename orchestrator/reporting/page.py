@@ -20,6 +20,7 @@ from orchestrator.display.tables import accuracy, code_lines
 from orchestrator.dotted import flatten
 from orchestrator.evaluation.pairing import Choice, paired_scores
 from orchestrator.evaluation.published import PublishedFigure, figures_beside
+from orchestrator.reporting.blends import chosen_blends
 from orchestrator.reporting.figures import figures
 from orchestrator.reporting.optuna_view import optuna_study
 from orchestrator.reporting.pictures import write_pictures
@@ -75,6 +76,9 @@ def page(data: StudyData) -> str:
         _comparisons(data),
         *_published(data),
     ]
+    if blends := list(chosen_blends(data)):
+        parts += ["<h2>Blends with the frozen CLIP, chosen by development classes</h2>"]
+        parts += [_blends_html(blends)]
     for title, figure in figures(data).items():
         parts += [f"<h2>{escape(title)}</h2>", _figure_html(figure)]
     parts += ["<h2>Most confused pairs of the best trial</h2>", *_confused_pairs(data)]
@@ -222,6 +226,12 @@ def _published_cell(figures: Sequence[PublishedFigure]) -> str:
         for figure in figures
     ]
     return f"<td class=published>{'<br>'.join(lines) or '-'}</td>"
+
+
+def _blends_html(lines: Sequence[Sequence[str]]) -> str:
+    rows = [_header_row(lines[0]), *map(_row, lines[1:])]
+    note = "The share is 0 for the frozen CLIP and 1 for the trial; in brackets the 95% interval."
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div><p class=note>{note}</p>'
 
 
 def _figure_html(figure: go.Figure | str) -> str:

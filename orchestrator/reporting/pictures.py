@@ -13,13 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from orchestrator.evaluation.ranking import pareto_front
-from orchestrator.reporting.figures import (
-    accuracies,
-    fanova,
-    front_pairs,
-    fronts,
-    trade_offs,
-)
+from orchestrator.reporting.blends import front_pairs, fronts
+from orchestrator.reporting.figures import accuracies, fanova, trade_offs
 from orchestrator.reporting.optuna_view import first_objective
 from orchestrator.reporting.study_data import StudyData
 

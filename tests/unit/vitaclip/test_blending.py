@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from testing.trained_models import moved, two_clips
 from vitaclip.blending import FeatureBlend, WeightBlend, blend
 from vitaclip.config import BackboneConfig, MethodName, TrainConfig
 from vitaclip.evaluation import Classifier, Encode, zero_shot_classifier
@@ -31,20 +32,6 @@ def clip(small_backbone: BackboneConfig) -> VideoModel:
     return model_of("frozen_clip", small_backbone)
 
 
-def trained(name: str, backbone: BackboneConfig) -> VideoModel:
-    """As if it had been trained."""
-    model, generator = model_of(name, backbone), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def video_of(model: VideoModel) -> Tensor:
-    size = (2, 3, model.num_frames, model.image_size, model.image_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(2))
-
-
 def learned(model: VideoModel) -> Classifier:
     with torch.no_grad():
         return Classifier(model, model.encode_classes())
@@ -59,9 +46,9 @@ def names(model: VideoModel) -> Classifier:
 def test_the_ends_are_the_frozen_clip_and_the_model(
     name: str, clip: VideoModel, small_backbone: BackboneConfig
 ) -> None:
-    model = trained(name, small_backbone)
+    model = moved(model_of(name, small_backbone))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    encode = Encode(video_of(model))
+    encode = Encode(two_clips(model))
     logits = {alpha: blend(model, clip, alpha, names).logits(encode) for alpha in (0.0, 0.5, 1.0)}
     for alpha, wanted in ((0.0, names(clip)), (1.0, names(model))):
         torch.testing.assert_close(logits[alpha], wanted.logits(encode), atol=1e-4, rtol=1e-4)
@@ -79,12 +66,12 @@ def test_the_ends_are_the_frozen_clip_and_the_model(
 def test_between_them_are_the_weights_between(
     clip: VideoModel, small_backbone: BackboneConfig
 ) -> None:
-    model = trained("full_finetune", small_backbone)
+    model = moved(model_of("full_finetune", small_backbone))
     half = model_of("full_finetune", small_backbone)
     starts = dict(clip.named_parameters())
     for key, parameter in half.named_parameters():
         parameter.copy_((starts[key] + model.get_parameter(key)) / 2)
-    encode = Encode(video_of(model))
+    encode = Encode(two_clips(model))
     found = blend(model, clip, 0.5, names).logits(encode)
     torch.testing.assert_close(found, names(half).logits(encode), atol=1e-5, rtol=1e-5)
 
@@ -93,12 +80,12 @@ def test_between_them_are_the_weights_between(
 def test_lora_at_half_is_half_of_its_changes(
     clip: VideoModel, small_backbone: BackboneConfig
 ) -> None:
-    model, half = (trained("lora", small_backbone) for _ in range(2))
+    model, half = (moved(model_of("lora", small_backbone)) for _ in range(2))
     for key, parameter in half.named_parameters():
         if key.endswith(".up"):
             parameter.mul_(0.5)
     half.logit_scale.copy_((half.logit_scale + clip.logit_scale) / 2)
-    encode = Encode(video_of(model))
+    encode = Encode(two_clips(model))
     found = blend(model, clip, 0.5, names).logits(encode)
     torch.testing.assert_close(found, names(half).logits(encode), atol=1e-5, rtol=1e-5)
 
@@ -107,7 +94,7 @@ def test_lora_at_half_is_half_of_its_changes(
 def test_blends_of_features_encode_a_clip_once(
     clip: VideoModel, small_backbone: BackboneConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = trained("vita_clip", small_backbone)
+    model = moved(model_of("vita_clip", small_backbone))
     asked: list[VideoModel] = []
     encode_video = VideoModel.encode_video
 
@@ -116,7 +103,7 @@ def test_blends_of_features_encode_a_clip_once(
         return encode_video(model, video)
 
     monkeypatch.setattr(VideoModel, "encode_video", counted)
-    encode = Encode(video_of(model))
+    encode = Encode(two_clips(model))
     for alpha in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         blend(model, clip, alpha, names).logits(encode)
     learned(model).logits(encode)

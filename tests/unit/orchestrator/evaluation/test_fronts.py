@@ -17,7 +17,8 @@ from orchestrator.config import Benchmark
 from orchestrator.evaluation.benchmark import score_trials
 from orchestrator.evaluation.fronts import front_of
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
-from orchestrator.reporting.figures import blend_curves, front_pairs
+from orchestrator.reporting.blends import blend_curves, chosen_blends, front_pairs
+from orchestrator.reporting.page import page
 from orchestrator.reporting.study_data import read_study
 from orchestrator.storage.checkpoints import publish_checkpoint
 from orchestrator.storage.records.score import Baseline, BenchmarkScore, BlendScore
@@ -108,6 +109,13 @@ def test_a_trials_front_is_shown_and_drawn(
     for line in lines:
         assert len(line.x) == len(ALPHAS)
         assert list(line.marker.symbol).count("star") == 1
+    header, *rows = chosen_blends(data)
+    assert header[:2] == ["trial", "training's share"]
+    for number, cells in enumerate(rows):
+        front = front_of(record.scores(number).read_all())
+        assert front is not None
+        assert cells[:2] == [str(number), f"{front.chosen:g}"]
+        assert all(cell in page(data) for cell in cells)
 
 
 def score_of(mode: str, dataset: str, top1: Mapping[float, float]) -> BenchmarkScore:

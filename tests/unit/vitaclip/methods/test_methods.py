@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from testing.trained_models import moved
 from vitaclip.checkpoint import load_model, save_checkpoint
 from vitaclip.checkpoint_info import Progress
 from vitaclip.config import BackboneConfig, MethodName, TrainConfig
@@ -48,15 +49,6 @@ def config_of(method: dict[str, Any] | str, backbone: BackboneConfig) -> TrainCo
     return TrainConfig.model_validate(values)
 
 
-def changed(model: VideoModel) -> VideoModel:
-    """The model as if it had been trained: away from where its parameters start."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
 def video_of(model: VideoModel, num_frames: int = NUM_FRAMES) -> torch.Tensor:
     size = model.image_size
     pixels = torch.arange(2 * 3 * num_frames * size * size).remainder(251).to(torch.uint8)
@@ -76,7 +68,7 @@ def test_a_model_classifies_and_survives_a_checkpoint(
     method: dict[str, Any], small_backbone: BackboneConfig, tmp_path: Path
 ) -> None:
     config = config_of(method, small_backbone)
-    model = changed(build_model(config, CLASSES))
+    model = moved(build_model(config, CLASSES))
     empty = empty_model(config, CLASSES)
     assert shapes_of(empty.learned_state()) == shapes_of(model.learned_state())
     assert model.trainable().keys() <= model.learned_state().keys()
@@ -96,7 +88,7 @@ def test_what_is_trainable_moves_the_loss_and_nothing_else_does(
     method: dict[str, Any], small_backbone: BackboneConfig
 ) -> None:
     config = config_of(method, small_backbone)
-    model = changed(build_model(config, CLASSES))
+    model = moved(build_model(config, CLASSES))
     trainable = model.trainable()
     assert list(map(is_clips_own, trainable)) == sorted(map(is_clips_own, trainable))
     if not trainable:
@@ -125,7 +117,7 @@ def test_most_methods_start_from_the_frozen_clip(name: str, small_backbone: Back
 @pytest.mark.parametrize("name", sorted({*get_args(MethodName)} - {"vita_clip", "st_adapter"}))
 def test_longer_clips_are_read_in_segments(name: str, small_backbone: BackboneConfig) -> None:
     """The features of a long clip are the mean of its segments'."""
-    model = changed(build_model(config_of(name, small_backbone), CLASSES))
+    model = moved(build_model(config_of(name, small_backbone), CLASSES))
     video = video_of(model, 2 * NUM_FRAMES)
     with torch.no_grad():
         whole = model.encode_video(video)
@@ -139,7 +131,7 @@ def test_frozen_weights_are_shared_and_trained_ones_never(
 ) -> None:
     config = config_of(method, small_backbone)
     pool: FrozenWeights = {}
-    models = [changed(build_model(config, CLASSES)), build_model(config, CLASSES)]
+    models = [moved(build_model(config, CLASSES)), build_model(config, CLASSES)]
     models.append(build_model(config_of("frozen_clip", small_backbone), CLASSES))
     before = [logits_of(model) for model in models]
     for model in models:
@@ -173,7 +165,7 @@ def test_a_tuned_clip_carries_prompts(
     """ViFi-CLIP's bridge and prompt: the tuned weights are the backbone of another training."""
     method = {"name": name, "lora": {"tower": "both"}}
     config = config_of(method, small_backbone)
-    tuned = changed(build_model(config, CLASSES))
+    tuned = moved(build_model(config, CLASSES))
     save_checkpoint(tmp_path / "tuned", tuned, config, Progress())
     export_backbone(tmp_path / "tuned", tmp_path / "tuned.safetensors")
     backbone = small_backbone.model_copy(update={"pretrained": str(tmp_path / "tuned.safetensors")})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from testing.trained_models import moved, two_clips
 from vitaclip.checkpoint import load_model
 from vitaclip.checkpoint_info import read_info
 from vitaclip.config import TrainConfig
@@ -33,20 +34,6 @@ def config_of(
     return TrainConfig.model_validate(small_training | own | {"method": {"name": method}})
 
 
-def moved(model: VideoModel) -> VideoModel:
-    """As if it had been trained."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def video_of(model: VideoModel) -> Tensor:
-    size = (2, 3, model.num_frames, model.image_size, model.image_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(2))
-
-
 def gradients(model: VideoModel) -> dict[str, Tensor]:
     found = {name: p.grad.clone() for name, p in model.trainable().items() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -64,7 +51,7 @@ def test_distillation_pulls_features_to_the_frozen_clips(
     config = config_of(small_training, method, distillation=2.0)
     frozen = VideoModel(load_backbone(config.backbone, seed=config.seed), config, CLASSES)
     model = moved(build_model(config, CLASSES))
-    penalty, video = Distillation(model, config), video_of(model)
+    penalty, video = Distillation(model, config), two_clips(model)
     features, text = model.encode_video(video), model.encode_classes()
     assert model.residual is not None
     with torch.no_grad():
@@ -84,7 +71,7 @@ def test_distillation_of_the_frozen_clip_itself_costs_nothing(
 ) -> None:
     config = config_of(small_training, distillation=1.0)
     model = build_model(config, CLASSES)
-    video = video_of(model)
+    video = two_clips(model)
     loss = Distillation(model, config)(video, model.encode_video(video), model.encode_classes())
     assert float(loss) == pytest.approx(0, abs=1e-5)
 
@@ -93,7 +80,7 @@ def test_distillation_of_the_frozen_clip_itself_costs_nothing(
 def test_micro_batches_have_the_same_penalty(size: int, small_training: dict[str, Any]) -> None:
     config = config_of(small_training, distillation=2.0)
     model = moved(build_model(config, CLASSES))
-    penalty, video = Distillation(model, config), video_of(model)
+    penalty, video = Distillation(model, config), two_clips(model)
     accumulate_gradients(model, video, LABELS, micro_batch_size=size, penalty=penalty)
     found = gradients(model)
     video_features, text = model.encode_video(video), model.encode_classes()
@@ -122,7 +109,7 @@ def test_interpolation_adds_the_gradient_at_a_blend(small_training: dict[str, An
         assert all(torch.equal(p, trained[name]) for name, p in model.trainable().items())
     assert 0 <= min(shares) < 0.2
     assert 0.4 < max(shares) <= 0.6 + 1e-3
-    video = video_of(model)
+    video = two_clips(model)
     with interpolation.blended(3):
         accumulate_gradients(model, video, LABELS, micro_batch_size=None, weight=0.5)
     at_blend = gradients(model)
