@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from vitaclip.class_names import clean_class_name
+from vitaclip.data.class_draws import DRAWS, draw
 from vitaclip.data.formats import (
+    CLASS_LISTS,
     FORMATS,
-    ZERO_SHOT_SPLITS,
     Annotations,
     Row,
     UnlabeledError,
@@ -21,14 +20,12 @@ from vitaclip.data.formats import (
     class_labels,
     video_paths,
 )
-from vitaclip.data.manifest import Clip, Manifest, numbered_lines, read_class_list, read_list
+from vitaclip.data.manifest import Clip, Manifest, read_class_list, read_list
 from vitaclip.data.vifi_clip import PUBLISHED, read_vifi_clip, vifi_clip_splits
 from vitaclip.errors import InputError, suggest
 
 QUICKSTART = "quickstart"
 QUICKSTART_ROOT = Path("data/quickstart")
-CLASS_LISTS = Path(__file__).parent / "classes"
-ZERO_SHOT_DRAW_SIZE = 160  # of Kinetics-600's unseen classes, as the literature draws them
 
 _logger = logging.getLogger(__name__)
 
@@ -86,13 +83,12 @@ def read_dataset(name: str, split: str, root: Path, files: Callable[[], VideoFil
 
 def _official(name: str, split: str, root: Path) -> Annotations | None:
     """What a data set's own annotation files say of a split; None: they are not there."""
-    if name not in FORMATS or split not in FORMATS[name].splits:
+    drawn = draw(name, split)
+    source = split if drawn is None else drawn.of
+    if name not in FORMATS or source not in FORMATS[name].splits:
         return None
-    if split in ZERO_SHOT_SPLITS:
-        rows = FORMATS[name].read(root, "val")
-        return None if rows is None else Annotations(rows, zero_shot_classes(split))
-    rows = FORMATS[name].read(root, split)
-    return None if rows is None else Annotations(rows)
+    rows = FORMATS[name].read(root, source)
+    return None if rows is None else Annotations(rows, None if drawn is None else drawn.classes)
 
 
 def available_splits(name: str, root: Path) -> tuple[str, ...]:
@@ -102,14 +98,8 @@ def available_splits(name: str, root: Path) -> tuple[str, ...]:
     Raises InputError if there is none.
     """
     if name in FORMATS:
-        numbered = [
-            split
-            for split in FORMATS[name].splits
-            if split[-1].isdigit() and split not in ZERO_SHOT_SPLITS
-        ]
-        candidates = numbered or [
-            split for split in FORMATS[name].splits if split not in ZERO_SHOT_SPLITS
-        ]
+        numbered = [split for split in FORMATS[name].splits if split[-1].isdigit()]
+        candidates = numbered or FORMATS[name].splits
         if official := tuple(split for split in candidates if _is_labeled(name, split, root)):
             return official
     if splits := tuple(_list_files(root)) or vifi_clip_splits(name, root):
@@ -234,38 +224,6 @@ def keep_classes(manifest: Manifest, raw_classes: Sequence[str], place: str) -> 
     )
 
 
-def unseen_kinetics600_classes() -> tuple[str, ...]:
-    """The 220 classes of Kinetics-600 that Kinetics-400 has under no name."""
-    known = set(read_class_list(CLASS_LISTS / "kinetics400.txt")) | set(
-        renamed_kinetics_classes().values()
-    )
-    return tuple(
-        name for name in read_class_list(CLASS_LISTS / "kinetics600.txt") if name not in known
-    )
-
-
-def renamed_kinetics_classes() -> dict[str, str]:
-    """Kinetics-400's names of classes that Kinetics-600 calls something else, and the new names."""
-    lines = [
-        line
-        for _, line in numbered_lines(CLASS_LISTS / "kinetics600_renamed.txt")
-        if line[0] != "#"
-    ]
-    return dict(line.split(",", 1) for line in lines)
-
-
-def zero_shot_classes(split: str) -> tuple[str, ...]:
-    """The classes of ``zero_shot`` (all 220 unseen ones) or of ``zero_shot_<n>`` (a seeded draw of
-    160).
-    """
-    unseen = unseen_kinetics600_classes()
-    _, _, number = split.removeprefix("zero_shot").partition("_")
-    if not number:
-        return unseen
-    drawn = np.random.default_rng(int(number)).permutation(len(unseen))[:ZERO_SHOT_DRAW_SIZE]
-    return tuple(unseen[i] for i in sorted(drawn))
-
-
 def _read_list_dataset(
     name: str, split: str, root: Path, files: Callable[[], VideoFiles]
 ) -> Manifest:
@@ -276,7 +234,7 @@ def _read_list_dataset(
     """
     found = _list_files(root)
     official = FORMATS[name].splits if name in FORMATS else ()
-    splits = sorted({*found, *official, *PUBLISHED.get(name, ())})
+    splits = sorted({*found, *official, *DRAWS.get(name, ()), *PUBLISHED.get(name, ())})
     if split not in found:
         raise InputError(
             f"dataset {name!r}: found no annotations of split {split!r} in {root}, splits: "

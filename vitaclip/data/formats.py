@@ -18,6 +18,8 @@ from vitaclip.data.manifest import VIDEO_SUFFIXES, numbered_lines, read_text
 from vitaclip.errors import InputError
 
 OFFICIAL_SPLITS = 3  # of UCF101 and HMDB51
+ALL = "all"
+CLASS_LISTS = Path(__file__).parent / "classes"  # <data set>.txt
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ def read_ucf101(root: Path, split: str) -> list[Row] | None:
     """``ucfTrainTestlist/trainlist01.txt`` and its like; a line is ``Class/video.avi`` with or
     without a label.
     """
+    if split == ALL:
+        train, test = read_ucf101(root, "train"), read_ucf101(root, "test")
+        return None if train is None or test is None else train + test
     subset, number = _numbered_split(split)
     name = f"{subset}list0{number}.txt"
     path = _find(root, f"ucfTrainTestlist/{name}", name)
@@ -120,7 +125,7 @@ def read_hmdb51(root: Path, split: str) -> list[Row] | None:
                 raise InputError(
                     f"{path}, line {line_number}: found {line!r}, allowed 'video.avi 0', 1 or 2"
                 )
-            if use == {"train": "1", "test": "2"}[subset]:
+            if use in {"train": "1", "test": "2", ALL: "12"}[subset]:
                 rows.append(
                     Row(f"{path}, line {line_number}", f"{raw_class}/{video.strip()}", raw_class)
                 )
@@ -164,18 +169,18 @@ class Format:
 
 
 def _numbered_splits() -> tuple[str, ...]:
-    """Splits of UCF101 and HMDB51; without a number, the first official split."""
+    """Splits of UCF101 and HMDB51; without a number, the first official split. ``all`` are its
+    training and test videos together.
+    """
     numbers = range(1, OFFICIAL_SPLITS + 1)
-    return ("train", "val", "test", *(f"{s}_{n}" for s in ("train", "test") for n in numbers))
+    subsets = (f"{subset}_{n}" for subset in ("train", "test") for n in numbers)
+    return ("train", "val", "test", ALL, *subsets)
 
 
-# All of Kinetics-600's classes that Kinetics-400 lacks, and three draws of them, as the literature
-# scores them.
-ZERO_SHOT_SPLITS = ("zero_shot", "zero_shot_1", "zero_shot_2", "zero_shot_3")
-# The class names of each are in the folder ``classes``.
+# The class names of each are in ``CLASS_LISTS``.
 FORMATS: Mapping[str, Format] = {
     "kinetics400": Format(read_kinetics, ("train", "val", "test")),
-    "kinetics600": Format(read_kinetics, ("train", "val", "test", *ZERO_SHOT_SPLITS)),
+    "kinetics600": Format(read_kinetics, ("train", "val", "test")),
     "kinetics700": Format(read_kinetics, ("train", "val", "test")),
     "ucf101": Format(read_ucf101, _numbered_splits()),
     "hmdb51": Format(read_hmdb51, _numbered_splits()),

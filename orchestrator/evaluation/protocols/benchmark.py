@@ -16,7 +16,7 @@ from orchestrator.storage.records.split_score import SplitScore
 from vitaclip.class_descriptions import ClassDescriptions, read_descriptions
 from vitaclip.config import Config, DatasetName, EvalConfig, SplitName
 from vitaclip.config.base import Fraction
-from vitaclip.data.datasets import CLASS_LISTS
+from vitaclip.data.formats import CLASS_LISTS
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError
 

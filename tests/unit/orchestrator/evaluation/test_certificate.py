@@ -15,7 +15,8 @@ from orchestrator.evaluation.certificate import fitting_figures
 from orchestrator.evaluation.published import WHOLE, PublishedFigure, read_published
 from testing.motions import write_square
 from vitaclip.config import BackboneConfig, DataConfig, TrainConfig
-from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
+from vitaclip.data.class_draws import zero_shot_classes
+from vitaclip.data.formats import CLASS_LISTS
 from vitaclip.data.manifest import read_class_list
 from vitaclip.prediction import predict
 from vitaclip.train import fit

@@ -20,10 +20,12 @@ from orchestrator.evaluation.benchmark import (
     score_models,
 )
 from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
+from orchestrator.evaluation.protocols.zero_shot import ZeroShot
 from testing.motions import write_square
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, TrainConfig
-from vitaclip.data.datasets import CLASS_LISTS, zero_shot_classes
+from vitaclip.data.class_draws import half_classes, zero_shot_classes
+from vitaclip.data.formats import CLASS_LISTS
 from vitaclip.data.manifest import read_class_list
 from vitaclip.prediction import predict
 from vitaclip.train import fit
@@ -156,6 +158,48 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
     assert metrics[f"zero_shot/{name}/top1_std"] == pytest.approx(np.std(top1, ddof=1))
     assert metrics[f"zero_shot/{name}/top5"] == pytest.approx(np.mean(top5))
     assert metrics[f"zero_shot/{name}/num_clips"] == sum(map(len, splits))
+
+
+def test_halves_and_the_whole_give_accuracies_counted_by_hand(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EP1 and EP3: of each class two videos, for training and test, count; an unused one does
+    not.
+    """
+    monkeypatch.setenv("VITACLIP_DATA_HMDB51", str(tmp_path / "hmdb51"))
+    rng, halves = np.random.default_rng(0), [f"half_{n}" for n in range(1, 11)]
+    classes = {half: half_classes("hmdb51", n) for n, half in enumerate(halves, start=1)}
+    classes["all"] = classes_of("hmdb51", 0)
+    any_video = [video(tmp_path / "any.mp4", rng)]
+    likely = [ranking(checkpoint, any_video, names)[0][:2] for names in classes.values()]
+    truth: dict[Path, str] = {}
+    lists = tmp_path / "hmdb51/testTrainMulti_7030_splits"
+    lists.mkdir(parents=True)
+    for raw in sorted({name for names in likely for name in names}):
+        videos = [video(tmp_path / "hmdb51" / raw / f"{raw}{i}.avi", rng) for i in range(3)]
+        rows = [f"{path.name} {use} " for use, path in enumerate(videos)]
+        (lists / f"{raw}_test_split1.txt").write_text("\n".join(rows))
+        truth |= dict.fromkeys(videos[1:], raw)
+
+    top1 = {}
+    for split, names in classes.items():
+        wanted = {path: raw for path, raw in truth.items() if raw in names}
+        ranked = ranking(checkpoint, list(wanted), names)
+        right = [best[0] == raw for best, raw in zip(ranked, wanted.values(), strict=True)]
+        top1[split] = np.mean(right)
+    whole, mean = (
+        benchmark.summarize(score_models({0: load_checkpoint(checkpoint)}, benchmark)[0])
+        for benchmark in (
+            ZeroShot(dataset="hmdb51", split=split, mode="zero_shot")
+            for split in ("all", tuple(halves))
+        )
+    )
+    of_halves = [top1[half] for half in halves]
+    assert 0 < top1["all"] < 1
+    assert whole["zero_shot/hmdb51/top1"] == pytest.approx(top1["all"])
+    assert whole["zero_shot/hmdb51/num_clips"] == len(truth)
+    assert mean["zero_shot/hmdb51/top1"] == pytest.approx(np.mean(of_halves))
+    assert mean["zero_shot/hmdb51/top1_std"] == pytest.approx(np.std(of_halves, ddof=1))
 
 
 def kinetics400(root: Path, split: str, truth: dict[str, str]) -> dict[str, Path]:

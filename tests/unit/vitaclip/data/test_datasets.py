@@ -4,6 +4,7 @@ inside.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from typing import Any
@@ -13,15 +14,14 @@ import pytest
 from testing.data_videos import moving_frames, write_video
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import AugmentConfig, DataConfig, TrainConfig
-from vitaclip.data.datasets import (
-    CLASS_LISTS,
-    available_splits,
-    load_dataset,
+from vitaclip.data.class_draws import (
+    half_classes,
     renamed_kinetics_classes,
     unseen_kinetics600_classes,
     zero_shot_classes,
 )
-from vitaclip.data.formats import FORMATS
+from vitaclip.data.datasets import available_splits, load_dataset
+from vitaclip.data.formats import CLASS_LISTS, FORMATS
 from vitaclip.data.loader import train_batches
 from vitaclip.data.manifest import read_class_list
 from vitaclip.errors import InputError
@@ -152,6 +152,57 @@ def test_kinetics600_and_its_unseen_classes(root):
     first = load_dataset("kinetics600", "zero_shot_1")
     assert len(first.classes) == 160
     assert set(found(first)) <= set(found(unseen))
+
+
+# SHA-256 of the class names in Open-VCLIP's own ten lists, a line for each, without spaces
+HALVES = {
+    "hmdb51": "e346b2cc4d8d2224382bdaaac1fe0d4784adcf725fc840b64423e246f6596d92",
+    "ucf101": "3f37e4d255de70fa94432f83aec78bb09ea81163885ced9d6433f2769c0aee73",
+}
+
+
+@pytest.mark.parametrize(("name", "size"), [("hmdb51", 25), ("ucf101", 50)])
+def test_the_halves_are_those_that_open_vclip_publishes(name, size) -> None:
+    halves = [half_classes(name, number) for number in range(1, 11)]
+    assert all(len(set(half)) == size for half in halves)
+    text = "\n".join(",".join(map(clean_class_name, half)).replace(" ", "") for half in halves)
+    assert hashlib.sha256(text.encode()).hexdigest() == HALVES[name]
+
+
+def test_halves_and_the_whole_of_ucf101(root):
+    folder, (first, *_) = root / "ucfTrainTestlist", half_classes("ucf101", 3)
+    other = next(c for c in ("YoYo", "Archery", "Typing") if c not in half_classes("ucf101", 3))
+    names = [f"{raw}/v_{raw}_g0{n}_c01.avi" for n in (1, 2) for raw in (first, other)]
+    write(folder / "trainlist01.txt", "".join(f"{name} 1\n" for name in names[:2]))
+    assert available_splits("ucf101", root) == ("train_1",)
+    with pytest.raises(
+        InputError, match="no annotations of split 'half_3'.*half_1, half_10, half_2"
+    ):
+        load_dataset("ucf101", "half_3")
+    write(folder / "testlist01.txt", "".join(f"{name}\n" for name in names[2:]))
+    for name in names:
+        avi(root / "UCF-101" / name)
+    assert [row[1] for row in found(load_dataset("ucf101", "all"))] == [first, other] * 2
+    half = load_dataset("ucf101", "half_3")
+    assert [row[1] for row in found(half)] == [first] * 2
+    assert half.raw_classes == half_classes("ucf101", 3)
+    assert available_splits("ucf101", root) == ("train_1", "test_1")
+
+
+def test_halves_and_the_whole_of_hmdb51(root):
+    half = half_classes("hmdb51", 10)
+    other = next(c for c in ("brush_hair", "wave", "cartwheel") if c not in half)
+    for raw in (half[4], other):
+        text = "a.avi 0\nb.avi 1\nc.avi 2\n"
+        write(root / f"testTrainMulti_7030_splits/{raw}_test_split1.txt", text)
+        for name in "abc":
+            avi(root / f"{raw}/{name}.avi")
+    whole = [(f"{name}.avi", raw) for raw in sorted((half[4], other)) for name in "bc"]
+    assert sorted(row[:2] for row in found(load_dataset("hmdb51", "all"))) == sorted(whole)
+    assert [row[:2] for row in found(load_dataset("hmdb51", "half_10"))] == [
+        ("b.avi", half[4]),
+        ("c.avi", half[4]),
+    ]
 
 
 def test_kinetics700_has_lists_and_classes_of_its_own(root):

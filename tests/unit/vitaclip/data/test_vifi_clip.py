@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vitaclip.data.datasets import CLASS_LISTS, available_splits, load_dataset
+from vitaclip.data.datasets import available_splits, load_dataset
+from vitaclip.data.formats import CLASS_LISTS
 from vitaclip.data.manifest import Manifest, read_class_list
 from vitaclip.data.vifi_clip import PUBLISHED
 from vitaclip.errors import InputError
