@@ -27,7 +27,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         "hypothesis": config.hypothesis.strip(),
         "trials": f"{num_trials}, {len(results)} of them finished, "
         f"{resources.max_concurrent_trials} at once",
-        "each trial": f"{train.epochs} epochs on {train.data.dataset}/{train.data.train_split} "
+        "each trial": f"{train.epochs} epochs on {_training_clips(config)} "
         f"with {train.backbone.name}, "
         f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU",
@@ -60,6 +60,13 @@ def expected_time(config: StudyConfig, results: Sequence[TrialResult], num_trial
     gpu_hours = hours * resources.max_workers * resources.gpus_per_worker
     wall_hours = hours / resources.max_concurrent_trials
     return f"about {wall_hours:.2f} hours of training are left, {gpu_hours:.1f} GPU-hours"
+
+
+def _training_clips(config: StudyConfig) -> str:
+    """Data set and split, unless that is one of those that the search space lists."""
+    data = config.train.data
+    varies = "data.train_split" in config.search_space
+    return data.dataset if varies else f"{data.dataset}/{data.train_split}"
 
 
 def _worker_range(resources: ResourcesConfig) -> str:

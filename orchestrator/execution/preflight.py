@@ -124,23 +124,29 @@ def _training_data(config: StudyConfig) -> list[DataConfig]:
 
 
 def _check_benchmarks(config: StudyConfig) -> None:
-    """A model that was trained has learned contexts of its own classes only."""
-    learned = [
-        (benchmark, split)
-        for benchmark in config.benchmarks
-        for split in benchmark.splits
-        if benchmark.class_texts(split).learned
-    ]
+    """A model that was trained has learned contexts of its own classes only. Beside them, other
+    classes of a benchmark are new ones.
+    """
     load = functools.cache(load_dataset)
-    for (benchmark, split), data in itertools.product(learned, _training_data(config)):
-        asked, trained = load(benchmark.dataset, split), load(data.dataset, data.train_split)
-        if asked.classes != trained.classes:
-            raise InputError(
-                f"benchmark {benchmark.name}, split {split!r}: asks for {len(asked.classes)} "
-                f"classes, but {data.dataset}/{data.train_split} trains {len(trained.classes)} "
-                "others; take mode zero_shot, or train on a split of the same classes in the same "
-                "order"
-            )
+    for benchmark, data in itertools.product(config.benchmarks, _training_data(config)):
+        is_learned = {split: benchmark.class_texts(split).learned for split in benchmark.splits}
+        if not any(is_learned.values()):
+            continue
+        trained, of = load(data.dataset, data.train_split), f"{data.dataset}/{data.train_split}"
+        for split, learned in is_learned.items():
+            asked = load(benchmark.dataset, split).classes
+            place = f"benchmark {benchmark.name}, split {split!r}"
+            if learned and asked != trained.classes:
+                raise InputError(
+                    f"{place}: asks for {len(asked)} classes, but {of} trains "
+                    f"{len(trained.classes)} others; take mode zero_shot, or train on a split of "
+                    "the same classes in the same order"
+                )
+            if not learned and (shared := {*asked} & {*trained.classes}):
+                raise InputError(
+                    f"{place}: has {len(shared)} classes that {of} trains, such as "
+                    f"{min(shared)!r}; name a split of new classes"
+                )
 
 
 def _check_descriptions(config: StudyConfig) -> None:

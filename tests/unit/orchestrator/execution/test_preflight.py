@@ -146,6 +146,8 @@ def test_a_benchmark_of_classes_that_a_trial_does_not_learn_is_refused(
     benchmark = {"dataset": "halves", "mode": "base_to_novel"}
     data = {"dataset": "halves", "train_split": "base_train", "val_split": "base_val"}
     check(space, [benchmark], data=data)
+    with pytest.raises(InputError, match="split 'val': has 2 classes that halves/base_train"):
+        check(space, [benchmark | {"split": ["base_val", "val"]}], data=data)
     with pytest.raises(
         InputError,
         match=r"base_to_novel/halves, split 'base_val': asks for 2 .*halves/train trains 4",
