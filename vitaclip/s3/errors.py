@@ -49,11 +49,12 @@ def explained(place: str, key: str, error: Exception) -> S3Error:
 
 
 def boto3_errors() -> tuple[type[Exception], ...]:
-    """What boto3 raises."""
+    """What boto3 raises; older versions let errors of urllib3 through."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
-    return BotoCoreError, Boto3Error, ClientError
+    return BotoCoreError, Boto3Error, ClientError, HTTPError
 
 
 def may_pass(error: Exception) -> bool:
@@ -62,6 +63,7 @@ def may_pass(error: Exception) -> bool:
     """
     from boto3.exceptions import RetriesExceededError
     from botocore import exceptions as botocore
+    from urllib3.exceptions import ProtocolError
 
     cause = _cause(error)
     if isinstance(cause, botocore.ClientError):
@@ -73,6 +75,7 @@ def may_pass(error: Exception) -> bool:
         | botocore.FlexibleChecksumError
         | botocore.HTTPClientError
         | botocore.IncompleteReadError
+        | ProtocolError
         | RetriesExceededError,
     )
 

@@ -14,5 +14,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
+# Older versions of MLflow set that level anew when they are imported; a filter stays.
+logging.getLogger("alembic.runtime.plugins").addFilter(lambda _: False)
 # The observer says once what is wrong.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
