@@ -217,7 +217,7 @@ def test_keys_that_do_not_fit_are_listed(tmp_path: Path, small_name: str) -> Non
 def test_pickles_that_hold_more_than_tensors_are_refused(tmp_path: Path, small_name: str) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"logit_scale": Path("x")}, path)
-    with pytest.raises(InputError, match=r"logit_scale is no tensor but pathlib\.(_local\.)?PosixPath"):
+    with pytest.raises(InputError, match=r"logit_scale is no tensor but pathlib\..*PosixPath"):
         load_backbone(BackboneConfig(name=small_name, pretrained=str(path)))
 
 
