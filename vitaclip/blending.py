@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitaclip.evaluation import Classifier, Encode
-from vitaclip.methods.video_model import VideoModel, cosines
+from vitaclip.methods.video_model import VideoModel, scaled_cosines
 
 # A model with the classes of a split, as a protocol reads them.
 Classify = Callable[[VideoModel], Classifier]
@@ -71,7 +71,7 @@ class FeatureBlend(Classifier):
             for start, end in zip(clips, own, strict=True)
         )
         scale = torch.lerp(self.clip.model.logit_scale, self.model.logit_scale, self.alpha)
-        return scale.exp() * cosines(video_BE, texts)
+        return scaled_cosines(video_BE, texts, scale.exp())
 
 
 @contextmanager

@@ -137,7 +137,7 @@ class VideoModel(nn.Module):
         """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, of what ``encode_video`` gives and
         the classes' features.
         """
-        return self.logit_scale.exp() * cosines(*self.read(encoded, text_CE))
+        return scaled_cosines(*self.read(encoded, text_CE), self.logit_scale.exp())
 
     def read(self, encoded: Tensor, text_CE: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``[B, E]`` of the videos, and of the texts that they are compared with: ``[C,
@@ -218,9 +218,9 @@ class VideoModel(nn.Module):
         return torch.autocast(device_type, dtype, enabled=dtype is not None)
 
 
-def cosines(video_BE: Tensor, texts: Tensor) -> Tensor:
+def scaled_cosines(video_BE: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """``[B, C]``, of ``[B, E]`` and of ``[C, E]`` or ``[B, C, E]``."""
-    video_BE, texts = F.normalize(video_BE, dim=-1), F.normalize(texts, dim=-1)
+    video_BE, texts = scale * F.normalize(video_BE, dim=-1), F.normalize(texts, dim=-1)
     if texts.ndim == 2:
         return video_BE @ texts.T
     return (texts @ video_BE[:, :, None])[:, :, 0]
