@@ -26,11 +26,6 @@ from vitaclip.model.attention import attend, mlp
 from vitaclip.model.backbone import Backbone
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return AIM(backbone, config, class_names)
-
-
 class AIM(VideoModel):
     """CLIP over frames and time."""
 
@@ -54,6 +49,9 @@ class AIM(VideoModel):
         x_BTND = x_FND.unflatten(0, (-1, self.num_frames))
         timed: Tensor = (x_BTND + self.time_embedding[:, None]).flatten(0, 1)
         return timed
+
+
+build = AIM
 
 
 class AimLayer(nn.Module):

@@ -17,8 +17,8 @@ Build = Callable[[Backbone, ModelConfig, Sequence[str]], VideoModel]
 
 
 def builder(method: MethodName) -> Build:
-    """What builds the models of a method, of a backbone, a config and the trained classes: the
-    function ``build`` of the file that has the method's name.
+    """What makes the models of a method, of a backbone, a config and the trained classes: ``build``
+    in the file that has the method's name, a class or a function.
     """
     build: Build = import_module(f"vitaclip.methods.{method}").build
     return build

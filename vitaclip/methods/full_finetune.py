@@ -21,11 +21,6 @@ from vitaclip.model.backbone import Backbone
 _FIXED = ("token_embedding.weight", "logit_scale")
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return FullFinetune(backbone, config, class_names)
-
-
 class FullFinetune(VideoModel):
     """CLIP over frames, with one or both of its towers trained."""
 
@@ -46,6 +41,9 @@ class FullFinetune(VideoModel):
 
     def trained_texts(self) -> Sequence[str]:
         return [self.template.replace("{}", name) for name in self.class_names]
+
+
+build = FullFinetune
 
 
 def tower_of(name: str) -> Tower:

@@ -19,11 +19,6 @@ from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return LinearProbe(backbone, config, class_names)
-
-
 class LinearProbe(VideoModel):
     """The frozen CLIP with a weight vector for each class."""
 
@@ -43,3 +38,6 @@ class LinearProbe(VideoModel):
 
     def encode_classes(self) -> Tensor:
         return self.class_weights
+
+
+build = LinearProbe

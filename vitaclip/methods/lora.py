@@ -19,11 +19,6 @@ from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return LoRA(backbone, config, class_names)
-
-
 class LoRA(VideoModel):
     """CLIP over frames, with changes of its matrices."""
 
@@ -41,6 +36,9 @@ class LoRA(VideoModel):
         trained = self.trainable()
         changes = {name: torch.zeros_like(p) for name, p in trained.items() if name.endswith(".up")}
         return changes | {"logit_scale": clip.logit_scale}
+
+
+build = LoRA
 
 
 class LowRankChange(nn.Module):

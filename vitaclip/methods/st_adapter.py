@@ -26,11 +26,6 @@ from vitaclip.model.backbone import Backbone
 from vitaclip.model.vision import project
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return STAdapter(backbone, config, class_names)
-
-
 class STAdapter(VideoModel):
     """CLIP over frames, with adapters before the attention and the MLP of its blocks."""
 
@@ -59,6 +54,9 @@ class STAdapter(VideoModel):
     def pool(self, x_FND: Tensor, num_frames: int) -> Tensor:
         cls_BD = x_FND[:, 0].unflatten(0, (-1, num_frames)).mean(dim=1)
         return project(self.clip.visual, cls_BD)
+
+
+build = STAdapter
 
 
 class AdapterLayer(nn.Module):

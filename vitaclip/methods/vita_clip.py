@@ -16,11 +16,6 @@ from vitaclip.model.text import TextPrompts, encode_text, group_prompts
 from vitaclip.model.vision_prompts import VisionPrompts
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return VitaCLIP(backbone, config, class_names)
-
-
 class VitaCLIP(VideoModel):
     """The whole model: the prompts are in :mod:`vitaclip.model`."""
 
@@ -56,3 +51,6 @@ class VitaCLIP(VideoModel):
             return encode_text(
                 self.clip, self.class_groups, self.text_prompts, compile_layers=self.compile_layers
             )
+
+
+build = VitaCLIP

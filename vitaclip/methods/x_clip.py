@@ -32,11 +32,6 @@ from vitaclip.model.vision import project
 _HEAD_WIDTH = 64
 
 
-def build(backbone: Backbone, config: ModelConfig, class_names: Sequence[str]) -> VideoModel:
-    """The model of one training run, on the backbone's device."""
-    return XCLIP(backbone, config, class_names)
-
-
 class XCLIP(VideoModel):
     """The whole model. A clip's features are ``[B, 1 + P, E]``: the video's, and those of its
     patches, of which the text prompts are made.
@@ -84,6 +79,9 @@ class XCLIP(VideoModel):
         patches_BPE = encoded[:, 1:].to(text_CE.dtype)
         text_BCE = text_CE.expand(len(encoded), -1, -1)
         return video_BE, text_BCE + self.text_prompts(text_BCE, patches_BPE)
+
+
+build = XCLIP
 
 
 class CrossFrameLayer(nn.Module):

@@ -22,16 +22,11 @@ class Interpolation:
     """Blends of the weights of one training with what they started from."""
 
     def __init__(self, model: VideoModel, config: TrainConfig) -> None:
-        """``model`` must be as it is before its first step.
-
-        Raises:
-            InputError: the method leaves all of CLIP's own weights as they are.
-        """
+        """``model`` must be as it is before its first step, and pass ``check_interpolation``."""
         self.weight = config.regularizers.interpolation
         self._reach, self._seed = config.regularizers.interpolation_reach, config.seed
         own = [p for name, p in model.trainable().items() if is_clips_own(name)]
         self._weights = [(parameter, parameter.detach().clone()) for parameter in own]
-        check_interpolation(model, config)
 
     @contextmanager
     def blended(self, step: int) -> Iterator[None]:
