@@ -28,6 +28,14 @@ def write_motions(root: Path, num_train: int, num_val: int) -> None:
         (root / f"{split}.csv").write_text("\n".join(f"{name},{motion}" for name, motion in rows))
 
 
+def write_moving_square(path: Path, rng: np.random.Generator) -> Path:
+    """A square that starts and moves as drawn; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row, column = rng.integers(-2, 3, size=2)
+    write_square(path, (int(row), int(column)), start=rng.integers(5, 30, size=2))
+    return path
+
+
 def write_square(
     path: Path, velocity: tuple[int, int], start: np.ndarray, num_frames: int = 8
 ) -> None:

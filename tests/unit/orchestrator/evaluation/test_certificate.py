@@ -13,7 +13,7 @@ from orchestrator.commands import certify as command
 from orchestrator.evaluation.benchmark import PUBLISHED_BENCHMARKS, load_checkpoint, score_models
 from orchestrator.evaluation.certificate import fitting_figures
 from orchestrator.evaluation.published import WHOLE, PublishedFigure, read_published
-from testing.motions import write_square
+from testing.motions import write_moving_square
 from vitaclip.config import BackboneConfig, DataConfig, TrainConfig
 from vitaclip.data.class_draws import zero_shot_classes
 from vitaclip.data.formats import CLASS_LISTS
@@ -63,11 +63,11 @@ def hmdb51(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     lists = root / "testTrainMulti_7030_splits"
     lists.mkdir(parents=True)
     names = read_class_list(CLASS_LISTS / "hmdb51.txt")
-    [seen] = predict(checkpoint, [video(tmp_path / "any.mp4", rng)], names)
+    [seen] = predict(checkpoint, [write_moving_square(tmp_path / "any.mp4", rng)], names)
     likely = next(name for name in names if name.replace("_", " ") == seen.classes[0])
     never = next(name for name in names if name.replace("_", " ") not in seen.classes)
     for name in (likely, never):
-        paths = [video(root / name / f"{name}_{i}.avi", rng) for i in range(2)]
+        paths = [write_moving_square(root / name / f"{name}_{i}.avi", rng) for i in range(2)]
         for n in (1, 2, 3):
             rows = "".join(f"{path.name} 2 \n" for path in paths)
             (lists / f"{name}_test_split{n}.txt").write_text(rows)
@@ -76,13 +76,6 @@ def hmdb51(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     percent = 100 * splits[0].top1
     assert 0 < percent < 100
     return percent
-
-
-def video(path: Path, rng: np.random.Generator) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row, column = rng.integers(-2, 3, size=2)
-    write_square(path, (int(row), int(column)), start=rng.integers(5, 30, size=2))
-    return path
 
 
 def figure(percent: float, **changes: object) -> PublishedFigure:
@@ -253,7 +246,7 @@ def test_own_draws_of_kinetics600_stand_in_for_the_published_lists(
     root, rng = tmp_path / "kinetics600", np.random.default_rng(0)
     rows = []
     for i, name in enumerate(zero_shot_classes("zero_shot")[::40]):
-        video(root / "val" / f"{i:011d}_000000_000010.mp4", rng)
+        write_moving_square(root / "val" / f"{i:011d}_000000_000010.mp4", rng)
         rows.append(f'"{name}",{i:011d},0,10,val,0')
     (root / "val.csv").write_text(
         "\n".join(["label,youtube_id,time_start,time_end,split,is_cc", *rows])

@@ -21,7 +21,7 @@ from orchestrator.evaluation.benchmark import (
 )
 from orchestrator.evaluation.protocols.base_to_novel import BaseToNovel
 from orchestrator.evaluation.protocols.zero_shot import ZeroShot
-from testing.motions import write_square
+from testing.motions import write_moving_square
 from vitaclip.class_names import clean_class_name
 from vitaclip.config import BackboneConfig, TrainConfig
 from vitaclip.data.class_draws import half_classes, zero_shot_classes
@@ -67,20 +67,15 @@ def untrained(
     return folder
 
 
-def video(path: Path, rng: np.random.Generator) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row, column = rng.integers(-2, 3, size=2)
-    write_square(path, (int(row), int(column)), start=rng.integers(5, 30, size=2))
-    return path
-
-
 def hmdb51(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
     """Up to 5 videos a class; in split n, video n is for training and video n+1 is not used."""
     splits: Splits = [{}, {}, {}]
     lists = root / "testTrainMulti_7030_splits"
     lists.mkdir()
     for place, raw in enumerate(likely):
-        videos = [video(root / raw / f"v{i};[#](1).avi", rng) for i in range(5 - place)]
+        videos = [
+            write_moving_square(root / raw / f"v{i};[#](1).avi", rng) for i in range(5 - place)
+        ]
         for n, split in enumerate(splits):
             uses = {n: 1, n + 1: 0}
             rows = [f"{path.name} {uses.get(i, 2)} " for i, path in enumerate(videos)]
@@ -102,7 +97,7 @@ def ucf101(root: Path, rng: np.random.Generator, likely: list[str]) -> Splits:
         ]
         (root / "ucfTrainTestlist" / f"testlist0{n}.txt").write_text("\n".join(names))
         (root / "ucfTrainTestlist" / f"trainlist0{n}.txt").write_text("")
-        splits.append({video(root / name, rng): name.split("/")[0] for name in names})
+        splits.append({write_moving_square(root / name, rng): name.split("/")[0] for name in names})
     return splits
 
 
@@ -112,7 +107,7 @@ def kinetics600(root: Path, rng: np.random.Generator, likely: list[str]) -> Spli
     found = {}
     for i, raw in enumerate([*likely, *zero_shot_classes("zero_shot")[::20]]):
         lines.append(f'"{raw}",{i:011d},0,10,val,0')
-        found[video(root / "val" / f"{i:011d}_000000_000010.mp4", rng)] = raw
+        found[write_moving_square(root / "val" / f"{i:011d}_000000_000010.mp4", rng)] = raw
     (root / "val.csv").write_text("\n".join(lines))
     draws = [zero_shot_classes(f"zero_shot_{n}") for n in (1, 2, 3)]
     return [{path: raw for path, raw in found.items() if raw in draw} for draw in draws]
@@ -139,7 +134,9 @@ def test_three_splits_give_the_mean_and_spread_counted_by_hand(
 ) -> None:
     name, rng = build.__name__, np.random.default_rng(0)
     monkeypatch.setenv(f"VITACLIP_DATA_{name.upper()}", str(tmp_path / name))
-    [likely] = ranking(checkpoint, [video(tmp_path / "any.mp4", rng)], classes_of(name, 0))
+    [likely] = ranking(
+        checkpoint, [write_moving_square(tmp_path / "any.mp4", rng)], classes_of(name, 0)
+    )
     (tmp_path / name).mkdir()
     top1, top5 = [], []
     splits = build(tmp_path / name, rng, likely[:3])
@@ -170,13 +167,15 @@ def test_halves_and_the_whole_give_accuracies_counted_by_hand(
     rng, halves = np.random.default_rng(0), [f"half_{n}" for n in range(1, 11)]
     classes = {half: half_classes("hmdb51", n) for n, half in enumerate(halves, start=1)}
     classes["all"] = classes_of("hmdb51", 0)
-    any_video = [video(tmp_path / "any.mp4", rng)]
+    any_video = [write_moving_square(tmp_path / "any.mp4", rng)]
     likely = [ranking(checkpoint, any_video, names)[0][:2] for names in classes.values()]
     truth: dict[Path, str] = {}
     lists = tmp_path / "hmdb51/testTrainMulti_7030_splits"
     lists.mkdir(parents=True)
     for raw in sorted({name for names in likely for name in names}):
-        videos = [video(tmp_path / "hmdb51" / raw / f"{raw}{i}.avi", rng) for i in range(3)]
+        videos = [
+            write_moving_square(tmp_path / "hmdb51" / raw / f"{raw}{i}.avi", rng) for i in range(3)
+        ]
         rows = [f"{path.name} {use} " for use, path in enumerate(videos)]
         (lists / f"{raw}_test_split1.txt").write_text("\n".join(rows))
         truth |= dict.fromkeys(videos[1:], raw)
@@ -262,16 +261,16 @@ def test_supervised_accuracy_is_that_counted_by_hand(
     classes = classes_of(name, 0)
     for split, first in (("train", 0), ("val", 100)):
         for path in layout(root, split, {str(first + i): classes[i] for i in range(4)}).values():
-            video(path, rng)
+            write_moving_square(path, rng)
     checkpoint = untrained(small_backbone, name, tmp_path / "checkpoint")
 
-    seen = predict(checkpoint, [video(tmp_path / "any.mp4", rng)])[0].classes
+    seen = predict(checkpoint, [write_moving_square(tmp_path / "any.mp4", rng)])[0].classes
     spelling = {clean_class_name(raw): raw for raw in classes}
     never = next(raw for raw in classes if clean_class_name(raw) not in seen)
     truth = {str(200 + i): raw for i, raw in enumerate([spelling[name] for name in seen] + [never])}
     paths = layout(root, "val", truth | {"broken": never, "missing": never})
     for number in truth:
-        video(paths[number], rng)
+        write_moving_square(paths[number], rng)
     paths["broken"].write_bytes(b"no video")
 
     ranked = {
@@ -320,7 +319,10 @@ class PublishedHalves:
         self._number += len(names)
         rows = [f"{video} {label}\n" for video, label in zip(names, labels, strict=True)]
         (self._lists / f"{name}.txt").write_text("".join(rows))
-        return [video(self._root / "videos" / Path(name).name, self._rng) for name in names]
+        return [
+            write_moving_square(self._root / "videos" / Path(name).name, self._rng)
+            for name in names
+        ]
 
 
 @pytest.mark.parametrize("name", VIFI_CLIP)
@@ -342,7 +344,7 @@ def test_base_to_novel_is_the_harmonic_mean_counted_by_hand(
     # without names predict reads the trained classes, with their learned context
     for half, raw, names in (("base", base, None), ("novel", novel, [*novel])):
         order = [clean_class_name(raw_class) for raw_class in raw]
-        [likely] = predict(checkpoint, [video(tmp_path / "any.mp4", rng)], names)
+        [likely] = predict(checkpoint, [write_moving_square(tmp_path / "any.mp4", rng)], names)
         first, second, third = (order.index(name) for name in likely.classes[:3])
         labels = [first, first, second, third] + [first] * (half == "novel")
         found = predict(checkpoint, halves.write_list(f"{half}_val", labels), names)

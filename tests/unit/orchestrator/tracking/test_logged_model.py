@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -23,7 +24,7 @@ from orchestrator.tracking.mlflow.registry import MODEL_TAG
 from orchestrator.tracking.mlflow.writer import MlflowWriter
 from testing.mlflow_runs import experiment_of
 from testing.study_fixtures import STARTED, begin, finish, study_config
-from vitaclip.config import BackboneConfig, TrainConfig
+from vitaclip.config import TrainConfig
 from vitaclip.train import EpochEnd, fit
 
 PREDICT = """
@@ -41,20 +42,9 @@ print(json.dumps([row.to_dict("records") for row in rows]))
 
 
 @pytest.fixture
-def record(small_backbone: BackboneConfig, motion_dataset: str, tmp_path: Path) -> StudyRecord:
+def record(small_training: dict[str, Any], tmp_path: Path) -> StudyRecord:
     """A finished study of one trained trial."""
-    train = {
-        "backbone": small_backbone.model_dump(),
-        "data": {
-            "dataset": motion_dataset,
-            "num_frames": 4,
-            "stride": 2,
-            "augment": {"rand_augment": None},
-        },
-        "batch_size": 8,
-        "epochs": 1,
-        "num_threads": 1,
-    }
+    train = small_training | {"epochs": 1}
     record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
     trial = TrialInfo(
