@@ -60,10 +60,11 @@ def trial_content(record: StudyRecord, number: int) -> dict[str, Any]:
     content, result = trial.info.model_dump(mode="json"), trial.result
     content |= result.model_dump(mode="json") if result else {"state": "not finished"}
     content["history"] = list(result.history) if result else trial.history
-    content["benchmarks"] = trial.scores.metrics()
+    scores = trial.scores.read_all()
+    content["benchmarks"] = {key: value for score in scores for key, value in score.metrics.items()}
     content["blends"] = {
         score.benchmark.name: [blend.model_dump() for blend in score.blends]
-        for score in trial.scores.read_all()
+        for score in scores
         if score.blends
     }
     content["attempts"] = {
