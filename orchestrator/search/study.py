@@ -261,11 +261,13 @@ class Study:
 
     def _stop_reason(self, settled: Sequence[Outcome] | None) -> str | None:
         search = self.config.search
-        first = (settled or [])[: search.max_first_failures]
-        if len(first) == search.max_first_failures and all(
-            outcome.state == "failed" for outcome in first
+        # By their numbers: which trials end first says nothing, where good ones pause.
+        num_first = search.max_first_failures
+        first = [self.outcomes.get(number) for number in range(num_first)]
+        if len(settled or []) >= num_first and all(
+            outcome is not None and outcome.state == "failed" for outcome in first
         ):
-            return f"the first {len(first)} trials failed; the first one: {first[0].reason}"
+            return f"the first {num_first} trials failed; the first one: {self.outcomes[0].reason}"
         if (
             search.patience is not None
             and _num_since_best(settled or [], self.config) >= search.patience

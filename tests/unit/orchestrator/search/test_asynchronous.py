@@ -126,6 +126,18 @@ def test_the_highest_rung_is_promoted_first() -> None:
     assert [slots.next(), slots.next()] == [0, 2]
 
 
+@pytest.mark.parametrize(("num_good", "goes_on"), [(1, True), (0, False)])
+def test_the_first_trials_are_those_of_the_first_numbers(num_good: int, goes_on: bool) -> None:
+    """Paused trials have not ended, so failures among later ones may be the first to end."""
+    slots = Slots(scheduler=ASHA, max_first_failures=2)
+    for _ in range(num_good):
+        assert slots.report(slots.next(), 0.5) == "pause"
+    for _ in range(2):
+        slots.study.training_ended(slots.next(), "InputError: no objective")
+    assert (slots.study.stop_reason is None) == goes_on
+    assert (slots.study.next_trial() is not None) == goes_on
+
+
 def test_a_search_ends_with_a_whole_training_and_the_paused_are_pruned() -> None:
     slots = Slots(scheduler=ASHA, num_trials=2)
     for value in (0.1, 0.2):
