@@ -17,14 +17,23 @@ def report(
     output: Annotated[
         Path | None, Option(parser=Path, help="folder to write to (default: reports/STUDY)")
     ] = None,
+    latex: Annotated[
+        bool, Option("--latex", help="print the table for a paper instead (booktabs)")
+    ] = False,
+    csv: Annotated[bool, Option("--csv", help="print the table of all trials as CSV")] = False,
 ) -> None:
     """Writes a study's results as one HTML page.
 
     The page needs no network. Beside it stand pictures of its figures.
     """
-    from orchestrator.commands.report import report_study
+    if latex or csv:
+        from orchestrator.commands.paper_table import print_table
 
-    report_study(study, output or Path("reports") / study)
+        print_table(study, latex=latex, csv=csv)
+    else:
+        from orchestrator.commands.report import report_study
+
+        report_study(study, output or Path("reports") / study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,10 +14,13 @@ from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import pareto_front
 from orchestrator.reporting.blends import blend_curves, front_pairs
 from orchestrator.reporting.optuna_view import first_objective, optuna_study
-from orchestrator.reporting.study_data import StudyData
+from orchestrator.reporting.study_data import StudyData, UnfinishedTrial
 from orchestrator.storage.records.score import BenchmarkScore
+from orchestrator.storage.records.trial import TrialResult
 
 _BEST, _OTHER = "#c44e52", "#4c72b0"
+# with more, a legend takes the figure's room, and the pointer names what it stands on
+_MOST_NAMES = 12
 
 
 def figures(data: StudyData) -> dict[str, go.Figure | str]:
@@ -57,28 +60,60 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
         return str(error)
     if not figure.data:
         return "no trial has got so far"
+    is_parallel = bool(_parallel_axes(figure))
     return figure.update_layout(
-        template="plotly_white", title=None, margin={"t": 30, "r": 20}, font_size=13
+        template="plotly_white",
+        title=None,
+        width=None,  # the page's, whatever Optuna thinks of it
+        # labels of parallel axes stand beside them, and make no room for themselves
+        margin={"t": 50, "l": 90, "r": 60, "b": 80} if is_parallel else {"t": 30, "l": 60, "r": 20},
+        font_size=13,
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        showlegend=1 < len(figure.data) <= _MOST_NAMES,
     )
 
 
+def min_width(figure: go.Figure) -> int:
+    """How many pixels a figure needs to be read; where there are fewer, it scrolls."""
+    if num_axes := _parallel_axes(figure):
+        return 150 + 140 * num_axes
+    num_plots = sum(1 for _ in figure.select_xaxes())
+    return 330 if num_plots == 1 else 120 + 200 * num_plots
+
+
+def _parallel_axes(figure: go.Figure) -> int:
+    """How many parallel axes Optuna has drawn: as one trace, or since 5.0 as lines over ticks."""
+    if isinstance(figure.data[0], go.Parcoords):
+        return len(figure.data[0].dimensions)
+    return len(figure.layout.xaxis.tickvals or ())
+
+
 def learning_curves(data: StudyData) -> go.Figure:
-    """The first objective after each epoch; the best trial stands out."""
+    """The first objective after each epoch; the best trial stands out, and those that have not
+    finished are dotted.
+    """
     figure = go.Figure()
-    for result in reversed(data.results):
-        points = [(m["epoch"], m[data.metric]) for m in result.history if data.metric in m]
+    trials: list[TrialResult | UnfinishedTrial] = [*data.unfinished, *reversed(data.results)]
+    for trial in trials:
+        points = [(m["epoch"], m[data.metric]) for m in trial.history if data.metric in m]
         if points:
-            best = result == data.best
+            best = trial == data.best
             figure.add_scatter(
                 x=[epoch for epoch, _ in points],
                 y=[value for _, value in points],
-                name=f"{result.number} {'' if result.state == 'complete' else result.state}",
-                hovertext=format_params(result.params),
+                name=f"{trial.number} {'' if trial.state == 'complete' else trial.state}",
+                hovertext=format_params(trial.params),
                 mode="lines+markers",
-                line={"color": _BEST if best else _OTHER, "width": 3 if best else 1},
+                line={
+                    "color": _BEST if best else _OTHER,
+                    "width": 3 if best else 1,
+                    "dash": "dot" if trial in data.unfinished else "solid",
+                },
                 opacity=1.0 if best else 0.6,
             )
-    return figure.update_xaxes(title="epoch").update_yaxes(title=data.metric)
+    num_epochs = data.info.config.train.epochs
+    figure.update_xaxes(title="epoch", tick0=0, dtick=max(1, num_epochs // 10))
+    return figure.update_yaxes(title=data.metric)
 
 
 def accuracies(data: StudyData, x: str, y: str) -> dict[int, tuple[float, float]]:
@@ -107,9 +142,10 @@ def trade_off(data: StudyData, x: str, y: str) -> go.Figure:
             mode=mode,
             marker={"color": color, "size": 9},
         )
-    for baseline in data.baselines:
-        if y in (clip := data.metrics(baseline)):
-            figure.add_hline(y=clip[y], line_dash="dot", annotation_text=baseline.name)
+    for clip in data.baselines:
+        name = "frozen CLIP" + (f", {clip.num_frames} frames" if len(data.baselines) > 1 else "")
+        if y in (metrics := data.metrics(clip)):
+            figure.add_hline(y=metrics[y], line_dash="dot", annotation_text=name)
     return figure.update_xaxes(title=x).update_yaxes(title=y)
 
 

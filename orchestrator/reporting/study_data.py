@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.config import StudyConfig
+from orchestrator.config import Scalar, StudyConfig
 from orchestrator.evaluation.ranking import best_first
 from orchestrator.search.search_space import check_values
 from orchestrator.storage.keys import TrialKeys
 from orchestrator.storage.records.score import Baseline, BenchmarkScore, ScoredModel
 from orchestrator.storage.records.study import StudyInfo
-from orchestrator.storage.records.trial import TrialResult
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.study_record import StudyRecord
-from vitaclip.errors import InputError
+from vitaclip.errors import InputError, VitaClipError
+
+
+@dataclass(frozen=True)
+class UnfinishedTrial:
+    """A trial that has no result yet, as far as it has come."""
+
+    number: int
+    params: Mapping[str, Scalar]
+    history: Sequence[Mapping[str, float]]
+    state: str = "not finished"
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,7 @@ class StudyData:
     results: tuple[TrialResult, ...]  # best first
     baseline_of: Mapping[int, Baseline]  # by trial number
     scores: Mapping[ScoredModel, Sequence[BenchmarkScore]]
+    unfinished: tuple[UnfinishedTrial, ...] = ()
     unreadable: tuple[str, ...] = ()  # files that were left out, and why
 
     @property
@@ -58,22 +69,41 @@ class StudyData:
 
 
 def read_study(record: StudyRecord) -> StudyData:
-    """Everything on record of a study's finished trials."""
+    """Everything on record of a study's trials."""
     unreadable: list[str] = []
     config = record.info.config
     results = best_first(config, _with_whole_points(config, record.results(unreadable), unreadable))
     finished = {result.number for result in results}
+    trials = record.trials(unreadable)
     baseline_of = {
-        trial.number: Baseline.of(trial.train)
-        for trial in record.trials(unreadable)
-        if trial.number in finished
+        trial.number: Baseline.of(trial.train) for trial in trials if trial.number in finished
     }
     models: list[ScoredModel] = [*finished, *set(baseline_of.values())]
     scores = {model: record.scores(model).read_all(unreadable) for model in models}
     results = [result for result in results if result.number in baseline_of]
+    unfinished = tuple(_unfinished(record, trials, unreadable))
     return StudyData(
-        record.name, record.info, tuple(results), baseline_of, scores, tuple(unreadable)
+        record.name,
+        record.info,
+        tuple(results),
+        baseline_of,
+        scores,
+        unfinished,
+        tuple(unreadable),
     )
+
+
+def _unfinished(
+    record: StudyRecord, trials: Sequence[TrialInfo], unreadable: list[str]
+) -> Iterator[UnfinishedTrial]:
+    """The trials without a result, each with the epochs up to its newest checkpoint."""
+    for trial in trials:
+        recorded = record.trial(trial.number)
+        try:
+            if not recorded.is_finished:
+                yield UnfinishedTrial(trial.number, trial.params, recorded.history)
+        except VitaClipError as error:
+            unreadable.append(str(error))
 
 
 def _with_whole_points(

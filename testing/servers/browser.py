@@ -1,4 +1,4 @@
-"""A page opened in a headless Chromium, with all that the page complains of and asks for (DevTools
+"""Pages opened in a headless Chromium, with all that they complain of and ask for (DevTools
 protocol).
 """
 
@@ -34,7 +34,6 @@ class Visit:
     errors: list[str] = field(default_factory=list)  # on its console
     requests: list[str] = field(default_factory=list)  # that would leave it
     value: Any = None  # of the expression that was asked for
-    picture: str = ""  # a PNG in base64, if it was asked for
 
     def hear(self, message: dict[str, Any]) -> None:
         content = message.get("params", {})
@@ -49,21 +48,110 @@ class Visit:
                 self.requests.append(content["request"]["url"])
 
 
-def visit(page: Path, expression: str, settle_s: float = 1.0) -> Visit:
+def visit(page: Path, expression: str, settle_s: float = 1.0, *, width: int = 1200) -> Visit:
     """Opens a file, waits until it has loaded and ``settle_s`` longer, and evaluates a JavaScript
     expression.
     """
-    with browser() as address:
-        return asyncio.run(_visit(address, page.as_uri(), expression, settle_s))
+    with open_tab() as tab:
+        tab.resize(width, 800)
+        tab.go(page.as_uri())
+        time.sleep(settle_s)
+        tab.seen.value = tab.evaluate(expression)
+    return tab.seen
 
 
 def photograph(
-    url: str, picture: Path, settle_s: float = 15.0, size: tuple[int, int] = (1600, 1000)
+    url: str,
+    picture: Path,
+    settle_s: float = 15.0,
+    size: tuple[int, int] = (1600, 1000),
+    *,
+    dark: bool = False,
 ) -> None:
     """Writes a PNG of a page in a window of ``size`` pixels, some time after it has loaded."""
-    with browser("--hide-scrollbars", f"--window-size={size[0]},{size[1]}") as address:
-        found = asyncio.run(_visit(address, url, "document.title", settle_s, picture=True))
-    picture.write_bytes(base64.b64decode(found.picture))
+    with open_tab("--hide-scrollbars") as tab:
+        tab.resize(*size, dark=dark)
+        tab.go(url)
+        time.sleep(settle_s)
+        picture.write_bytes(tab.picture())
+
+
+class Tab:
+    """A browser's one page, from outside: where it goes, what it shows."""
+
+    def __init__(self, runner: asyncio.Runner, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.seen = Visit()
+        self._runner, self._socket, self._num_calls = runner, socket, 0
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the protocol, and its answer."""
+        self._num_calls += 1
+        message = {"id": self._num_calls, "method": method, "params": parameters}
+        self._runner.run(self._socket.send_json(message))
+        answer = self._hear("id", message["id"])
+        assert "error" not in answer, answer
+        found: dict[str, Any] = answer["result"]
+        return found
+
+    def go(self, url: str) -> None:
+        """Opens an address, and waits until it has loaded."""
+        self.call("Page.navigate", url=url)
+        self._hear("method", "Page.loadEventFired")
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """The window's size in pixels, and the colors that its user prefers."""
+        sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **sizes)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression, or of the promise that it makes."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        answer = self.call("Runtime.evaluate", expression=expression, **options)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, patience_s: float = 60.0) -> Any:
+        """The expression's value, once it is true."""
+        deadline = time.monotonic() + patience_s
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}\n{self.text()}"
+            time.sleep(0.1)
+        return value
+
+    def text(self) -> str:
+        """All that the page shows in words."""
+        return str(self.evaluate("document.body.innerText"))
+
+    def picture(self) -> bytes:
+        """A PNG of what the window shows."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
+
+    def _hear(self, key: str, value: Any) -> dict[str, Any]:
+        while True:
+            message = self._runner.run(self._socket.receive_json(timeout=60))
+            self.seen.hear(message)
+            if message.get(key) == value:
+                found: dict[str, Any] = message
+                return found
+
+
+@contextmanager
+def open_tab(*options: str) -> Iterator[Tab]:
+    """A Chromium with these options, and its one page, until the end of the block."""
+    with browser(*options) as address, asyncio.Runner() as runner:
+        session = runner.run(_new_session())
+        try:
+            yield Tab(runner, runner.run(session.ws_connect(address, max_msg_size=0)))
+        finally:
+            runner.run(session.close())
+
+
+async def _new_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession()
 
 
 @contextmanager
@@ -101,35 +189,3 @@ def _address(profile: Path) -> str:
     ) as answer:
         pages = [target for target in json.load(answer) if target["type"] == "page"]
     return str(pages[0]["webSocketDebuggerUrl"])
-
-
-async def _visit(
-    address: str, url: str, expression: str, settle_s: float, *, picture: bool = False
-) -> Visit:
-    found = Visit()
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(address, max_msg_size=0) as socket,
-    ):
-
-        async def call(number: int, method: str, **params: Any) -> dict[str, Any]:
-            await socket.send_json({"id": number, "method": method, "params": params})
-            return await hear(lambda message: message.get("id") == number)
-
-        async def hear(is_last: Any) -> dict[str, Any]:
-            while True:
-                message: dict[str, Any] = await socket.receive_json(timeout=60)
-                found.hear(message)
-                if is_last(message):
-                    return message
-
-        for number, domain in enumerate(("Page", "Runtime", "Log", "Network")):
-            await call(number, f"{domain}.enable")
-        await socket.send_json({"id": 10, "method": "Page.navigate", "params": {"url": url}})
-        await hear(lambda message: message.get("method") == "Page.loadEventFired")
-        await asyncio.sleep(settle_s)
-        answer = await call(11, "Runtime.evaluate", expression=expression, returnByValue=True)
-        found.value = answer["result"]["result"].get("value")
-        if picture:
-            found.picture = (await call(12, "Page.captureScreenshot"))["result"]["data"]
-    return found

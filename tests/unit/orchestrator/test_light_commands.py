@@ -19,7 +19,7 @@ HEAVY = {"torch", "ray", "mlflow", "wandb", "boto3", "matplotlib", "plotly", "pa
 RECORD = [
     module.name for module in pkgutil.walk_packages(storage.__path__, "orchestrator.storage.")
 ]
-COMMANDS = ["ls", "show", "control", "compare", "published", "sweep", "dry_run"]
+COMMANDS = ["ls", "show", "control", "compare", "published", "paper_table", "sweep", "dry_run"]
 # Its page is plotly's and matplotlib's; frames of videos, and a tracking service, come when asked.
 REPORT = "orchestrator.commands.report"
 

@@ -11,9 +11,10 @@ import pytest
 from packaging.version import Version
 
 from orchestrator import report
-from orchestrator.reporting.figures import class_gains, figures
+from orchestrator.reporting.confusions import confused_pairs
+from orchestrator.reporting.figures import class_gains, figures, learning_curves
 from orchestrator.reporting.optuna_view import optuna_study
-from orchestrator.reporting.page import confused_pairs, page, write_report
+from orchestrator.reporting.page import page, write_report
 from orchestrator.reporting.study_data import read_study
 from orchestrator.storage.records.score import Baseline
 from orchestrator.storage.stores.local import LocalStore
@@ -21,8 +22,16 @@ from orchestrator.storage.study_record import StudyRecord
 from orchestrator.yaml_file import load_study
 from testing.motions import MOTIONS
 from testing.paths import ROOT
-from testing.servers.browser import CHROMIUM, visit
-from testing.study_fixtures import finish, new_record, propose, run_trial, split_score, write_score
+from testing.servers.browser import CHROMIUM, open_tab, visit
+from testing.study_fixtures import (
+    finish,
+    new_record,
+    propose,
+    run_trial,
+    split_score,
+    train_epochs,
+    write_score,
+)
 
 
 @pytest.fixture
@@ -66,7 +75,21 @@ def test_data_is_no_html(tmp_path: Path) -> None:
     assert html.count(escape(tag)) >= 3
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open it in")
+# What stands outside of its figure, or is cut off at the page's edge.
+CUT_OFF = """
+    [...document.querySelectorAll('.js-plotly-plot')].flatMap(figure => {
+        const box = figure.getBoundingClientRect();
+        return [...figure.querySelectorAll('text')].filter(text => {
+            const {width, left, right, top, bottom} = text.getBoundingClientRect();
+            return width && (left < box.left - 1 || right > box.right + 1 ||
+                             top < box.top - 1 || bottom > box.bottom + 1);
+        }).map(text => text.textContent);
+    })
+"""
+
+
+@in_a_browser
 def test_a_browser_draws_every_figure_without_error_or_request(
     record: StudyRecord, tmp_path: Path
 ) -> None:
@@ -80,23 +103,58 @@ def test_a_browser_draws_every_figure_without_error_or_request(
     assert seen.value == [True] * 8
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
-def test_the_table_of_the_quickstarts_study_fits_the_page(tmp_path: Path) -> None:
+def quickstart_page(folder: Path) -> str:
+    """The report of the README's study, with long names; its address."""
     config = load_study(ROOT / "experiments/prompt_depth.yaml").model_dump(mode="json")
     config["search_space"]["prompts.depth"]["high"] = 4
-    record = new_record(LocalStore(tmp_path / "store"), **config)
-    run_trial(record, 0, tmp_path / "c", 0.5)
+    record = new_record(LocalStore(folder / "store"), **config)
+    for number in range(3):
+        trial = propose(record, number)
+        params = {"prompts.num_global": 4, "text.num_context": 4, **trial.params}
+        result = finish(record, trial, "complete", 0.2 + number / 10, write=False)
+        record.write_result(result.model_copy(update={"params": params}))
     write_score(record, Baseline.of(record.trial(0).info.train), split_score([0, 0, 0], [0, 1, 2]))
-    (tmp_path / "report.html").write_text(page(read_study(record)), encoding="utf-8")
-    seen = visit(
-        tmp_path / "report.html",
-        "document.body.style.width = '1140px'; const table = document.querySelector('.scroll');"
-        "table.scrollWidth - table.clientWidth",
-    )
-    assert seen.value == 0
+    (folder / "report.html").write_text(page(read_study(record)), encoding="utf-8")
+    return (folder / "report.html").as_uri()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to open the page in")
+@in_a_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_nothing_is_cut_off_and_what_is_wide_scrolls(tmp_path: Path, width: int) -> None:
+    address = quickstart_page(tmp_path)
+    with open_tab() as tab:
+        tab.resize(width, 800)
+        tab.go(address)
+        tab.wait_for("document.querySelectorAll('.main-svg').length >= 16")
+        assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert tab.evaluate(CUT_OFF) == []
+        wide = tab.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+            ".map(e => e.textContent.slice(0, 12))"
+        )
+        assert len(wide) == (4 if width == 390 else 0), wide
+
+
+@in_a_browser
+def test_a_dark_page_has_light_ink(tmp_path: Path) -> None:
+    address = quickstart_page(tmp_path)
+    lightness = """(() => {
+        const light = color => color.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3;
+        const style = what => getComputedStyle(document.querySelector(what));
+        return [style('body').backgroundColor, style('body').color, style('.xtitle').fill,
+                style('.xtick text').fill].map(light);
+    })()"""
+    with open_tab() as tab:
+        for dark in (False, True):
+            tab.resize(1200, 800, dark=dark)
+            tab.go(address)
+            tab.wait_for("document.querySelectorAll('.xtick text').length")
+            page_is, *ink_is = tab.evaluate(lightness)
+            assert all((page_is < 60 and ink > 180) == dark for ink in ink_is)
+            assert all((page_is > 200 and ink < 90) != dark for ink in ink_is)
+
+
+@in_a_browser
 def test_the_browser_would_tell_of_errors_and_requests(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<img src="http://127.0.0.1:9/a.png"><script>absent()</script>'
@@ -105,6 +163,15 @@ def test_the_browser_would_tell_of_errors_and_requests(tmp_path: Path) -> None:
     assert seen.requests == ["http://127.0.0.1:9/a.png"]
     assert any("absent is not defined" in error for error in seen.errors)
     assert seen.value == 2
+
+
+def test_trials_that_have_not_finished_have_their_curves(
+    record: StudyRecord, tmp_path: Path
+) -> None:
+    train_epochs(record, propose(record, 6), tmp_path / "c", 0.3, 0.4)
+    curves = learning_curves(read_study(record))
+    [running] = [curve for curve in curves.data if curve.name == "6 not finished"]
+    assert (list(running.y), running.line.dash) == ([0.3, 0.4], "dot")
 
 
 def test_optuna_opens_the_same_study(record: StudyRecord, tmp_path: Path) -> None:
