@@ -39,6 +39,7 @@ from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.service import MlflowService
 from orchestrator.tracking.observer import TrackingObserver
+from vitaclip.checkpoint_info import seconds_of
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import EpochEnd, fit
@@ -70,7 +71,7 @@ class Stopwatch:
     def epoch(self, trial: str, metrics: Mapping[str, float]) -> None:
         """An epoch was reported a moment ago."""
         now = time.monotonic()
-        self.steps[trial].append((now - metrics["time/epoch_s"], now))
+        self.steps[trial].append((now - seconds_of(metrics), now))
         self.ended = now
 
     def summary(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vitaclip.methods.vita_clip import VitaCLIP
 from vitaclip.model.attention import FrameAttention
-from vitaclip.model.text import group_prompts
+from vitaclip.model.text import tokenize_classes
 from vitaclip.model.vision_prompts import LayerPrompts
 
 
@@ -136,8 +136,7 @@ def _text_input(model: VitaCLIP, num_context: int, length: int) -> tuple[Tensor,
     tokenizer = open_clip.tokenizer._tokenizer
     rows, places, ends = [], [], []
     for index, name in enumerate(model.class_names):
-        group = group_prompts([name], length, num_context)[0]
-        name_ids, tail_ids = group.name_CL[0].tolist(), group.tail_CL[0].tolist()
+        name_ids, tail_ids = tokenize_classes([name], length, num_context)[0]
         before = {"end": num_context, "middle": num_context // 2, "front": 0}[
             prompts.position if prompts else "end"
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -21,6 +22,11 @@ MAX_INFO_VALUES: Final = 1_000_000
 TensorKind = Literal["learned", "optimizer"]
 
 EpochMetrics = dict[str, float]
+
+
+def seconds_of(metrics: Mapping[str, float]) -> float:
+    """How long an epoch took, with its validation."""
+    return metrics.get("time/epoch_s", 0.0) + metrics.get("time/validation_s", 0.0)
 
 
 def _of_an_epoch(metrics: EpochMetrics) -> EpochMetrics:

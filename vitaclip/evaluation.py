@@ -88,7 +88,7 @@ def evaluate(
     model, config = load_model(checkpoint)
     manifest = load_dataset(dataset, split)
     classifier = {"supervised": supervised_classifier, "zero_shot": zero_shot_classifier}[mode]
-    trained = classifier(model.to(default_device()), manifest.classes)
+    trained = classifier(model.placed_on(default_device()), manifest.classes)
     return score_classifiers([trained], manifest, config.data, views or EvalConfig())[0]
 
 
@@ -115,7 +115,7 @@ def frozen_clip(backbone: BackboneConfig, num_frames: int) -> VideoModel:
     """CLIP as it came, which was trained on no classes."""
     data = DataConfig(num_frames=num_frames)
     config = TrainConfig(method=MethodConfig(name="frozen_clip"), backbone=backbone, data=data)
-    return build_model(config, class_names=()).to(default_device())
+    return build_model(config, class_names=()).placed_on(default_device())
 
 
 @torch.no_grad()

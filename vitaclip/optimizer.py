@@ -38,6 +38,8 @@ def build_optimizer(model: VideoModel, config: OptimizerConfig) -> torch.optim.A
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
+        # One kernel instead of a dozen. On the CPU it would round otherwise.
+        fused=model.device.type == "cuda" or None,
     )
 
 
@@ -137,15 +139,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def check_finite(loss: Tensor, step: int) -> float:
-    """The loss as a number.
-
-    Raises:
-        NonFiniteLossError: it is NaN or infinite; training on would only waste time.
+def check_finite(loss: float, step: int) -> None:
+    """Raises NonFiniteLossError if the loss is NaN or infinite; training on would only waste
+    time.
     """
-    value = float(loss)
-    if not math.isfinite(value):
+    if not math.isfinite(loss):
         raise NonFiniteLossError(
-            f"step {step}: the loss is {value}; lower optimizer.lr or set optimizer.clip_grad_norm"
+            f"step {step}: the loss is {loss}; lower optimizer.lr or set optimizer.clip_grad_norm"
         )
-    return value

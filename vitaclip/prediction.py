@@ -67,7 +67,7 @@ def predict(
             "class names", {f"name {n}": name for n, name in enumerate(class_names, start=1)}
         )
     model, config = load_model(checkpoint)
-    model.to(default_device())
+    model.placed_on(default_device())
     names = tuple(map(clean_class_name, model.class_names if class_names is None else class_names))
     classifier, is_learned = _classifier(model, names)
     probabilities, broken = _probabilities(

@@ -197,9 +197,9 @@ def _derived_embeddings(model: VitaCLIP) -> StateDict:
         return {}
     tokens = torch.zeros(len(model.class_names), model.clip.context_length, dtype=torch.long)
     num_context = model.text_prompts.num_context
-    for group in model.class_groups:
-        words = torch.cat([group.name_CL, group.tail_CL], dim=1)
-        tokens[group.indices, 1 + num_context : 1 + num_context + words.shape[1]] = words
+    for index, (name, tail) in enumerate(model.class_tokens):
+        words = torch.tensor([*name, *tail])
+        tokens[index, 1 + num_context : 1 + num_context + len(words)] = words
     tokens[:, 0] = TOKENIZER.sot_token_id
     embeddings: Tensor = model.clip.token_embedding(tokens)
     return {

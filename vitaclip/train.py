@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from vitaclip.checkpoint import load_learned, load_optimizer, save_checkpoint
 from vitaclip.checkpoint_info import CurvePoint, EpochMetrics, Progress, read_info
 from vitaclip.config import TrainConfig
 from vitaclip.data.datasets import load_dataset, load_training
-from vitaclip.data.loader import Batch, check_broken, steps_per_epoch, train_batches
+from vitaclip.data.loader import Batch, check_broken, steps_per_epoch, train_epochs
 from vitaclip.data.manifest import Manifest
 from vitaclip.distributed import (
     average_over_workers,
@@ -30,7 +31,7 @@ from vitaclip.distributed import (
     gather_from_workers,
     rank_and_world_size,
 )
-from vitaclip.errors import CheckpointError, InputError
+from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluation import (
     score_classifiers,
     supervised_classifier,
@@ -38,6 +39,7 @@ from vitaclip.evaluation import (
 )
 from vitaclip.methods.build import build_model, check_training
 from vitaclip.methods.video_model import VideoModel
+from vitaclip.model.compilation import is_worthwhile
 from vitaclip.optimizer import (
     accumulate_gradients,
     apply_gradients,
@@ -95,11 +97,11 @@ def fit(
     Metrics of an epoch: ``epoch``, ``train/loss``, ``val/top1``, ``val/top5``, ``val/loss``,
     ``val/broken``, ``lr`` (of its last step), ``data/broken``, and with ``data.development`` set
     ``development/top1`` and ``development/top5``, zero-shot. Under ``time/`` stands what differs
-    from run to run: ``time/epoch_s``, ``time/clips_per_s``, and of this worker
-    ``time/data_wait_s``, how long it waited for batches, and ``time/cache_hit_rate``, the share of
-    clips that came out of the frame cache. Where no epoch is left to train and none was validated
-    (``epochs: 0``, or another training's checkpoint whose epochs are all done), the model is
-    validated once as it is, as the last epoch done.
+    from run to run: ``time/epoch_s`` and ``time/clips_per_s`` of the training alone,
+    ``time/validation_s``, and of this worker ``time/data_wait_s``, how long it waited for batches,
+    and ``time/cache_hit_rate``, the share of clips that came out of the frame cache. Where no epoch
+    is left to train and none was validated (``epochs: 0``, or another training's checkpoint whose
+    epochs are all done), the model is validated once as it is, as the last epoch done.
 
     When memory runs out in a step, its micro-batches are halved (the same step up to rounding), and
     the metric ``micro_batch_size`` says so from then on.
@@ -116,18 +118,20 @@ def fit(
             memory.
         CheckpointError: ``resume_from`` is incomplete or of another run.
         DataError: more than ``data.max_broken`` of the clips cannot be read.
-        NonFiniteLossError: the loss became NaN or infinite.
+        NonFiniteLossError: the loss, or a trained weight, became NaN or infinite.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     run = _start(config, resume_from)
+    batches = _remaining_batches(run)
     while run.progress.epoch < config.epochs or not run.progress.history:
         run.started = time.perf_counter() - run.progress.elapsed_s
-        loading = _train_epoch(run, should_stop) if run.progress.epoch < config.epochs else {}
-        if loading:
+        trained: EpochMetrics = {"epoch": run.progress.epoch, "time/epoch_s": 0.0}
+        if run.progress.epoch < config.epochs:
+            trained = _train_epoch(run, next(batches), should_stop)
             run.average.add(run.progress.epoch + 1)
         with run.average.applied():
-            metrics = _validate(run) | loading | run.epoch_metrics()
+            metrics = trained | _validate(run)
         run.finish_epoch(metrics)
         on_epoch_end(EpochEnd(run.progress.epoch, metrics, run.progress.history, run.save))
     run.average.keep()
@@ -156,8 +160,15 @@ class _Run:
         return steps_per_epoch(self.train, self.config)
 
     @property
-    def global_step(self) -> int:
-        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+    def num_ahead(self) -> int:
+        """How many steps are launched before the values of one are read. On an accelerator the host
+        would wait for a step that it has only just launched.
+        """
+        return 0 if self.model.device.type == "cpu" else 1
+
+    def global_step(self, step: int) -> int:
+        """The number in the whole training of a step of the epoch under way."""
+        return self.progress.epoch * self.steps_per_epoch + step
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -167,15 +178,13 @@ class _Run:
     def set_micro_batch_size(self, size: int) -> None:
         self.progress = self.progress.model_copy(update={"micro_batch_size": size})
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next optimizer step."""
-        return self._lr(self.global_step)
-
-    def _lr(self, step: int) -> float:
-        return learning_rate(self.config.optimizer, step, self.config.epochs * self.steps_per_epoch)
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of the epoch under way."""
+        num_steps = self.config.epochs * self.steps_per_epoch
+        return learning_rate(self.config.optimizer, self.global_step(step), num_steps)
 
     def finish_step(self, loss: float, broken: Mapping[int, str]) -> None:
+        """Takes note of the epoch's next step that has been read."""
         self._note_broken(broken)
         progress, step = self.progress, self.progress.step + 1
         curve = progress.curve
@@ -183,7 +192,8 @@ class _Run:
             step % math.ceil(self.steps_per_epoch / _CURVE_POINTS) == 0
             or step == self.steps_per_epoch
         ):
-            curve += (CurvePoint(progress.epoch + 1, self.global_step + 1, loss, self.lr),)
+            lr = self.lr(progress.step)
+            curve += (CurvePoint(progress.epoch + 1, self.global_step(step), loss, lr),)
         self.progress = progress.model_copy(
             update={
                 "step": step,
@@ -204,19 +214,17 @@ class _Run:
         check_broken(broken, self.train, self.config.data)
         self.progress = self.progress.model_copy(update={"broken": tuple(sorted(broken))})
 
-    def epoch_metrics(self) -> EpochMetrics:
-        """Metrics of the training half of the epoch under way; none of its losses if no epoch was
-        left to train.
-        """
-        is_trained = self.progress.epoch < self.config.epochs
-        seconds = time.perf_counter() - self.started
-        metrics: EpochMetrics = {"epoch": self.progress.epoch + is_trained, "time/epoch_s": seconds}
-        if is_trained:
-            steps = self.progress.step
-            metrics["train/loss"] = self.progress.loss_sum / steps
-            metrics["lr"] = self._lr(self.global_step - 1)
-            metrics["data/broken"] = len(self.progress.broken)
-            metrics["time/clips_per_s"] = steps * self.config.batch_size / seconds
+    def training_metrics(self) -> EpochMetrics:
+        """Metrics of the epoch whose steps are all done."""
+        seconds, steps = time.perf_counter() - self.started, self.progress.step
+        metrics: EpochMetrics = {
+            "epoch": self.progress.epoch + 1,
+            "train/loss": self.progress.loss_sum / steps,
+            "lr": self.lr(steps - 1),
+            "data/broken": len(self.progress.broken),
+            "time/epoch_s": seconds,
+            "time/clips_per_s": steps * self.config.batch_size / seconds,
+        }
         if self.progress.micro_batch_size is not None:
             metrics["micro_batch_size"] = self.progress.micro_batch_size
         return metrics
@@ -255,8 +263,11 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
             f"batch_size: found {config.batch_size}, allowed are multiples of the {world_size} "
             "workers"
         )
-    model = build_model(config, train.classes).to(default_device())
+    model = build_model(config, train.classes).placed_on(default_device())
     check_training(config, model)
+    if config.compile is None:
+        num_steps = config.epochs * steps_per_epoch(train, config)
+        model.compile_layers = is_worthwhile(model.device, num_steps)
     development = _load_development(config, train)
     optimizer = build_optimizer(model, config.optimizer)
     needs_scaler = model.autocast_dtype == torch.float16
@@ -306,25 +317,39 @@ def _restore(run: _Run, folder: Path) -> None:
         run.scaler.load_state_dict(info.progress.grad_scaler)
 
 
-def _train_epoch(run: _Run, should_stop: Callable[[], bool]) -> EpochMetrics:
-    """Trains to the end of the epoch; returns how loading its clips went."""
+def _remaining_batches(run: _Run) -> Iterator[Iterator[Batch]]:
+    """For each epoch that is left its batches, from the step on at which the training stands."""
     rank, world_size = rank_and_world_size()
-    batches = train_batches(
+    return train_epochs(
         run.train,
         run.config,
         image_size=run.model.image_size,
-        epoch=run.progress.epoch,
+        epochs=range(run.progress.epoch, run.config.epochs),
         start_step=run.progress.step,
         rank=rank,
         world_size=world_size,
     )
+
+
+def _train_epoch(
+    run: _Run, batches: Iterator[Batch], should_stop: Callable[[], bool]
+) -> EpochMetrics:
+    """Trains to the end of the epoch."""
     loading = _Loading(batches)
-    for batch in loading:
-        loss, stop, broken = _step(run, batch, should_stop)
-        run.finish_step(loss, broken)
-        if stop:
-            raise run.interruption()
-    return loading.metrics()
+    launched: deque[_LaunchedStep] = deque()
+    is_to_stop = False
+    for step, batch in enumerate(loading, start=run.progress.step):
+        launched.append(_launch_step(run, step, batch, should_stop))
+        if len(launched) > run.num_ahead:
+            is_to_stop = _read_step(run, launched.popleft())
+        if is_to_stop:
+            break
+    while launched:
+        is_to_stop = _read_step(run, launched.popleft()) or is_to_stop
+    _check_weights(run)
+    if is_to_stop:
+        raise run.interruption()
+    return run.training_metrics() | loading.metrics()
 
 
 class _Loading:
@@ -350,32 +375,67 @@ class _Loading:
         return {"time/data_wait_s": self._wait_s, "time/cache_hit_rate": hit_rate}
 
 
-def _step(
-    run: _Run, batch: Batch, should_stop: Callable[[], bool]
-) -> tuple[float, bool, Mapping[int, str]]:
-    """One optimizer step on this worker's share of the global batch.
+@dataclass(frozen=True)
+class _LaunchedStep:
+    """An optimizer step that the device may still be working on."""
 
-    Returns:
-        the global mean loss, whether any worker is to stop, and the broken clips that any worker
-        met.
+    number: int  # in the whole training
+    # The mean loss over all workers, whether any of them is to stop, whether any met a broken clip.
+    values: Tensor
+    broken: Mapping[int, str]  # clips that this worker met
+
+
+def _launch_step(
+    run: _Run, step: int, batch: Batch, should_stop: Callable[[], bool]
+) -> _LaunchedStep:
+    """One optimizer step on this worker's share of the global batch. Nothing here waits for the
+    device.
     """
     device = run.model.device
     loss = _accumulate(
-        run, batch.video.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+        run,
+        run.global_step(step),
+        batch.video.to(device, non_blocking=True),
+        batch.labels.to(device, non_blocking=True),
     )
     parameters = list(run.model.trainable().values())
     # They travel with the gradients: all workers stop at the same step, and hear of broken clips in
     # the same step.
-    flags = torch.tensor([float(should_stop()), float(len(batch.broken))], device=device)
-    average_over_workers([loss, flags, *(p.grad for p in parameters if p.grad is not None)])
-    value = check_finite(loss, run.global_step)
-    apply_gradients(parameters, run.optimizer, run.config.optimizer, lr=run.lr, scaler=run.scaler)
-    stop, news = (flag > 0 for flag in flags.tolist())
-    broken = dict(gather_from_workers(list(batch.broken.items()))) if news else {}
-    return value, stop, broken
+    flags = torch.tensor([float(should_stop()), float(len(batch.broken))])
+    values = torch.cat([loss[None], flags.to(device, non_blocking=True)])
+    average_over_workers([values, *(p.grad for p in parameters if p.grad is not None)])
+    apply_gradients(
+        parameters, run.optimizer, run.config.optimizer, lr=run.lr(step), scaler=run.scaler
+    )
+    return _LaunchedStep(run.global_step(step), values, batch.broken)
 
 
-def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
+def _read_step(run: _Run, launched: _LaunchedStep) -> bool:
+    """Waits for a step and takes note of it; returns whether a worker is to stop.
+
+    Raises:
+        NonFiniteLossError: its loss is NaN or infinite.
+    """
+    loss, stop, news = launched.values.tolist()
+    check_finite(loss, launched.number)
+    broken = dict(gather_from_workers(list(launched.broken.items()))) if news else {}
+    run.finish_step(loss, broken)
+    return bool(stop)
+
+
+def _check_weights(run: _Run) -> None:
+    """A step with a finite loss may still have left weights that are none: they must not become a
+    checkpoint.
+    """
+    finite = [parameter.isfinite().all() for parameter in run.model.trainable().values()]
+    if finite and not torch.stack(finite).all():
+        raise NonFiniteLossError(
+            f"step {run.global_step(run.progress.step) - 1}: it left trained weights that are NaN "
+            "or infinite; lower optimizer.lr or set optimizer.clip_grad_norm"
+        )
+
+
+def _accumulate(run: _Run, step: int, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
     """The gradients and the loss of this worker's clips; where memory runs out, in micro-batches of
     half the size.
 
@@ -385,7 +445,7 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
     while True:
         size = run.micro_batch_size or len(labels_B)
         try:
-            return _accumulate_losses(run, video_BCTHW, labels_B, size)
+            return _accumulate_losses(run, step, video_BCTHW, labels_B, size)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -400,8 +460,18 @@ def _accumulate(run: _Run, video_BCTHW: Tensor, labels_B: Tensor) -> Tensor:
         _logger.warning("memory ran out with %d clips at a time, going on with %d", size, size // 2)
 
 
-def _accumulate_losses(run: _Run, video_BCTHW: Tensor, labels_B: Tensor, size: int) -> Tensor:
-    """The loss at the training's weights; gradients of the regularizers are added to its own."""
+def _accumulate_losses(
+    run: _Run, step: int, video_BCTHW: Tensor, labels_B: Tensor, size: int
+) -> Tensor:
+    """The loss at the training's weights; gradients of the regularizers are added to its own.
+
+    Args:
+        run: the training.
+        step: its number in it.
+        video_BCTHW: this worker's clips.
+        labels_B: their classes.
+        size: how many clips pass through the model at once.
+    """
     accumulate = partial(
         accumulate_gradients,
         run.model,
@@ -411,12 +481,13 @@ def _accumulate_losses(run: _Run, video_BCTHW: Tensor, labels_B: Tensor, size: i
         scaler=run.scaler,
     )
     if run.interpolation is not None:
-        with run.interpolation.blended(run.global_step):
+        with run.interpolation.blended(step):
             accumulate(weight=run.interpolation.weight)
     return accumulate(penalty=run.distillation)
 
 
 def _validate(run: _Run) -> EpochMetrics:
+    started = time.perf_counter()
     trained = supervised_classifier(run.model, run.val.classes)
     score = score_classifiers([trained], run.val, run.config.data, run.config.validation)[0]
     metrics = {name: measure(score) for name, measure in VALIDATION_METRICS.items()}
@@ -426,4 +497,4 @@ def _validate(run: _Run) -> EpochMetrics:
             [unseen], run.development, run.config.data, run.config.validation
         )[0]
         metrics |= {name: measure(score) for name, measure in DEVELOPMENT_METRICS.items()}
-    return metrics
+    return metrics | {"time/validation_s": time.perf_counter() - started}

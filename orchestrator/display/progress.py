@@ -13,6 +13,7 @@ from orchestrator.display.tables import format_params
 from orchestrator.events.tally import RunningTrial, Tally
 from orchestrator.search.study import Study
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from vitaclip.checkpoint_info import seconds_of
 from vitaclip.terminal import shown
 
 _PLAIN_INTERVAL_S = 10.0
@@ -95,7 +96,7 @@ class Progress(Tally):
         epoch = int(metrics.get("epoch", 0))
         value = f"  {self._metric} {metrics[self._metric]:.3f}" if self._metric in metrics else ""
         if metrics:
-            clock = f"{metrics['time/epoch_s'] * (trial.last_epoch - epoch):.0f} s left"
+            clock = f"{seconds_of(metrics) * (trial.last_epoch - epoch):.0f} s left"
         else:
             clock = f"{time.monotonic() - running.started:.0f} s"
         return Text(

@@ -229,7 +229,7 @@ def _load_all(record: StudyRecord, checkpoints: Mapping[int, str]) -> dict[int, 
 def load_checkpoint(folder: Path) -> LoadedModel:
     """The model of a checkpoint folder, on this process's device. Raises CheckpointError."""
     model, config = load_model(folder)
-    return LoadedModel(model.to(default_device()), config.data)
+    return LoadedModel(model.placed_on(default_device()), config.data)
 
 
 def score_models(

@@ -27,7 +27,7 @@ from vitaclip.data.loader import steps_per_epoch
 from vitaclip.errors import InputError
 from vitaclip.methods.build import check_model
 from vitaclip.model.backbone import check_backbone, load_backbone
-from vitaclip.model.text import group_prompts
+from vitaclip.model.text import tokenize_classes
 from vitaclip.service import attempt
 
 _MAX_MODELS = 100  # to be looked at: each takes a tenth of a second or more
@@ -161,7 +161,7 @@ def _check_descriptions(config: StudyConfig) -> None:
             sentences = [sentence for of_class in found for sentence in of_class]
             for backbone in _backbones(config):
                 try:
-                    group_prompts(sentences, context_length(backbone), num_context=0)
+                    tokenize_classes(sentences, context_length(backbone), num_context=0)
                 except InputError as error:
                     raise InputError(f"{descriptions.path}: {error}") from None
 

@@ -14,6 +14,7 @@ from orchestrator.search.stopping.rule import Curve, History, curve, explain_mis
 from orchestrator.storage.best_epochs import best_epoch
 from orchestrator.storage.keys import TrialKeys
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
+from vitaclip.checkpoint_info import seconds_of
 from vitaclip.errors import InputError
 
 State = Literal["complete", "pruned", "failed"]
@@ -102,7 +103,7 @@ def recorded_outcome(result: TrialResult, config: StudyConfig) -> Outcome:
 
 def train_seconds(history: History) -> float:
     """How long these epochs took."""
-    return sum(metrics.get("time/epoch_s", 0.0) for metrics in history)
+    return sum(map(seconds_of, history))
 
 
 def point_outcome(repeats: Sequence[PointOutcome], num_repeats: int) -> PointOutcome:

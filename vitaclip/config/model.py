@@ -157,10 +157,10 @@ class ModelConfig(Config):
         description="Whether each vision layer is computed again in the backward pass: less "
         "memory, more time.",
     )
-    compile: bool = Field(
-        False,
-        description="Whether layers are compiled. This takes over a minute at first and makes "
-        "steps faster: for long runs.",
+    compile: bool | None = Field(
+        None,
+        description="Whether layers are compiled in training. This takes a minute or more at first "
+        "and makes steps faster. None: on a GPU, in trainings of at least 3,000 steps.",
     )
 
     @field_validator("method", mode="before")

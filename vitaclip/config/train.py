@@ -78,7 +78,7 @@ class TrainConfig(ModelConfig):
         """Names of the metrics that every epoch reports (:func:`vitaclip.train.fit` says what they
         are).
         """
-        names = ["epoch", *VALIDATION_METRICS, "time/epoch_s"]
+        names = ["epoch", *VALIDATION_METRICS, "time/epoch_s", "time/validation_s"]
         if self.epochs:
             loading = ("time/data_wait_s", "time/cache_hit_rate")
             names += ["train/loss", "lr", "data/broken", "time/clips_per_s", *loading]

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import BaseContext
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +49,14 @@ class Batch:
     num_cache_misses: int = 0  # files that were decoded
 
 
+class _Place(NamedTuple):
+    """One clip of one batch."""
+
+    epoch: int
+    position: int  # in the epoch's order
+    clip: int  # in the manifest
+
+
 @dataclass(frozen=True)
 class _Broken:
     index: int
@@ -73,30 +84,35 @@ class _Stacked:
     broken: list[_Broken]
     num_hits: int
 
+    def pin_memory(self) -> _Stacked:
+        """The same in memory that an accelerator reads by itself (the DataLoader asks for it)."""
+        return replace(self, video=self.video.pin_memory())
 
-def train_batches(
+
+def train_epochs(
     manifest: Manifest,
     config: TrainConfig,
     *,
     image_size: int,
-    epoch: int,
+    epochs: range,
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[Batch]:
-    """Yields this rank's batches of one epoch, from ``start_step`` on; the incomplete last batch is
-    dropped.
+) -> Iterator[Iterator[Batch]]:
+    """Yields this rank's batches epoch by epoch; the incomplete last batch of each is dropped.
+    Processes that decode are started once for all epochs, and work on the next one meanwhile.
 
     Broken clips are replaced by others of their class. Raises DataError once this rank alone has
-    met more than ``config.data.max_broken`` of the clips as broken (``check_broken`` is for those
-    of all ranks), and InputError if the batch size cannot be shared out or exceeds the data set.
+    met more than ``config.data.max_broken`` of the clips as broken in an epoch (``check_broken`` is
+    for those of all ranks), and InputError if the batch size cannot be shared out or exceeds the
+    data set.
 
     Args:
         manifest: the clips to train on.
         config: how clips are drawn and augmented, the batch size and the seed.
         image_size: height and width of the frames, in pixels.
-        epoch: decides the order and the draws, with the seed.
-        start_step: the first step that is wanted.
+        epochs: each decides its order and its draws, with the seed.
+        start_step: the first step that is wanted of the first epoch.
         rank: this worker's number.
         world_size: how many workers share each batch.
     """
@@ -105,14 +121,30 @@ def train_batches(
         raise InputError(
             f"batch_size: found {config.batch_size}, allowed multiples of the {world_size} workers"
         )
-    order = _epoch_order(manifest, config, epoch)
     share = config.batch_size // world_size
-    starts = (step * config.batch_size + rank * share for step in range(start_step, num_steps))
-    places = [
-        [(place, int(order[place])) for place in range(start, start + share)] for start in starts
-    ]
-    dataset = _TrainClips(manifest, config, image_size, epoch)
-    yield from _load(dataset, places, manifest, config.data)
+
+    def places() -> Iterator[list[_Place]]:
+        for epoch in epochs:
+            order = _epoch_order(manifest, config, epoch)
+            for step in range(start_step if epoch == epochs.start else 0, num_steps):
+                start = step * config.batch_size + rank * share
+                yield [
+                    _Place(epoch, place, int(order[place])) for place in range(start, start + share)
+                ]
+
+    stacked = iter(_loader(_TrainClips(manifest, config, image_size), places(), config.data))
+    for epoch in epochs:
+        remaining = num_steps - (start_step if epoch == epochs.start else 0)
+        yield _batches(itertools.islice(stacked, remaining), manifest, config.data)
+
+
+def train_batches(
+    manifest: Manifest, config: TrainConfig, *, image_size: int, epoch: int = 0
+) -> Iterator[Batch]:
+    """The batches of one epoch, as one worker alone trains on them (:func:`train_epochs`)."""
+    return next(
+        train_epochs(manifest, config, image_size=image_size, epochs=range(epoch, epoch + 1))
+    )
 
 
 def eval_batches(
@@ -140,12 +172,12 @@ def eval_batches(
         world_size: how many workers share the clips.
     """
     indices = _used_clips(manifest, data)[rank::world_size].tolist()
-    places = [
-        [(index, index) for index in indices[start : start + views.batch_size]]
+    places = (
+        [_Place(0, index, index) for index in indices[start : start + views.batch_size]]
         for start in range(0, len(indices), views.batch_size)
-    ]
-    dataset = _EvalClips(manifest, data, views, image_size)
-    yield from _without_empty(_load(dataset, places, manifest, data))
+    )
+    loader = _loader(_EvalClips(manifest, data, views, image_size), places, data)
+    yield from _without_empty(_batches(iter(loader), manifest, data))
 
 
 def steps_per_epoch(manifest: Manifest, config: TrainConfig) -> int:
@@ -176,23 +208,19 @@ def _epoch_order(manifest: Manifest, config: TrainConfig, epoch: int) -> npt.NDA
 
 
 class _TrainClips(Dataset[_Sample]):
-    """Indexed by (place in the epoch's order, manifest position). Replaces broken clips."""
+    """Replaces broken clips."""
 
-    def __init__(
-        self, manifest: Manifest, config: TrainConfig, image_size: int, epoch: int
-    ) -> None:
-        self._manifest, self._data = manifest, config.data
-        self._seed, self._epoch = config.seed, epoch
+    def __init__(self, manifest: Manifest, config: TrainConfig, image_size: int) -> None:
+        self._manifest, self._data, self._seed = manifest, config.data, config.seed
         self._transform = TrainTransform(config.data.augment, image_size)
         self._short_side = train_short_side(config.data.augment, image_size)
         self._cache = open_frame_cache()
 
-    def __getitem__(self, item: tuple[int, int]) -> _Sample:
-        place, first_index = item
-        rng = np.random.default_rng((self._seed, self._epoch, place))
+    def __getitem__(self, place: _Place) -> _Sample:
+        rng = np.random.default_rng((self._seed, place.epoch, place.position))
         frames_seed, transform_seed, replace_seed = rng.integers(2**63, size=3).tolist()
         broken = []
-        for index in itertools.chain([first_index], self._replacements(first_index, replace_seed)):
+        for index in itertools.chain([place.clip], self._replacements(place.clip, replace_seed)):
             try:
                 read = self._read(self._manifest.clips[index].path, frames_seed)
             except DataError as error:
@@ -202,7 +230,7 @@ class _TrainClips(Dataset[_Sample]):
                     self._transform(read.frames, transform_seed), index, tuple(broken), read.hit
                 )
         raise DataError(
-            f"every video of the class of {self._manifest.clips[first_index].path} is broken"
+            f"every video of the class of {self._manifest.clips[place.clip].path} is broken"
         )
 
     def _read(self, path: str, seed: int) -> ReadFrames:
@@ -223,7 +251,7 @@ class _TrainClips(Dataset[_Sample]):
 
 
 class _EvalClips(Dataset[_Sample]):
-    """Indexed by (manifest position, manifest position)."""
+    """Leaves out what is broken."""
 
     def __init__(
         self, manifest: Manifest, data: DataConfig, views: EvalConfig, image_size: int
@@ -236,8 +264,8 @@ class _EvalClips(Dataset[_Sample]):
         )
         self._cache = open_frame_cache()
 
-    def __getitem__(self, item: tuple[int, int]) -> _Sample:
-        index = item[1]
+    def __getitem__(self, place: _Place) -> _Sample:
+        index = place.clip
         path = self._manifest.clips[index].path
         try:
             read = self._cache.read(path, self._sampler, self._image_size, self._data.decoder)
@@ -256,25 +284,39 @@ class _EvalClips(Dataset[_Sample]):
         return list(itertools.chain.from_iterable(views))
 
 
-def _load(
-    dataset: Dataset[_Sample],
-    places: list[list[tuple[int, int]]],
-    manifest: Manifest,
-    data: DataConfig,
-) -> Iterator[Batch]:
+def _loader(
+    dataset: Dataset[_Sample], places: Iterable[list[_Place]], data: DataConfig
+) -> DataLoader[_Sample]:
     """Runs the dataset over batches of places, in this process or in ``data.num_workers``
     others.
     """
-    loader = DataLoader(
+    has_accelerator = torch.cuda.is_available()
+    return DataLoader(
         dataset,
         batch_sampler=places,
         num_workers=data.num_workers,
         collate_fn=_stack,
+        # A process that uses an accelerator cannot be forked.
+        multiprocessing_context=_forking_server() if data.num_workers and has_accelerator else None,
+        # Copies to the accelerator then go on beside the computation.
+        pin_memory=has_accelerator,
         # or iterating would draw from the global one, and disturb the model's
         generator=torch.Generator(),
     )
+
+
+def _forking_server() -> BaseContext:
+    """Starts processes from one that has imported this module and uses no accelerator."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _batches(
+    stacked_batches: Iterator[_Stacked], manifest: Manifest, data: DataConfig
+) -> Iterator[Batch]:
     known: dict[int, str] = {}
-    for stacked in loader:
+    for stacked in stacked_batches:
         broken = {b.index: b.reason for b in stacked.broken if b.index not in known}
         for reason in broken.values():
             _log_once(reason)

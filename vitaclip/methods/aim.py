@@ -24,6 +24,7 @@ from vitaclip.config.model import ModelConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.attention import attend, mlp
 from vitaclip.model.backbone import Backbone
+from vitaclip.model.vision import VisionLayer
 
 
 class AIM(VideoModel):
@@ -42,7 +43,7 @@ class AIM(VideoModel):
             AimLayer(width, settings, self.num_frames) for _ in visual.transformer.resblocks
         )
 
-    def vision_layers(self) -> Iterable[nn.Module]:
+    def vision_layers(self) -> Iterable[VisionLayer]:
         return self.layers
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:

@@ -23,7 +23,7 @@ from vitaclip.config.model import ModelConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.attention import attend, mlp
 from vitaclip.model.backbone import Backbone
-from vitaclip.model.vision import project
+from vitaclip.model.vision import VisionLayer, project
 
 
 class STAdapter(VideoModel):
@@ -48,7 +48,7 @@ class STAdapter(VideoModel):
             for block in blocks
         )
 
-    def vision_layers(self) -> Iterable[nn.Module]:
+    def vision_layers(self) -> Iterable[VisionLayer]:
         return self.layers
 
     def pool(self, x_FND: Tensor, num_frames: int) -> Tensor:

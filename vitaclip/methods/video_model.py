@@ -7,6 +7,7 @@ Shape legend: B clips, C classes (or color channels in ``BCTHW``), T frames, F =
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,24 @@ from torch.nn import functional as F
 from vitaclip.config.model import ModelConfig
 from vitaclip.distributed import mixed_precision
 from vitaclip.errors import InputError
+from vitaclip.model import compilation
 from vitaclip.model.backbone import Backbone
 from vitaclip.model.residual import Residual
-from vitaclip.model.text import encode_text, group_prompts
-from vitaclip.model.vision import CLS_TOKEN, PlainLayer, embed_frames, project, run_layers
+from vitaclip.model.text import encode_text, pack_names
+from vitaclip.model.vision import (
+    CLS_TOKEN,
+    PlainLayer,
+    VisionLayer,
+    embed_frames,
+    project,
+    run_layers,
+)
 
 CLIP_PREFIX = "clip."
 
 Shapes = dict[str, tuple[int, ...]]
-# A backbone's hash and a parameter's name -> the frozen weights.
-FrozenWeights = MutableMapping[tuple[str, str], nn.Parameter]
+# A backbone's hash, a parameter's name and its type -> the frozen weights.
+FrozenWeights = MutableMapping[tuple[str, str, torch.dtype], nn.Parameter]
 
 
 class VideoModel(nn.Module):
@@ -51,7 +60,8 @@ class VideoModel(nn.Module):
         self.num_frames = config.data.num_frames
         self.precision = config.precision
         self.activation_checkpointing = config.activation_checkpointing
-        self.compile_layers = config.compile
+        # None in the config leaves it to the training, which knows how many steps there are.
+        self.compile_layers = bool(config.compile)
         self.logit_scale = nn.Parameter(self.clip.logit_scale.detach().clone())
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
@@ -61,7 +71,7 @@ class VideoModel(nn.Module):
         embed_dim = self.clip.visual.proj.shape[1]
         self.residual = Residual(embed_dim) if config.regularizers.distillation else None
 
-    def vision_layers(self) -> Iterable[nn.Module]:
+    def vision_layers(self) -> Iterable[VisionLayer]:
         """For each block of the vision tower what runs it, called as ``layer(block, x_FND,
         query)``.
         """
@@ -93,18 +103,19 @@ class VideoModel(nn.Module):
                 f"a clip has {num_frames} frames, allowed are multiples of data.num_frames = "
                 f"{self.num_frames}"
             )
-        if video_BCTHW.dtype == torch.uint8:
-            video_BCTHW = self.normalize_pixels(video_BCTHW)
         visual = self.clip.visual
+        embed = compilation.compiled(embed_frames) if self.runs_compiled else embed_frames
+        frames_FCHW = video_BCTHW.transpose(1, 2).flatten(0, 1).contiguous()
         with self.autocast():
-            x_FND = self.add_time(embed_frames(visual, video_BCTHW), num_frames)
+            embedded_FND = embed(visual, frames_FCHW, self.pixel_mean, self.pixel_std)
+            x_FND = self.add_time(embedded_FND, num_frames)
             x_FND = run_layers(
                 visual,
                 self.vision_layers(),
                 visual.ln_pre(x_FND),
                 query=self.pooled_tokens,
                 activation_checkpointing=self.activation_checkpointing,
-                compile_layers=self.compile_layers,
+                compile_layers=self.runs_compiled,
             )
             return self.pool(x_FND, num_frames)
 
@@ -130,8 +141,9 @@ class VideoModel(nn.Module):
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Text features ``[C, E]`` of plain names (zero-shot protocol), not normalized."""
+        texts = pack_names(names, self.clip.context_length).to(self.device)
         with self.autocast():
-            return encode_text(self.clip, group_prompts(names, self.clip.context_length, 0), None)
+            return encode_text(self.clip, texts)
 
     def logits(self, encoded: Tensor, text_CE: Tensor) -> Tensor:
         """``exp(logit_scale) * cos(video, text)``: ``[B, C]``, of what ``encode_video`` gives and
@@ -152,11 +164,6 @@ class VideoModel(nn.Module):
         other weights; None: it has parts that the frozen CLIP has not.
         """
         return None
-
-    def normalize_pixels(self, video_BCTHW: Tensor) -> Tensor:
-        """uint8 to CLIP's mean and deviation, on the video's own device."""
-        mean, std = (stat.view(-1, 1, 1, 1) for stat in (self.pixel_mean, self.pixel_std))
-        return (video_BCTHW.to(mean.dtype) / 255 - mean) / std
 
     def learned_state(self) -> dict[str, Tensor]:
         """Everything that the backbone's file does not hold: what was added, and CLIP's own weights
@@ -188,8 +195,31 @@ class VideoModel(nn.Module):
             if parameter.requires_grad:
                 continue
             module, _, attribute = name.rpartition(".")
-            shared = pool.setdefault((self.backbone_sha256, pretrained_name(name)), parameter)
-            setattr(self.clip.get_submodule(module), attribute, shared)
+            key = (self.backbone_sha256, pretrained_name(name), parameter.dtype)
+            setattr(self.clip.get_submodule(module), attribute, pool.setdefault(key, parameter))
+
+    def placed_on(self, device: torch.device) -> Self:
+        """Moves the model to a device, ready to compute there."""
+        self.to(device).hold_frozen_as_computed()
+        return self
+
+    def hold_frozen_as_computed(self) -> None:
+        """Converts frozen weights of matrix products to the type that these are computed in.
+        Autocast would convert them anew in every step, to the same numbers.
+        """
+        if (dtype := self.autocast_dtype) is None:
+            return
+        products = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+        modules = [module for module in self.clip.modules() if isinstance(module, products)]
+        factors = [
+            (module, name)
+            for module in modules
+            for name, _ in module.named_parameters(recurse=False)
+        ]
+        for module, name in [*factors, (self.clip.visual, "proj"), (self.clip, "text_projection")]:
+            weight = getattr(module, name)
+            if not weight.requires_grad:
+                setattr(module, name, nn.Parameter(weight.to(dtype), requires_grad=False))
 
     @property
     def image_size(self) -> int:
@@ -200,6 +230,13 @@ class VideoModel(nn.Module):
     def device(self) -> torch.device:
         """Where it computes."""
         return self.logit_scale.device
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether layers are compiled: in training steps only. Evaluation would need a compilation
+        of its own, which takes longer than it saves.
+        """
+        return self.compile_layers and torch.is_grad_enabled()
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:

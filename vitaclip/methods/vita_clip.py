@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitaclip.config.model import ModelConfig
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.backbone import Backbone
-from vitaclip.model.text import TextPrompts, encode_text, group_prompts
+from vitaclip.model.text import TextPrompts, encode_text, tokenize_classes
+from vitaclip.model.vision import VisionLayer
 from vitaclip.model.vision_prompts import VisionPrompts
 
 
@@ -33,23 +34,24 @@ class VitaCLIP(VideoModel):
         self.text_prompts = (
             TextPrompts(self.clip, text, len(class_names)) if text.num_context else None
         )
-        self.class_groups = group_prompts(
+        self.class_tokens = tokenize_classes(
             self.class_names, self.clip.context_length, text.num_context
         )
+        self.class_texts = self.text_prompts.pack(self.class_tokens) if self.text_prompts else None
         self.learns_texts = self.text_prompts is not None
 
-    def vision_layers(self) -> Iterable[nn.Module]:
-        return self.vision_prompts.layers
+    def vision_layers(self) -> Iterable[VisionLayer]:
+        return self.vision_prompts.with_global_prompts()
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
         return self.vision_prompts.add_time(x_FND, num_frames)
 
     def encode_classes(self) -> Tensor:
-        if self.text_prompts is None:
+        if self.text_prompts is None or self.class_texts is None:
             return super().encode_classes()
         with self.autocast():
             return encode_text(
-                self.clip, self.class_groups, self.text_prompts, compile_layers=self.compile_layers
+                self.clip, self.class_texts, self.text_prompts, compile_layers=self.runs_compiled
             )
 
 

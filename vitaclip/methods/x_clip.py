@@ -27,7 +27,7 @@ from vitaclip.model.attention import (
     split_heads,
 )
 from vitaclip.model.backbone import Backbone
-from vitaclip.model.vision import project
+from vitaclip.model.vision import VisionLayer, project
 
 _HEAD_WIDTH = 64
 
@@ -60,7 +60,7 @@ class XCLIP(VideoModel):
             embed_dim, settings.num_prompt_layers, settings.prompt_scale
         )
 
-    def vision_layers(self) -> Iterable[nn.Module]:
+    def vision_layers(self) -> Iterable[VisionLayer]:
         return self.layers
 
     def pool(self, x_FND: Tensor, num_frames: int) -> Tensor:

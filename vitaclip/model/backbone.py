@@ -103,7 +103,7 @@ def empty_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         InputError: the model name or the image size cannot be used.
     """
-    return Backbone(_freeze(_empty_clip(_model_config(config), "backbone")), sha256="")
+    return Backbone(freeze(_empty_clip(_model_config(config), "backbone")), sha256="")
 
 
 def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str) -> CLIP:
@@ -129,7 +129,7 @@ def build_clip(model_config: dict[str, Any], weights: StateDict, *, source: str)
         )
     check_fit(clip.state_dict(), weights, source)
     clip.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    return _freeze(clip)
+    return freeze(clip)
 
 
 def weights_sha256(clip: CLIP) -> str:
@@ -245,7 +245,7 @@ def _random_clip(model_config: dict[str, Any], seed: int) -> CLIP:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _freeze(CLIP(**model_config))
+        return freeze(CLIP(**model_config))
 
 
 def _empty_clip(model_config: dict[str, Any], source: str) -> CLIP:
@@ -255,7 +255,8 @@ def _empty_clip(model_config: dict[str, Any], source: str) -> CLIP:
     return clip
 
 
-def _freeze(clip: CLIP) -> CLIP:
+def freeze(clip: CLIP) -> CLIP:
+    """The CLIP as its towers are computed here, with nothing to train."""
     # the text tower asks SDPA for a causal mask
     clip.register_buffer("attn_mask", None, persistent=False)
     return clip.requires_grad_(False).eval()

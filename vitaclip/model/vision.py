@@ -8,16 +8,20 @@ channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitaclip.model.attention import block_forward, compiled
+from vitaclip.model import compilation
+from vitaclip.model.attention import block_forward
 
 CLS_TOKEN = slice(0, 1)
+
+# Called with a block, the tokens ``[F, N, D]`` and those whose output is wanted.
+VisionLayer = Callable[[ResidualAttentionBlock, Tensor, slice], Tensor]
 
 
 class PlainLayer(nn.Module):
@@ -27,11 +31,21 @@ class PlainLayer(nn.Module):
         return block_forward(block, x_FND, query=query)
 
 
-def embed_frames(visual: VisionTransformer, video_BCTHW: Tensor) -> Tensor:
+def embed_frames(
+    visual: VisionTransformer, frames_FCHW: Tensor, mean_C: Tensor, std_C: Tensor
+) -> Tensor:
     """Patches and class token of each frame with their positions, before the first LayerNorm:
     ``[F, N, D]``.
+
+    Args:
+        visual: the tower.
+        frames_FCHW: uint8 pixels, or floats that are normalized already.
+        mean_C: of pixels between 0 and 1.
+        std_C: their deviation.
     """
-    frames_FCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
+    if frames_FCHW.dtype == torch.uint8:
+        mean, std = mean_C.view(-1, 1, 1), std_C.view(-1, 1, 1)
+        frames_FCHW = (frames_FCHW * (1 / (255 * std))).sub_(mean / std)
     patches_FND = visual.conv1(frames_FCHW).flatten(2).transpose(1, 2)
     cls_F1D = visual.class_embedding.expand(len(frames_FCHW), 1, -1)
     tokens_FND = torch.cat([cls_F1D.to(patches_FND.dtype), patches_FND], dim=1)
@@ -41,7 +55,7 @@ def embed_frames(visual: VisionTransformer, video_BCTHW: Tensor) -> Tensor:
 
 def run_layers(
     visual: VisionTransformer,
-    layers: Iterable[nn.Module],
+    layers: Iterable[VisionLayer],
     x_FND: Tensor,
     *,
     query: slice = CLS_TOKEN,
@@ -59,7 +73,7 @@ def run_layers(
         compile_layers: compile each layer with ``torch.compile``.
     """
     blocks = list(visual.transformer.resblocks)
-    layer_forward = compiled(_layer_forward) if compile_layers else _layer_forward
+    layer_forward = compilation.compiled(_layer_forward) if compile_layers else _layer_forward
     for block, layer in zip(blocks, layers, strict=True):
         queried = query if block is blocks[-1] else slice(None)
         if activation_checkpointing:
@@ -70,10 +84,9 @@ def run_layers(
 
 
 def _layer_forward(
-    block: ResidualAttentionBlock, layer: nn.Module, x_FND: Tensor, query: slice
+    block: ResidualAttentionBlock, layer: VisionLayer, x_FND: Tensor, query: slice
 ) -> Tensor:
-    output: Tensor = layer(block, x_FND, query)
-    return output
+    return layer(block, x_FND, query)
 
 
 def project(visual: VisionTransformer, cls_FD: Tensor) -> Tensor:

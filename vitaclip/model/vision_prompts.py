@@ -10,6 +10,7 @@ Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G g
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from vitaclip.config.model import LayerRange, PromptConfig
 from vitaclip.errors import InputError
 from vitaclip.model.attention import FrameAttention, KeyValue, block_forward, prompt_key_value
+from vitaclip.model.vision import VisionLayer
 
 
 class LayerPrompts(nn.Module):
@@ -52,31 +54,75 @@ class LayerPrompts(nn.Module):
         self.summary_norm = nn.LayerNorm(width) if summary else None
         self.summary_attention = FrameAttention(width, num_heads) if summary else None
 
-    def forward(self, block: ResidualAttentionBlock, x_FND: Tensor, query: slice) -> Tensor:
-        """The block, with this layer's prompts beside the tokens of every frame."""
-        return block_forward(block, x_FND, self.key_values(block, x_FND), query=query)
+    def forward(
+        self,
+        global_prompts_GD: Tensor | None,
+        block: ResidualAttentionBlock,
+        x_FND: Tensor,
+        query: slice,
+    ) -> Tensor:
+        """The block, with this layer's prompts beside the tokens of every frame.
 
-    def key_values(self, block: ResidualAttentionBlock, x_FND: Tensor) -> list[KeyValue]:
+        Args:
+            global_prompts_GD: this layer's.
+            block: its weights.
+            x_FND: the tokens.
+            query: the tokens whose output is wanted.
+        """
+        prompts = self._prompts(global_prompts_GD, x_FND)
+        return block_forward(
+            block, x_FND, self._key_values(block, prompts, len(x_FND)), query=query
+        )
+
+    def global_prompts_as_argument(self) -> Tensor | None:
+        """The global prompts, no longer as a parameter."""
+        prompts = self.global_prompts
+        return None if prompts is None else prompts.view_as(prompts)
+
+    def _key_values(
+        self, block: ResidualAttentionBlock, prompts: dict[str, Tensor], num_frames_total: int
+    ) -> list[KeyValue]:
         """Keys and values of this layer's prompts for every frame, each ``[F, H, prompts, K]``."""
-        num_frames_total = x_FND.shape[0]
-        prompts: list[KeyValue] = []
-        if self.global_prompts is not None:  # computed once, shared by all frames and clips
-            shared = prompt_key_value(block, self.global_prompts.unsqueeze(0))
-            prompts.append(_expand(shared, num_frames_total))
+        if not prompts:
+            return []
+        # One product for all kinds of prompts, each of which is computed once.
+        tokens_PD = torch.cat([kind.flatten(0, 1) for kind in prompts.values()])
+        numbers = [kind.shape[0] * kind.shape[1] for kind in prompts.values()]
+        key, value = prompt_key_value(block, tokens_PD.unsqueeze(0))
+        parts = zip(key.split(numbers, dim=2), value.split(numbers, dim=2), strict=True)
+        return [
+            KeyValue(*(self._for_frames(name, part, num_frames_total) for part in pair))
+            for name, pair in zip(prompts, parts, strict=True)
+        ]
+
+    def _prompts(self, global_prompts_GD: Tensor | None, x_FND: Tensor) -> dict[str, Tensor]:
+        """The prompts of each kind: ``global`` ``[1, G, D]``, shared by all clips, ``local`` ``[B,
+        T, D]``, shared by a clip's frames, ``summary`` ``[F, 1, D]``.
+        """
+        prompts = {}
+        if global_prompts_GD is not None:
+            prompts["global"] = global_prompts_GD.unsqueeze(0)
         if self.cls_proj is None:
             return prompts
         # P_sum, un-normalized stream
         cls_BTD = self.cls_proj(x_FND[:, 0]).unflatten(0, (-1, self.num_frames))
-        if self.local_prompts is not None:  # all T of a clip are given to each of its frames
-            prompts.append(
-                _repeat_frames(
-                    prompt_key_value(block, self.local_prompts + cls_BTD), self.num_frames
-                )
-            )
+        if self.local_prompts is not None:
+            prompts["local"] = self.local_prompts + cls_BTD
         if self.summary_norm is not None and self.summary_attention is not None:
             summary_BTD = cls_BTD + self.summary_attention(self.summary_norm(cls_BTD))
-            prompts.append(prompt_key_value(block, summary_BTD.reshape(num_frames_total, 1, -1)))
+            prompts["summary"] = summary_BTD.flatten(0, 1).unsqueeze(1)
         return prompts
+
+    def _for_frames(self, name: str, part_1HPK: Tensor, num_frames_total: int) -> Tensor:
+        """Keys or values of one kind of prompts, for each of all frames: ``[F, H, prompts, K]``."""
+        part_HPK = part_1HPK[0]
+        if name == "global":
+            return part_HPK.expand(num_frames_total, -1, -1, -1)
+        if name == "summary":
+            return part_HPK.transpose(0, 1).unsqueeze(2)
+        per_clip_BHTK = part_HPK.unflatten(1, (-1, self.num_frames)).transpose(0, 1)
+        repeated: Tensor = per_clip_BHTK.repeat_interleave(self.num_frames, dim=0)
+        return repeated
 
 
 class VisionPrompts(nn.Module):
@@ -95,7 +141,7 @@ class VisionPrompts(nn.Module):
         with_global = _layers(config, "global", num_layers)
         with_local = _layers(config, "local", num_layers)
         with_summary = _layers(config, "summary", num_layers)
-        self.layers = nn.ModuleList(
+        layers = [
             LayerPrompts(
                 visual,
                 num_frames,
@@ -104,11 +150,19 @@ class VisionPrompts(nn.Module):
                 summary=config.summary and layer in with_summary,
             )
             for layer in range(num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
         if config.cls_proj == "released":
             for layer in self.layers:
                 if layer.cls_proj is not None:
                     layer.cls_proj.requires_grad_(False)
+
+    def with_global_prompts(self) -> list[VisionLayer]:
+        """The layers, each with its global prompts as an argument: a compiler takes the parameters
+        of a module to have one size in all models.
+        """
+        layers = [layer for layer in self.layers if isinstance(layer, LayerPrompts)]
+        return [partial(layer, layer.global_prompts_as_argument()) for layer in layers]
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
         """Adds frame t's embedding to every token of frame t; nearest-neighbor resize for other
@@ -138,12 +192,3 @@ def _layers(config: PromptConfig, kind: str, num_layers: int) -> range:
 
 def _uniform(count: int, width: int, bound: float) -> nn.Parameter:
     return nn.Parameter(torch.empty(count, width).uniform_(-bound, bound))
-
-
-def _expand(shared: KeyValue, size: int) -> KeyValue:
-    return KeyValue(shared.key.expand(size, -1, -1, -1), shared.value.expand(size, -1, -1, -1))
-
-
-def _repeat_frames(per_clip: KeyValue, num_frames: int) -> KeyValue:
-    """``[B, H, T, K]`` -> ``[B * T, H, T, K]``: each frame sees all T of its clip."""
-    return KeyValue(*(part.repeat_interleave(num_frames, dim=0) for part in per_clip))

@@ -29,7 +29,7 @@ class Distillation:
         self._model = model
         self._weight = config.regularizers.distillation
         self._clip = VideoModel(load_backbone(config.backbone, seed=config.seed), config)
-        self._clip.requires_grad_(False).to(model.device)
+        self._clip.requires_grad_(False).placed_on(model.device)
         pool: FrozenWeights = {}
         for either in (model, self._clip):
             either.share_frozen(pool)

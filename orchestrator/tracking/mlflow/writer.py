@@ -29,7 +29,7 @@ from orchestrator.tracking.mlflow.artifacts import confusion_figure, curves_csv,
 from orchestrator.tracking.mlflow.client import metric_rows, milliseconds, present
 from orchestrator.tracking.mlflow.registry import register_best
 from orchestrator.tracking.mlflow.runs import PARENT, STATE_TAG, Runs
-from vitaclip.checkpoint_info import CurvePoint
+from vitaclip.checkpoint_info import CurvePoint, seconds_of
 
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
@@ -77,7 +77,7 @@ class MlflowWriter:
         for metrics in progress.history if history is None else history:
             epoch = int(metrics["epoch"])
             started_ms = ended_ms
-            ended_ms += round(1000 * metrics.get("time/epoch_s", 0.0))
+            ended_ms += round(1000 * seconds_of(metrics))
             if epoch > logged:
                 # One batch, for the metric "epoch" says what need not be sent again. MLflow takes
                 # up to 1,000 rows.

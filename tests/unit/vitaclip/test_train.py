@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, distributed
 
 import vitaclip
+from vitaclip import evaluation, optimizer, train
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import adopt_checkpoint, drop_optimizer, load_model, load_optimizer
 from vitaclip.checkpoint_info import read_history, read_info
@@ -342,6 +344,106 @@ def test_non_finite_loss_ends_the_run(config: TrainConfig) -> None:
     )
     with pytest.raises(NonFiniteLossError, match="lower optimizer.lr"):
         fit(hot)
+
+
+def test_weights_that_the_last_step_ruined_are_no_checkpoint(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of that step was finite: it was taken before the step."""
+    saved: list[int] = []
+    apply = optimizer.apply_gradients
+
+    def ruin(parameters: list[torch.nn.Parameter], *args: Any, **options: Any) -> None:
+        apply(parameters, *args, **options)
+        if len(steps) == 5:
+            parameters[0].data[...] = torch.inf
+        steps.append(1)
+
+    steps: list[int] = []
+    monkeypatch.setattr(train, "apply_gradients", ruin)
+    with pytest.raises(NonFiniteLossError, match="step 5: it left trained weights that are NaN"):
+        fit(config, on_epoch_end=lambda end: saved.append(end.epoch))
+    assert saved == [1]
+    steps.clear()
+    with pytest.raises(NonFiniteLossError, match="step 5: it left"):
+        fit(config, should_stop=lambda: len(steps) == 6)
+
+
+@pytest.fixture
+def reading_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values of a step are read when the next one is launched, as on an accelerator."""
+    monkeypatch.setattr(train._Run, "num_ahead", 1)
+
+
+def test_steps_that_are_read_late_are_the_same(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path / "whole"))
+    monkeypatch.setattr(train._Run, "num_ahead", 1)
+    late = fit(config, on_epoch_end=Saver(tmp_path / "late"))
+    assert without_times(list(late.history)) == without_times(list(whole.history))
+    assert_same_files(tmp_path / "late" / "3", tmp_path / "whole" / "3")
+    curves = [read_info(tmp_path / name / "3").progress.curve for name in ("late", "whole")]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.usefixtures("reading_late")
+def test_a_stop_that_is_read_late_loses_no_step(config: TrainConfig, tmp_path: Path) -> None:
+    whole = fit(config, on_epoch_end=Saver(tmp_path / "whole"))
+    checkpoint: Path | None = None
+    stops: list[tuple[int, int]] = []
+    while len(stops) < 9:
+        try:
+            fit(
+                config,
+                resume_from=checkpoint,
+                should_stop=lambda: True,
+                on_epoch_end=Saver(tmp_path / "stopped"),
+            )
+            break
+        except TrainingInterruptedError as stop:
+            stops.append((stop.progress.epoch, stop.progress.step))
+            checkpoint = tmp_path / f"stop{len(stops)}"
+            stop.save(checkpoint)
+    # The stop is heard of one step later: two steps are done each time, or the epoch's last one.
+    assert stops == [(0, 2), (0, 3), (1, 2), (1, 3), (2, 2), (2, 3)]
+    resumed = fit(config, resume_from=checkpoint, on_epoch_end=Saver(tmp_path / "stopped"))
+    assert without_times(list(resumed.history)) == without_times(list(whole.history))
+    assert_same_files(tmp_path / "stopped" / "3", tmp_path / "whole" / "3")
+
+
+@pytest.mark.usefixtures("reading_late")
+def test_a_loss_that_is_read_late_ends_the_run_before_its_checkpoint(config: TrainConfig) -> None:
+    saved: list[int] = []
+    hot = config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"lr": 1e30}), "epochs": 30}
+    )
+    with pytest.raises(NonFiniteLossError, match="lower optimizer.lr"):
+        fit(hot, on_epoch_end=lambda end: saved.append(end.epoch))
+    assert not saved
+
+
+def test_the_time_of_an_epoch_is_that_of_its_training(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    score, launch = evaluation.score_classifiers, train._launch_step
+
+    def validated(*args: Any) -> Any:
+        clock[0] += 100
+        return score(*args)
+
+    def launched(*args: Any) -> Any:
+        clock[0] += 2
+        return launch(*args)
+
+    monkeypatch.setattr(train, "score_classifiers", validated)
+    monkeypatch.setattr(train, "_launch_step", launched)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for epoch in fit(config).history:
+        assert epoch["time/epoch_s"] == 6
+        assert epoch["time/validation_s"] == 100
+        assert epoch["time/clips_per_s"] == 24 / 6
 
 
 def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(

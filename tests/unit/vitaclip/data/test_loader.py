@@ -8,12 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from testing.data_videos import small_dataset
 from vitaclip.config import AugmentConfig, DataConfig, EvalConfig, TrainConfig
 from vitaclip.data import loader
 from vitaclip.data.decode import decode_frames
-from vitaclip.data.loader import eval_batches, steps_per_epoch, train_batches
+from vitaclip.data.loader import (
+    eval_batches,
+    steps_per_epoch,
+    train_batches,
+    train_epochs,
+)
 from vitaclip.data.manifest import Clip
 from vitaclip.data.sampling import view_indices
 from vitaclip.errors import DataError, InputError
@@ -39,8 +45,11 @@ def config(augment=FULL, batch_size=4, seed=1, **data):
     return TrainConfig(seed=seed, batch_size=batch_size, data=DataConfig(**data))
 
 
-def batches(manifest, train_config, **options):
-    return list(train_batches(manifest, train_config, image_size=SIZE, **{"epoch": 0, **options}))
+def batches(manifest, train_config, epoch=0, **options):
+    epochs = range(epoch, epoch + 1)
+    return list(
+        next(train_epochs(manifest, train_config, image_size=SIZE, epochs=epochs, **options))
+    )
 
 
 def same(first, second):
@@ -196,6 +205,48 @@ def test_a_broken_clip_is_replaced_by_its_class_counted_and_logged_once(manifest
         ]
         assert all(e == 5 and b != 5 for b, e in changed)
         assert torch.equal(batch.labels, expected.labels)
+
+
+def test_processes_that_decode_are_started_once_for_all_epochs(manifest, monkeypatch):
+    train_config = config(num_workers=2)
+    starts = []
+    start = DataLoader.__iter__
+
+    def started(self):
+        starts.append(self)
+        return start(self)
+
+    monkeypatch.setattr(DataLoader, "__iter__", started)
+    epochs = train_epochs(manifest, train_config, image_size=SIZE, epochs=range(1, 3), start_step=2)
+    found = [list(epoch) for epoch in epochs]
+    assert len(starts) == 1
+    wanted = [batches(manifest, config(), epoch=1)[2:], batches(manifest, config(), epoch=2)]
+    for epoch, expected in zip(found, wanted, strict=True):
+        assert all(map(same, epoch, expected))
+        assert len(epoch) == len(expected)
+
+
+def test_beside_an_accelerator_processes_are_not_forked(manifest, monkeypatch):
+    """A forked copy of a process that uses CUDA cannot use it; memory is pinned there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    made = loader._loader(
+        loader._TrainClips(manifest, config(), SIZE), [], DataConfig(num_workers=2)
+    )
+    assert made.pin_memory
+    assert made.multiprocessing_context.get_start_method() == "forkserver"
+
+
+def test_a_server_of_processes_gives_the_same_batches(manifest):
+    context = loader._forking_server()
+    made = DataLoader(
+        loader._TrainClips(manifest, config(), SIZE),
+        batch_sampler=[[loader._Place(0, 0, 3), loader._Place(0, 1, 5)]],
+        num_workers=1,
+        collate_fn=loader._stack,
+        multiprocessing_context=context,
+    )
+    (stacked,) = made
+    assert stacked.indices == [3, 5]
 
 
 def test_two_ranks_replace_alike(manifest, tmp_path):

@@ -4,6 +4,8 @@ against open_clip.
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from typing import Any
 
@@ -12,14 +14,18 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from testing.reference_model import reference_logits, reference_step
-from vitaclip.config import DataConfig, ModelConfig, PromptConfig, TextConfig
+from vitaclip.config import BackboneConfig, DataConfig, ModelConfig, PromptConfig, TextConfig
+from vitaclip.config.model import Precision
 from vitaclip.errors import InputError
 from vitaclip.methods.text_prompts import NO_PROMPTS
 from vitaclip.methods.vita_clip import VitaCLIP
-from vitaclip.model.backbone import Backbone, build_clip
+from vitaclip.model import compilation
+from vitaclip.model.backbone import Backbone, build_clip, load_backbone
+from vitaclip.model.text import PackedTexts, encode_text, tokenize_classes
 from vitaclip.optimizer import accumulate_gradients
 
 TINY = {
@@ -142,6 +148,83 @@ def test_activation_checkpointing_changes_nothing(tiny_clip: CLIP) -> None:
     model = tiny_model(tiny_clip, PromptConfig(), TextConfig())
     model.activation_checkpointing = True
     assert_same_step(model, num_clips=2, micro_batch_size=1)
+
+
+def test_texts_are_read_as_if_each_stood_alone(tiny_clip: CLIP) -> None:
+    """They are packed one behind the other, whatever their lengths."""
+    model = tiny_model(tiny_clip, NO_PROMPTS, TextConfig(num_context=2, position="middle", depth=2))
+    together = model.encode_classes()
+    torch.manual_seed(2)
+    for index, name in enumerate(CLASSES):
+        alone = PackedTexts(tokenize_classes([name], 77, 2), 1, 1)
+        prompts = copy.deepcopy(model.text_prompts)
+        assert prompts is not None
+        prompts.context.data = prompts.context.data[[index]]
+        prompts.deep_context[0].data = prompts.deep_context[0].data[[index]]
+        expected = encode_text(tiny_clip, alone, prompts)
+        torch.testing.assert_close(together[[index]], expected, rtol=1e-9, atol=1e-12)
+    names = model.encode_names(CLASSES)
+    for index, name in enumerate(CLASSES):
+        torch.testing.assert_close(
+            names[[index]], model.encode_names([name]), rtol=1e-9, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_frozen_weights_are_held_as_they_are_computed_with(
+    small_backbone: BackboneConfig, precision: Precision
+) -> None:
+    """Bit for bit what autocast makes of the full weights at every step."""
+    config = ModelConfig(
+        backbone=small_backbone, precision=precision, data=DataConfig(num_frames=NUM_FRAMES)
+    )
+    models = [VitaCLIP(load_backbone(small_backbone), config, CLASSES) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    held = models[1].placed_on(torch.device("cpu"))
+    assert {p.dtype for p in held.trainable().values()} == {torch.float32}
+    assert held.clip.visual.conv1.weight.dtype == held.autocast_dtype
+    video = torch.randint(256, (2, 3, NUM_FRAMES, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([1, 4])
+    losses = [accumulate_gradients(model, video, labels, micro_batch_size=1) for model in models]
+    assert losses[0] == losses[1]
+    gradients = [
+        {name: gradient_of(p) for name, p in model.trainable().items() if p.grad is not None}
+        for model in models
+    ]
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+
+
+def test_a_sweep_of_many_points_compiles_a_few_graphs(
+    small_backbone: BackboneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other numbers of prompts, classes and clips are other sizes of the same graphs: two of the
+    vision tower's layers with prompts (the last one computes one token), two of those without, two
+    of the text tower's, and the frames' embedding.
+    """
+    counter = CompileCounter()
+    monkeypatch.setattr(
+        compilation,
+        "compiled",
+        functools.cache(lambda forward: torch.compile(forward, dynamic=True, backend=counter)),
+    )
+    for num_global, depth, num_context, num_classes, num_clips in (
+        (2, 1, 2, 3, 4), (4, 2, 4, 6, 2), (8, 1, 8, 5, 3), (16, 2, 3, 4, 5), (3, 0, 16, 6, 4),
+        (5, 2, 5, 2, 6),
+    ):  # fmt: skip
+        config = ModelConfig(
+            backbone=small_backbone,
+            compile=True,
+            prompts=PromptConfig(num_global=num_global, depth=depth),
+            text=TextConfig(num_context=num_context, class_specific=num_clips % 2 == 0),
+            data=DataConfig(num_frames=NUM_FRAMES),
+        )
+        model = VitaCLIP(load_backbone(small_backbone), config, CLASSES[:num_classes])
+        video = torch.randint(256, (num_clips, 3, NUM_FRAMES, 32, 32), dtype=torch.uint8)
+        labels = torch.arange(num_clips) % num_classes
+        accumulate_gradients(model, video, labels, micro_batch_size=None)
+        with torch.no_grad():
+            model.logits(model.encode_video(video[:2]), model.encode_names(["a", "b c d"]))
+    assert counter.frame_count == 7
 
 
 @pytest.mark.slow  # compiles C++
