@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from orchestrator.commands.gpu_estimate import gpu_estimate
 from orchestrator.config import ResourcesConfig, StudyConfig
 from orchestrator.settings import Settings, without_password
 from orchestrator.storage.records.trial import TrialResult
@@ -32,6 +33,7 @@ def describe(config: StudyConfig, settings: Settings, console: Console) -> None:
         f"{_worker_range(resources)} worker(s) of {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU",
         "time": expected_time(config, results, num_trials),
+        **({"GPUs": gpu_estimate(config)} if resources.gpus_per_worker else {}),
         "search": f"{search.sampler.name}, seed {search.seed}, scheduler {search.scheduler.name}, "
         + ", ".join(f"{objective.mode} {objective.metric}" for objective in search.objectives),
         "benchmarks": "; ".join(scored or ["none"]),

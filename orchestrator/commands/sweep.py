@@ -63,6 +63,7 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     # These bring torch, Ray and MLflow: seconds that a dry run or a spelling mistake need not wait
     # for.
     from orchestrator.code_version import code_version
+    from orchestrator.commands.gpu_estimate import gpu_estimate
     from orchestrator.display.progress import Progress
     from orchestrator.execution.cluster import (
         GrowthWatch,
@@ -88,6 +89,8 @@ def sweep(config: StudyConfig, settings: Settings, console: Console) -> int:
     service = open_service(settings)
     service.check()
     preflight(config, settings)
+    if config.resources.gpus_per_worker:
+        console.print(gpu_estimate(config), soft_wrap=True)
     record = StudyRecord(open_store(settings.store_uri), config.name)
     say = partial(console.print, soft_wrap=True)
     with Lease(record.store, config.name, say=say) as lease:

@@ -62,8 +62,8 @@ def code_lines(results: Sequence[TrialResult]) -> list[str]:
 
 
 def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedTable:
-    """Points that were run with several seeds: mean and standard deviation of each objective, best
-    first.
+    """Points that were run with several seeds: mean and standard deviation of each objective and of
+    each benchmark's top-1, best first.
     """
     groups: dict[int, list[TrialResult]] = {}
     for result in best_first(config, results):
@@ -73,6 +73,7 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
         Column("point"),
         *_parameter_columns(config),
         *(Column(objective.metric) for objective in config.search.objectives),
+        *(Column(benchmark.name, importance=1) for benchmark in config.benchmarks),
         Column("seeds", importance=3),
     ]
     rows = []
@@ -85,6 +86,11 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
             str(point),
             *(_cell(group[0].params.get(key, "-")) for key in config.search_space),
             *(_mean_and_spread(values) for values in of_objectives),
+            *(
+                _mean_and_spread([found for found in top1 if found is not None])
+                for name in (benchmark.name for benchmark in config.benchmarks)
+                if (top1 := [result.benchmarks.get(f"{name}/top1") for result in group])
+            ),
             str(len(group)),
         ]
         rows.append(row)
@@ -118,6 +124,8 @@ def _cell(value: Scalar) -> str:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
     return f"{fmean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
 
 

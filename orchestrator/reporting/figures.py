@@ -12,15 +12,13 @@ import plotly.graph_objects as go
 
 from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import pareto_front
-from orchestrator.reporting.blends import blend_curves, front_pairs
+from orchestrator.reporting.blends import MOST_NAMES, blend_curves, front_pairs
 from orchestrator.reporting.optuna_view import first_objective, optuna_study
 from orchestrator.reporting.study_data import StudyData, UnfinishedTrial
 from orchestrator.storage.records.score import BenchmarkScore
 from orchestrator.storage.records.trial import TrialResult
 
 _BEST, _OTHER = "#c44e52", "#4c72b0"
-# with more, a legend takes the figure's room, and the pointer names what it stands on
-_MOST_NAMES = 12
 
 
 def figures(data: StudyData) -> dict[str, go.Figure | str]:
@@ -61,6 +59,7 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
     if not figure.data:
         return "no trial has got so far"
     is_parallel = bool(_parallel_axes(figure))
+    num_named = sum(trace.showlegend is not False for trace in figure.data)
     return figure.update_layout(
         template="plotly_white",
         title=None,
@@ -69,7 +68,8 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
         margin={"t": 50, "l": 90, "r": 60, "b": 80} if is_parallel else {"t": 30, "l": 60, "r": 20},
         font_size=13,
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        showlegend=1 < len(figure.data) <= _MOST_NAMES,
+        # With more, a legend takes the figure's room, and the pointer names what it stands on.
+        showlegend=len(figure.data) > 1 and num_named <= MOST_NAMES,
     )
 
 

@@ -13,7 +13,13 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from orchestrator.evaluation.ranking import pareto_front
-from orchestrator.reporting.blends import front_pairs, fronts
+from orchestrator.reporting.blends import (
+    MOST_NAMES,
+    OTHER_TRIALS,
+    front_pairs,
+    fronts,
+    named_trials,
+)
 from orchestrator.reporting.figures import accuracies, fanova, trade_offs
 from orchestrator.reporting.optuna_view import first_objective
 from orchestrator.reporting.study_data import StudyData
@@ -68,13 +74,17 @@ def _pareto(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
 
 
 def _fronts(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
-    """One line for each trial's blends; a star where the development classes choose."""
+    """One line for each trial's blends; a star where the development classes choose. Of many trials
+    only some have a color and a name.
+    """
+    names = named_trials(data)
     figure = Figure(figsize=(5.5 * len(pairs), 4.5), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        for number, front in fronts(data).items():
+        for number, front in sorted(fronts(data).items(), key=lambda item: item[0] in names):
             points = {a: p for a, p in front.points.items() if {x, y} <= p.keys()}
             curve = [(point[x].top1, point[y].top1) for point in points.values()]
-            [line] = axes.plot(*zip(*curve, strict=True), marker=".", label=f"trial {number}")
+            style = {"label": names[number]} if number in names else {"color": OTHER_TRIALS}
+            [line] = axes.plot(*zip(*curve, strict=True), marker=".", **style)
             if front.chosen in points:
                 chosen = points[front.chosen]
                 axes.plot(chosen[x].top1, chosen[y].top1, marker="*", ms=12, color=line.get_color())
@@ -86,10 +96,14 @@ def _fronts(data: StudyData, pairs: Sequence[tuple[str, str]]) -> Figure:
 def _learning_curves(data: StudyData) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
+    named = {result.number for result in data.results[:MOST_NAMES]}
     for result in data.results:
         points = [(m["epoch"], m[data.metric]) for m in result.history if data.metric in m]
+        is_named = result.number in named
+        style: dict[str, Any] = {"label": f"trial {result.number}", "zorder": 3}
+        style = style if is_named else {"color": OTHER_TRIALS}
         if points:
-            axes.plot(*zip(*points, strict=True), marker=".", label=f"trial {result.number}")
+            axes.plot(*zip(*points, strict=True), marker=".", **style)
     axes.set(xlabel="epoch", ylabel=data.metric, title=data.name)
     axes.legend(fontsize=7, ncols=2)
     return figure

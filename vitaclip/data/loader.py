@@ -141,7 +141,14 @@ def train_epochs(
 def train_batches(
     manifest: Manifest, config: TrainConfig, *, image_size: int, epoch: int = 0
 ) -> Iterator[Batch]:
-    """The batches of one epoch, as one worker alone trains on them (:func:`train_epochs`)."""
+    """The batches of one epoch, as one worker alone trains on them (:func:`train_epochs`).
+
+    Args:
+        manifest: the clips to train on.
+        config: how clips are drawn and augmented, the batch size and the seed.
+        image_size: height and width of the frames, in pixels.
+        epoch: its number.
+    """
     return next(
         train_epochs(manifest, config, image_size=image_size, epochs=range(epoch, epoch + 1))
     )

@@ -7,9 +7,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from orchestrator.commands.dry_run import expected_time
+from orchestrator.commands.gpu_estimate import gpu_estimate
 from orchestrator.display.progress import Progress
 from orchestrator.display.tables import points_table, trials_table
 from orchestrator.evaluation.ranking import best_first, pareto_set
@@ -97,6 +99,21 @@ def test_trials_are_counted_once_in_the_state_they_are_in(tmp_path: Path) -> Non
     assert tally.ended == {"complete": 1, "failed": 2, "pruned": 1}
 
 
+def test_a_study_on_gpus_is_estimated_before_a_first_trial(
+    motion_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {"backbone": {"name": "ViT-B-16-quickgelu"}, "precision": "bf16", "epochs": 1000}
+    train["data"] = {"dataset": motion_dataset, "num_workers": 4}
+    resources = {"num_workers": 2, "gpus_per_worker": 0.5}
+    config = study_config(train=train, resources=resources)
+    text = gpu_estimate(config)
+    assert "estimated for an H100: 582 clips/s each, fed by 33 cores" in text
+    assert "(data.num_workers: 4)" in text
+    assert "0.0 GPU-hours a trial, 0.0 hours on its 1 GPU(s)" in text
+    monkeypatch.delenv("VITACLIP_DATA_MOTIONS")
+    assert "GPU-hours" not in gpu_estimate(config)
+
+
 def test_losses_are_best_when_small() -> None:
     config = study_config(search={"num_trials": 2, "objectives": TWO_OBJECTIVES[1:]})
     assert [r.number for r in best_first(config, [result(0, 2.0), result(1, 1.0)])] == [1, 0]
@@ -118,6 +135,22 @@ def test_repeated_points_show_mean_and_spread() -> None:
     rows = [line for line in table.splitlines() if line.startswith("│")]
     assert "0.700 ± 0.141" in rows[0]
     assert "0.300 ± 0.141" in rows[1]
+
+
+def test_repeated_points_show_their_benchmarks() -> None:
+    config = study_config(
+        search={"num_trials": 4, "num_repeats": 2},
+        benchmarks=[{"dataset": "motions", "split": "val", "mode": "supervised"}],
+    )
+    results = [
+        result(0, 0.2).model_copy(update={"benchmarks": {"supervised/motions/top1": 0.3}}),
+        result(1, 0.4).model_copy(update={"benchmarks": {"supervised/motions/top1": 0.5}}),
+        result(2, 0.6),
+    ]
+    rows = [line for line in text_of(points_table(config, results)).splitlines() if "│" in line]
+    assert "0.600 ± 0.000" in rows[0]
+    assert "-" in rows[0]
+    assert "0.400 ± 0.141" in rows[1]
 
 
 def test_without_a_terminal_there_are_few_plain_lines(tmp_path: Path) -> None:

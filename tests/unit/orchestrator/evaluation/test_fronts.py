@@ -5,6 +5,7 @@ development classes, shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from orchestrator.config import Benchmark
 from orchestrator.evaluation.benchmark import score_trials
 from orchestrator.evaluation.fronts import front_of
 from orchestrator.evaluation.protocols.benchmark import BenchmarkConfig
-from orchestrator.reporting.blends import blend_curves, chosen_blends, front_pairs
+from orchestrator.reporting import blends
+from orchestrator.reporting.blends import blend_curves, chosen_blends, front_pairs, named_trials
 from orchestrator.reporting.page import page
 from orchestrator.reporting.study_data import read_study
 from orchestrator.storage.checkpoints import publish_checkpoint
 from orchestrator.storage.records.score import Baseline, BenchmarkScore, BlendScore
-from orchestrator.storage.records.trial import TrialInfo
+from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.study_fixtures import STARTED, begin, finish, study_config
@@ -116,6 +118,30 @@ def test_a_trials_front_is_shown_and_drawn(
         assert front is not None
         assert cells[:2] == [str(number), f"{front.chosen:g}"]
         assert all(cell in page(data) for cell in cells)
+
+
+def test_of_many_trials_the_best_of_each_choice_are_named(
+    record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_study(record)
+    choices = {"method.name": {"type": "categorical", "choices": ["vita_clip", "lora"]}}
+    config = study_config(search_space=choices)
+    results = [
+        TrialResult(
+            number=number,
+            state="complete",
+            params={"method.name": name},
+            proposed_at=STARTED,
+            finished_at=STARTED,
+        )
+        for number, name in ((3, "lora"), (1, "lora"), (0, "vita_clip"))
+    ]
+    info = data.info.model_copy(update={"config": config})
+    many = replace(data, info=info, results=tuple(results))
+    monkeypatch.setattr(blends, "fronts", lambda _: dict.fromkeys((0, 1, 3)))
+    assert named_trials(many) == {3: "trial 3", 1: "trial 1", 0: "trial 0"}
+    monkeypatch.setattr(blends, "MOST_NAMES", 2)
+    assert named_trials(many) == {3: "lora, trial 3", 0: "vita_clip, trial 0"}
 
 
 def score_of(mode: str, dataset: str, top1: Mapping[float, float]) -> BenchmarkScore:
