@@ -14,6 +14,7 @@ from orchestrator.display.tables import format_params
 from orchestrator.evaluation.ranking import pareto_front
 from orchestrator.reporting.blends import MOST_NAMES, blend_curves, front_pairs
 from orchestrator.reporting.optuna_view import first_objective, optuna_study
+from orchestrator.reporting.points import points_figure
 from orchestrator.reporting.study_data import StudyData, UnfinishedTrial
 from orchestrator.storage.records.score import BenchmarkScore
 from orchestrator.storage.records.trial import TrialResult
@@ -33,6 +34,11 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
             study, fanova(), **target
         ),
         "One parameter at a time": lambda: plots.plot_slice(study, **target),
+        **(
+            {"Points, over their seeds": lambda: points_figure(data)}
+            if data.info.config.search.num_repeats > 1
+            else {}
+        ),
         "Learning curves": lambda: learning_curves(data),
         **{f"{x} against {y}": partial(trade_off, data, x, y) for x, y in trade_offs(data)},
         **{

@@ -22,6 +22,7 @@ from orchestrator.reporting.blends import (
 )
 from orchestrator.reporting.figures import accuracies, fanova, trade_offs
 from orchestrator.reporting.optuna_view import first_objective
+from orchestrator.reporting.points import points_picture
 from orchestrator.reporting.study_data import StudyData
 
 
@@ -34,6 +35,8 @@ def write_pictures(data: StudyData, study: optuna.Study, folder: Path) -> None:
         _pareto(data, pairs).savefig(folder / "pareto.png", dpi=150)
     if curves := front_pairs(data):
         _fronts(data, curves).savefig(folder / "blends.png", dpi=150)
+    if (points := points_picture(data)) is not None:
+        points.savefig(folder / "points.png", dpi=150)
     plots: Any = optuna.visualization.matplotlib
     target = first_objective(data, study)
     makers = {

@@ -13,6 +13,7 @@ from testing.paths import ROOT
 
 EXPERIMENTS = ROOT / "experiments"
 STUDIES = sorted(EXPERIMENTS.glob("*.yaml"))
+PAPER_TABLES = sorted((EXPERIMENTS / "paper").glob("*.yaml"))
 PAPER_SCALE = EXPERIMENTS / "overlays" / "paper_scale.yaml"
 
 
@@ -41,7 +42,17 @@ def test_a_study_dry_runs_as_it_is_and_at_paper_scale(
     assert "kinetics400/train with ViT-B-16" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAPER_TABLES, ids=lambda path: path.stem)
+def test_the_papers_tables_dry_run(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
+    assert main([str(path), "--dry-run"]) == 0
+    assert "estimated for an H100: 582 clips/s each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", [*STUDIES, *PAPER_TABLES], ids=lambda path: path.stem)
 def test_a_study_opens_with_its_question(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# ")
