@@ -265,7 +265,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
         )
     model = build_model(config, train.classes).placed_on(default_device())
     check_training(config, model)
-    if config.compile is None:
+    if config.compile is None and config.epochs:
         num_steps = config.epochs * steps_per_epoch(train, config)
         model.compile_layers = is_worthwhile(model.device, num_steps)
     development = _load_development(config, train)
