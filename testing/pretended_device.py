@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from testing.paths import ROOT
 
 DEVICE = torch.device("cuda", 0)
 
@@ -30,7 +33,7 @@ _WAITS = {
     "aten::masked_select", "aten::_unique2", "aten::unique_dim",
 }  # fmt: skip
 _COPIES = {"aten::copy_", "aten::_to_copy"}
-_FACTORIES = {"aten::zeros", "aten::ones", "aten::empty", "aten::full", "aten::scalar_tensor"}
+_FACTORIES = {"zeros", "ones", "empty", "full", "scalar_tensor", "empty_strided"}
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
 
@@ -53,7 +56,7 @@ class DeviceTensor(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor, requires_grad: bool = False) -> DeviceTensor:
-        wrapper: DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: DeviceTensor = Tensor._make_wrapper_subclass(
             cls,
             held.size(),
             strides=held.stride(),
@@ -66,12 +69,9 @@ class DeviceTensor(Tensor):
         wrapper.held = held
         return wrapper
 
-    device = property(lambda self: DEVICE)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
-
-    def __repr__(self, *, tensor_contents: object = None) -> str:
-        return f"DeviceTensor({self.held!r})"
+    device = property(lambda self: DEVICE)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     @classmethod
     def __torch_function__(
@@ -85,7 +85,7 @@ class DeviceTensor(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return _run(func, args, kwargs or {})
@@ -142,21 +142,32 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         (torch.cuda, "_lazy_init", lambda: None),
         (common, "amp_definitely_not_available", lambda: False),
         (torch, "autocast", Autocast),
-        (torch, "inference_mode", torch.no_grad),
+        # Wrapped tensors know no inference mode, which functions of the product are decorated with.
+        (torch.inference_mode, "__enter__", torch.no_grad.__enter__),
+        (torch.inference_mode, "__exit__", torch.no_grad.__exit__),
         (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None),
-        (Tensor, "pin_memory", lambda self, *_: self),
+        # So that the DataLoader pins nothing, for which it would ask a driver.
+        (torch.accelerator, "is_available", lambda: False),
     ]
 
 
 def _to(tensor: DeviceTensor, *args: Any, **kwargs: Any) -> Tensor:
     device, dtype, _, _ = torch._C._nn._parse_to(*args, **_without_copy(kwargs))
-    if device is not None and device.type == "cpu":
+    if device is not None and device.type == "cpu" and not _is_grouped_by_optimizer():
         return _to_cpu(tensor).to(dtype=dtype or tensor.dtype)
     if dtype is None or dtype == tensor.dtype:
         return tensor
     with torch._C.DisableTorchFunctionSubclass():
         converted: Tensor = torch.ops.aten._to_copy(tensor, dtype=dtype)
         return converted
+
+
+def _is_grouped_by_optimizer() -> bool:
+    """Optimizers and gradient clipping group tensors by the device that PyTorch's core sees: the
+    wrappers' CPU.
+    """
+    callers = (frame.filename for frame in reversed(traceback.extract_stack(limit=6)))
+    return any("/torch/optim/" in caller or "/torch/nn/utils/" in caller for caller in callers)
 
 
 def _without_copy(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -234,9 +245,14 @@ def _check_together(name: str, args: tuple[Any, ...], on_cpu: list[Tensor]) -> N
 
 
 def _is_autograds_own(name: str) -> bool:
-    """Autograd makes zeros where a gradient is, which it takes from the wrapper: the CPU."""
-    is_backward: bool = torch._C._current_graph_task_id() != -1
-    return is_backward and name in _FACTORIES
+    """Autograd makes zeros and converts where a gradient is. That it takes from the wrapper, which
+    says "the CPU" to it.
+    """
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    return (
+        name == "aten::_to_copy" or name.removeprefix("aten::").removeprefix("new_") in _FACTORIES
+    )
 
 
 def _held(leaf: Any) -> Any:
@@ -254,7 +270,7 @@ def _wrapped(leaf: Any, known: dict[int, DeviceTensor]) -> Any:
 def _place() -> str:
     """The innermost line of the product."""
     for frame in reversed(traceback.extract_stack()):
-        for package in ("/vitaclip/", "/orchestrator/"):
-            if package in frame.filename:
-                return f"{package[1:]}{frame.filename.rpartition(package)[2]}:{frame.name}"
+        for package in ("vitaclip", "orchestrator"):
+            if frame.filename.startswith(f"{ROOT / package}/"):
+                return f"{Path(frame.filename).relative_to(ROOT)}:{frame.name}"
     return "outside the product"
