@@ -19,6 +19,7 @@ from orchestrator.published import published
 from orchestrator.replay import replay
 from orchestrator.report import report
 from orchestrator.schema import schema
+from orchestrator.serve import serve
 from orchestrator.show import show
 from orchestrator.sweep import sweep
 from orchestrator.sync import sync
@@ -34,6 +35,7 @@ app = new_app(
     certify,
     published,
     report,
+    serve,
     replay,
     control,
     sync,

@@ -25,6 +25,10 @@ class CountingStore(LocalStore):
         self.num_lists += 1
         return super().list(prefix)
 
+    def versions(self, prefix: str) -> dict[str, str]:
+        self.num_lists += 1
+        return super().versions(prefix)
+
     def _get(self, key: str) -> bytes:
         self.fetched[Path(key).name] += 1
         return super()._get(key)

@@ -9,6 +9,7 @@ depends on its parameters alone, so every order of events must end in the same r
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import sys
@@ -81,6 +82,9 @@ class MemoryStore(Store):
 
     def list(self, prefix: str) -> list[str]:
         return sorted(key for key in self.content if key.startswith(f"{prefix}/" if prefix else ""))
+
+    def versions(self, prefix: str) -> dict[str, str]:
+        return {k: hashlib.sha256(self.content[k]).hexdigest() for k in self.list(prefix)}
 
 
 class SimulatedRecord(StudyRecord):

@@ -28,6 +28,7 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
     plots: Any = optuna.visualization
     target = first_objective(data, study)
     makers: dict[str, Callable[[], go.Figure]] = {
+        "Learning curves": lambda: learning_curves(data),
         "Progress of the search": lambda: plots.plot_optimization_history(study, **target),
         "Parallel coordinates": lambda: plots.plot_parallel_coordinate(study, **target),
         "Importance of the parameters": lambda: plots.plot_param_importances(
@@ -39,7 +40,6 @@ def figures(data: StudyData) -> dict[str, go.Figure | str]:
             if data.info.config.search.num_repeats > 1
             else {}
         ),
-        "Learning curves": lambda: learning_curves(data),
         **{f"{x} against {y}": partial(trade_off, data, x, y) for x, y in trade_offs(data)},
         **{
             f"Blends with the frozen CLIP: {x} against {y}": partial(blend_curves, data, x, y)
@@ -62,7 +62,7 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
         figure = make()
     except (ValueError, RuntimeError) as error:
         return str(error)
-    if not figure.data:
+    if not any(trace.x is None or len(trace.x) for trace in figure.data):
         return "no trial has got so far"
     is_parallel = bool(_parallel_axes(figure))
     num_named = sum(trace.showlegend is not False for trace in figure.data)

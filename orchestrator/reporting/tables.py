@@ -28,6 +28,8 @@ def tables(data: StudyData) -> Iterator[tuple[str, str]]:
 
 def trials_html(data: StudyData) -> str:
     """Trials with what varied, objectives and benchmarks; and the frozen CLIP."""
+    if not data.results:
+        return note("No trial has its result.")
     config = data.info.config
     objectives = [objective.metric for objective in config.search.objectives]
     benchmarks = [benchmark.name for benchmark in config.benchmarks]

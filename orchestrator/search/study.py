@@ -56,6 +56,37 @@ class Study:
         return sorted(self.outcomes.keys() - self.finished)
 
     @property
+    def unfinished(self) -> list[TrialInfo]:
+        """Trials that were proposed and have no result, by number."""
+        return [self._unfinished[number] for number in sorted(self._unfinished)]
+
+    @property
+    def training(self) -> list[TrialInfo]:
+        """Trials that are being trained, or wait for a slot to go on."""
+        resting = self.outcomes.keys() | self._decider.paused
+        return [trial for trial in self.unfinished if trial.number not in resting]
+
+    @property
+    def paused(self) -> list[int]:
+        """Trials that do not train, but may be promoted."""
+        return sorted(self._decider.paused - self.outcomes.keys())
+
+    @property
+    def num_proposed(self) -> int:
+        """How many trials have been proposed: the number of the next one."""
+        return self._num_proposed
+
+    @property
+    def awaited(self) -> list[int]:
+        """The trials that must end before the next one can be proposed."""
+        return self._decider.awaited(self._num_proposed)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether another terminal asked for no further trial, for now."""
+        return self._control.paused
+
+    @property
     def finished_states(self) -> Counter[str]:
         """How many trials finished in each state."""
         return Counter(self.outcomes[number].state for number in self.finished)

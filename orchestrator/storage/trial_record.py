@@ -10,6 +10,7 @@ from orchestrator.storage.checkpoint_reader import CheckpointReader
 from orchestrator.storage.keys import Checkpoint, TrialKeys, is_attempt, is_log, number_of
 from orchestrator.storage.record_files import RecordFiles
 from orchestrator.storage.records.attempt import Attempt
+from orchestrator.storage.records.decision import Verdict
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.scores import Scores
 from orchestrator.storage.stores.base import MANIFEST, MissingKeyError, StoreError
@@ -60,6 +61,12 @@ class TrialRecord:
     def attempts(self) -> list[Attempt]:
         """Who worked on it, oldest first."""
         return self._record_files.read_all(list(filter(is_attempt, self.files)), Attempt)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What was decided of it after epochs that are judged, in their order."""
+        keys = [key for key in self.files if key.startswith(f"{self.keys.verdicts}/")]
+        return self._record_files.read_all(keys, Verdict)
 
     @property
     def log(self) -> str:

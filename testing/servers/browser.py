@@ -115,7 +115,9 @@ class Tab:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, patience_s: float = 60.0) -> Any:
-        """The expression's value, once it is true."""
+        """The expression's value, once it is true. It may be no part of the page: ask for a text of
+        it, or a number.
+        """
         deadline = time.monotonic() + patience_s
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < deadline, f"never true: {expression}\n{self.text()}"

@@ -17,6 +17,7 @@ import pytest
 from orchestrator.storage.stores.base import KeyExistsError, MissingKeyError, Store, StoreError
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.stores.opening import open_store
+from orchestrator.storage.stores.remembering import RememberingStore
 from orchestrator.storage.stores.s3 import S3Store
 from testing.servers.s3_server import S3Server, faulty_proxy, s3_server
 from vitaclip.errors import InputError
@@ -89,6 +90,48 @@ def test_written_once_is_never_rewritten(store: Store) -> None:
     with pytest.raises(KeyExistsError, match=r"result\.json"):
         store.create_json("result.json", {"top1": 0.6})
     assert store.read_json("result.json") == {"top1": 0.5}
+
+
+def test_a_value_that_has_changed_has_another_mark(store: Store) -> None:
+    store.write_text("study/a.jsonl", "one")
+    store.write_text("study/b.jsonl", "two")
+    before = store.versions("study")
+    assert sorted(before) == store.list("study") == ["study/a.jsonl", "study/b.jsonl"]
+    store.write_text("study/a.jsonl", "six")
+    after = store.versions("study")
+    assert {key for key in after if after[key] != before[key]} == {"study/a.jsonl"}
+    assert store.versions("other") == {}
+
+
+def test_what_is_remembered_is_read_again_once_it_has_changed(store: Store) -> None:
+    store.write_text("study/a.jsonl", "one")
+    remembering = RememberingStore(store, "study")
+    assert not remembering.exists("study/a.jsonl")
+    remembering.look()
+    assert list(remembering.read_texts(["study/a.jsonl"])) == ["one"]
+    store.write_text("study/a.jsonl", "two")
+    assert remembering.read_text("study/a.jsonl") == "one"
+    remembering.look()
+    assert remembering.read_text("study/a.jsonl") == "two"
+    store.delete("study/a.jsonl")
+    remembering.look()
+    with pytest.raises(MissingKeyError):
+        remembering.read_text("study/a.jsonl")
+
+
+def test_what_is_remembered_is_never_written(store: Store, folder: Path) -> None:
+    store.write_text("study/a.jsonl", "one")
+    remembering = RememberingStore(store, "study")
+    remembering.look()
+    for write in (
+        lambda: remembering.write_text("study/b.jsonl", "two"),
+        lambda: remembering.create_json("study/c.json", 1),
+        lambda: remembering.upload_folder(folder, "study/d"),
+        lambda: remembering.delete("study/a.jsonl"),
+    ):
+        with pytest.raises(StoreError, match="only reads"):
+            write()
+    assert store.list("") == ["study/a.jsonl"]
 
 
 def test_listing_is_not_disturbed_by_what_is_deleted_meanwhile(

@@ -108,15 +108,20 @@ class Bucket:
 
     def list(self, folder: str = "") -> list[str]:
         """The keys of all objects below a folder, sorted."""
+        return sorted(self.versions(folder))
+
+    def versions(self, folder: str = "") -> dict[str, str]:
+        """The same keys, each with its object's ETag, or else the time when it was written."""
         start = self._object(f"{folder}/" if folder else "")["Key"]
         place = {"Bucket": self.name, "Prefix": start}
 
-        def list_all(s3: Any) -> list[str]:
+        def list_all(s3: Any) -> dict[str, str]:
             pages = s3.get_paginator("list_objects_v2").paginate(**place)
-            return [item["Key"] for page in pages for item in page.get("Contents", ())]
+            items = [item for page in pages for item in page.get("Contents", ())]
+            return {item["Key"]: str(item.get("ETag", item["LastModified"])) for item in items}
 
         found = self._call(folder, list_all)
-        return sorted(key.removeprefix(self.prefix).lstrip("/") for key in found)
+        return {key.removeprefix(self.prefix).lstrip("/"): mark for key, mark in found.items()}
 
     def _list_one(self) -> None:
         place = {"Bucket": self.name, "Prefix": self.prefix}

@@ -79,9 +79,11 @@ class Asynchronous:
         if failure is not None:
             self.failed(trial.number, failure)
 
+    def awaited(self, number: int) -> list[int]:
+        return [n for n in range(self._proposer.num_settled(number)) if n not in self._outcomes]
+
     def known_outcomes(self, number: int) -> Sequence[Outcome] | None:
-        needed = range(self._proposer.num_settled(number))
-        if any(n not in self._outcomes for n in needed):
+        if self.awaited(number):
             return None
         return [self._outcomes[n] for n in self._ledger.ended if n in self._outcomes]
 

@@ -51,6 +51,9 @@ class Decider(Protocol):
         and not written down, if there is one.
         """
 
+    def awaited(self, number: int) -> list[int]:
+        """The trials that must end before trial ``number`` can be proposed, and have not."""
+
     def known_outcomes(self, number: int) -> Sequence[Outcome] | None:
         """How the trials ended that the proposal of trial ``number`` may depend on, in order; None:
         it must wait for one that is still running.

@@ -52,10 +52,13 @@ class Lagged:
     def recall(self, trial: TrialInfo, history: History, failure: str | None) -> None:
         self._note(trial)
 
+    def awaited(self, number: int) -> list[int]:
+        return [n for n in range(self._proposer.num_settled(number)) if n not in self._outcomes]
+
     def known_outcomes(self, number: int) -> Sequence[Outcome] | None:
-        wanted = range(self._proposer.num_settled(number))
-        known = [self._outcomes[n] for n in wanted if n in self._outcomes]
-        return known if len(known) == len(wanted) else None
+        if self.awaited(number):
+            return None
+        return [self._outcomes[n] for n in range(self._proposer.num_settled(number))]
 
     def propose(self, number: int, wish: Wish) -> TrialInfo:
         trial = self.derive(number, wish)

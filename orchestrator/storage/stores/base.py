@@ -66,6 +66,10 @@ class Store(ABC):
     def list(self, prefix: str) -> list[str]:
         """All keys below the folder ``prefix`` (``""``: all), sorted."""
 
+    @abstractmethod
+    def versions(self, prefix: str) -> dict[str, str]:
+        """The same keys, each with a mark that is another one once its value is."""
+
     def write_json(self, key: str, value: object, *, indent: int | None = 1) -> None:
         """Writes or replaces one JSON value, atomically. NaN and infinity are refused
         (ValueError).

@@ -77,14 +77,26 @@ class LocalStore(Store):
         return self._path(checked_key(key)).is_file()
 
     def list(self, prefix: str) -> list[str]:
+        return sorted(self._files(prefix))
+
+    def versions(self, prefix: str) -> dict[str, str]:
+        found = {}
+        for key, path in self._files(prefix).items():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                stat = path.stat()
+                found[key] = f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+        return found
+
+    def _files(self, prefix: str) -> dict[str, Path]:
         folder = self._path(checked_key(prefix)) if prefix else self.root
         paths = (  # os.walk passes over folders that are deleted meanwhile
             Path(parent, name) for parent, _, names in os.walk(folder) for name in names
         )
-        keys = (
-            p.relative_to(self.root).as_posix() for p in paths if not p.name.startswith(".staged-")
-        )
-        return sorted(keys)
+        return {
+            path.relative_to(self.root).as_posix(): path
+            for path in paths
+            if not path.name.startswith(".staged-")
+        }
 
     @contextlib.contextmanager
     def _staged(self, key: str) -> Iterator[Path]:

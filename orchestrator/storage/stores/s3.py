@@ -71,6 +71,10 @@ class S3Store(Store):
         with _store_errors():
             return self._bucket.list(checked_key(prefix) if prefix else "")
 
+    def versions(self, prefix: str) -> dict[str, str]:
+        with _store_errors():
+            return self._bucket.versions(checked_key(prefix) if prefix else "")
+
     def check(self) -> None:
         Store.check(S3Store(self._bucket.hasty()))
 

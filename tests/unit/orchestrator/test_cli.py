@@ -20,6 +20,7 @@ from orchestrator import (
     ls,
     published,
     report,
+    serve,
     show,
     sweep,
     sync,
@@ -27,7 +28,20 @@ from orchestrator import (
 from testing.paths import ROOT
 from vitaclip import __main__ as library
 
-MODULES = [certify, compare, control, evaluate, ls, published, report, show, sweep, sync, library]
+MODULES = [
+    certify,
+    compare,
+    control,
+    evaluate,
+    ls,
+    published,
+    report,
+    serve,
+    show,
+    sweep,
+    sync,
+    library,
+]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "boto3", "scipy", "matplotlib", "plotly", "av")
 QUICK = f"""
@@ -50,7 +64,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_there_is_one_command_for_all() -> None:
     assert [*COMMANDS] == [
         *("sweep", "ls", "show", "compare", "evaluate", "certify", "published", "report"),
-        *("replay", "control", "sync", "schema", "experiments"),
+        *("serve", "replay", "control", "sync", "schema", "experiments"),
         *("predict", "import-checkpoint", "export-checkpoint", "export-backbone"),
         *("convert-backbone", "data"),
     ]

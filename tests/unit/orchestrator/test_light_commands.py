@@ -21,7 +21,7 @@ RECORD = [
 ]
 COMMANDS = ["ls", "show", "control", "compare", "published", "paper_table", "sweep", "dry_run"]
 # Its page is plotly's and matplotlib's; frames of videos, and a tracking service, come when asked.
-REPORT = "orchestrator.commands.report"
+DRAWING = ["orchestrator.commands.report", "orchestrator.commands.serve"]
 
 
 def run(code: str, allowed: set[str], *arguments: str, **environment: str) -> str:
@@ -48,8 +48,9 @@ def test_commands_are_imported_without_any_of_them(name: str) -> None:
     run(f"import orchestrator.commands.{name}", set())
 
 
-def test_the_report_is_imported_with_what_draws() -> None:
-    run(f"import {REPORT}", {"matplotlib", "plotly", "pandas"})
+@pytest.mark.parametrize("module", DRAWING)
+def test_pages_are_imported_with_what_draws(module: str) -> None:
+    run(f"import {module}", {"matplotlib", "plotly", "pandas"})
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_an_extra_is_needed_only_where_its_packages_are() -> None:
             "storage": of_stores,
             "tracking": of_tracking,
             "reporting": of_reports,
+            "live": of_reports,
             "commands": of_reports,
         }.get(folder, declared("orchestrator"))
         assert imported(path, at_once=True) <= allowed, path
