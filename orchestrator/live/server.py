@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
@@ -65,6 +66,11 @@ class LiveServer(ThreadingHTTPServer):
             raise InputError(
                 f"--port {port}: {error.strerror}; name another port, or 0 for any that is free"
             ) from None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that is closed in the middle of an answer is no error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

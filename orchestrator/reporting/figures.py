@@ -62,7 +62,8 @@ def _figure_or_reason(make: Callable[[], go.Figure]) -> go.Figure | str:
         figure = make()
     except (ValueError, RuntimeError) as error:
         return str(error)
-    if not any(trace.x is None or len(trace.x) for trace in figure.data):
+    points = [getattr(trace, "x", None) for trace in figure.data]  # parallel axes have none
+    if not any(x is None or len(x) for x in points):
         return "no trial has got so far"
     is_parallel = bool(_parallel_axes(figure))
     num_named = sum(trace.showlegend is not False for trace in figure.data)
