@@ -6,20 +6,22 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test test-unit test-integration versions check docs chaos mutations fuzz format lock mlflow clean
+.PHONY: sweep test test-unit test-integration test-cluster versions check docs chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
-test: $(VENV)/.installed  ## every check and every test: tests of single parts beside those of the whole
-	$(MAKE) --jobs=2 --output-sync=target check test-unit test-integration
+test: $(VENV)/.installed  ## every check and every test, three at once: tests of the whole wait most of their time
+	$(MAKE) --jobs=3 --output-sync=target test-unit test-integration test-cluster check
 
 test-unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit
 
-# Most of their time they wait, for processes to start and for trials to end.
 test-integration: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/integration tests/cluster
+	$(BIN)/python -m pytest tests/integration
+
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/cluster
 
 versions: $(VENV)/.installed  ## every test with the lowest and with the highest versions that pyproject.toml allows
 	$(BIN)/python -m tests.drivers.versions $(COMBINATION)

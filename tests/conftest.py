@@ -106,6 +106,23 @@ def small_training(small_backbone: BackboneConfig, motion_dataset: str) -> dict[
     }
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A fresh MLflow database: made once, since its migrations take seconds."""
+    from orchestrator.tracking.mlflow.client import check_tracking  # most tests need no MLflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    check_tracking(f"sqlite:///{path}")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, empty_database: bytes) -> str:
+    """The address of an MLflow of the test's own, ``mlflow.db`` in its folder."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
     """The record of a study that was started and has no trials yet."""

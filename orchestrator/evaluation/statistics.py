@@ -90,7 +90,8 @@ def _class_draw_variance(splits: Sequence[Outcomes]) -> float:
     """
     labels = np.concatenate([s.labels for s in splits])
     names, places = np.unique(labels, return_inverse=True)
-    shares = np.stack([[np.mean(s.labels == name) for name in names] for s in splits])
+    by_split = np.split(places, np.cumsum([len(s.labels) for s in splits])[:-1])
+    shares = np.stack([np.bincount(part, minlength=len(names)) / len(part) for part in by_split])
     num_draws = (shares > 0).sum(axis=0)
     if len(names) < 2 or (num_draws == len(splits)).all():
         return 0.0

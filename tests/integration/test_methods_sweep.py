@@ -24,11 +24,14 @@ METHODS = sorted({*get_args(MethodName)} - {"frozen_clip"})
 
 @pytest.fixture
 def workplace(
-    small_training: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_training: dict[str, Any],
+    mlflow_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     study = {
         "name": "methods",

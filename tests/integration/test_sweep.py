@@ -64,12 +64,12 @@ NUM_TRIALS = 4
 
 @pytest.fixture
 def workplace(
-    motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    motion_dataset: str, mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """A folder of its own for store, tracking and temporary files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "study.yaml").write_text(STUDY)
     # short: it holds Ray's sockets

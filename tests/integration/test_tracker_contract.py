@@ -132,12 +132,15 @@ class WandbReader:
 
 @pytest.fixture(params=["mlflow", "wandb"])
 def service(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    mlflow_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> TrackingService:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITACLIP_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("VITACLIP_TRACKER", request.param)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     found = open_service(Settings())
@@ -146,9 +149,11 @@ def service(
 
 
 @pytest.fixture
-def reader(service: TrackingService, record: StudyRecord, tmp_path: Path) -> Reader:
+def reader(
+    service: TrackingService, record: StudyRecord, mlflow_uri: str, tmp_path: Path
+) -> Reader:
     if service.name == "MLflow":
-        return MlflowReader(f"sqlite:///{tmp_path}/mlflow.db")
+        return MlflowReader(mlflow_uri)
     return WandbReader(tmp_path, record)
 
 

@@ -53,19 +53,10 @@ from vitaclip.config import TrainConfig
 from vitaclip.errors import InputError
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A fresh MLflow database: made once, since its migrations take seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    check_tracking(f"sqlite:///{path}")
-    return path.read_bytes()
-
-
 @pytest.fixture
-def uri(tmp_path: Path, empty_database: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
+def uri(mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlflow.db").write_bytes(empty_database)
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return mlflow_uri
 
 
 def runs_of(uri: str, study: str = "depth") -> dict[str, Run]:

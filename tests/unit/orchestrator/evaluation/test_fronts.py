@@ -111,13 +111,14 @@ def test_a_trials_front_is_shown_and_drawn(
     for line in lines:
         assert len(line.x) == len(ALPHAS)
         assert list(line.marker.symbol).count("star") == 1
+    html = page(data)
     header, *rows = chosen_blends(data)
     assert header[:2] == ["trial", "training's share"]
     for number, cells in enumerate(rows):
         front = front_of(record.scores(number).read_all())
         assert front is not None
         assert cells[:2] == [str(number), f"{front.chosen:g}"]
-        assert all(cell in page(data) for cell in cells)
+        assert all(cell in html for cell in cells)
 
 
 def test_of_many_trials_the_best_of_each_choice_are_named(

@@ -42,7 +42,7 @@ CHECK = (
 )
 
 
-@pytest.mark.parametrize("statement", [1, 5, 20, 50])
+@pytest.mark.parametrize("statement", [1, 20])
 def test_a_half_made_database_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_killed_creation_leaves_nothing_in_the_way(tmp_path: Path) -> None:
 
 def test_several_may_start_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CHECK, f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    makers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    makers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for maker in makers:
         _, errors = maker.communicate()
         assert maker.returncode == 0, errors

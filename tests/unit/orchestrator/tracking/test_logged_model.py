@@ -41,11 +41,12 @@ print(json.dumps([row.to_dict("records") for row in rows]))
 """
 
 
-@pytest.fixture
-def record(small_training: dict[str, Any], tmp_path: Path) -> StudyRecord:
+@pytest.fixture(scope="module")
+def record(small_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     """A finished study of one trained trial."""
+    folder = tmp_path_factory.mktemp("study")
     train = small_training | {"epochs": 1}
-    record = StudyRecord(LocalStore(tmp_path / "store"), "depth")
+    record = StudyRecord(LocalStore(folder / "store"), "depth")
     record.create_or_check(study_config(train=train, benchmarks=[], search={"num_trials": 1}), {})
     trial = TrialInfo(
         number=0,
@@ -58,8 +59,8 @@ def record(small_training: dict[str, Any], tmp_path: Path) -> StudyRecord:
     attempt = begin(record, 0)
 
     def publish(end: EpochEnd) -> None:
-        end.save(tmp_path / "checkpoint")
-        publish_checkpoint(record, 0, attempt, tmp_path / "checkpoint", end.history)
+        end.save(folder / "checkpoint")
+        publish_checkpoint(record, 0, attempt, folder / "checkpoint", end.history)
 
     fit(trial.train, on_epoch_end=publish)
     finish(record, trial, "complete", 0.5)
@@ -79,36 +80,40 @@ def record(small_training: dict[str, Any], tmp_path: Path) -> StudyRecord:
     ],
 )
 def test_an_answer_lost_at_registration_makes_no_second_model(
-    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    record: StudyRecord, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{tmp_path}/tracking.db"
-    MlflowWriter(uri, record).reconcile()
+    MlflowWriter(mlflow_uri, record).reconcile()
     taken = getattr(MlflowClient, step)
 
     def lose_answer(*arguments: object, **options: object) -> None:
         taken(*arguments, **options)
         raise ConnectionError("the answer was lost")
 
-    writer = MlflowWriter(uri, record)
+    writer = MlflowWriter(mlflow_uri, record)
     writer.reconcile()
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, lose_answer)
         with pytest.raises(ConnectionError):
             writer.stop()
-    writer = MlflowWriter(uri, record)
+    writer = MlflowWriter(mlflow_uri, record)
     writer.reconcile()
     writer.stop()
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_uri)
     [model] = client.search_logged_models([experiment_of(client, "depth").experiment_id])
     [version] = client.search_model_versions("name = 'depth'")
     assert (model.status, version.source) == (LoggedModelStatus.READY, model.artifact_location)
 
 
 def test_the_best_model_predicts_in_a_fresh_process(
-    record: StudyRecord, motion_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    record: StudyRecord,
+    motion_dataset: str,
+    empty_database: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tracking.db").write_bytes(empty_database)
     uri = f"sqlite:///{tmp_path}/tracking.db"  # not where this process's MLflow looks by itself
     for _ in range(2):
         writer = MlflowWriter(uri, record)

@@ -9,8 +9,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from orchestrator.storage.study_record import StudyRecord
 from testing.paths import ROOT
 from testing.servers.ray_cluster import RayCluster
 from testing.sweeps import (
-    GATE_PATH,
     PATIENCE_S,
     TRAIN_WORKER,
     Gate,
@@ -81,18 +78,6 @@ with ray_session(sys.argv[1] or None, ResourcesConfig(max_concurrent_trials=1)):
 '''
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    """One with a dashboard, beside which all tests of this file run."""
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder,
-        RayCluster(Path(folder)) as running,
-    ):
-        environment = {"PYTHONPATH": GATE_PATH, "TMPDIR": folder}
-        running.start_node("--num-cpus", "2", environment=environment)
-        yield running
-
-
 def run(cluster: RayCluster, address: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCENARIO, address, *options],
@@ -104,17 +89,17 @@ def run(cluster: RayCluster, address: str, *options: str) -> subprocess.Complete
 
 
 def test_a_killed_trials_reservation_is_freed_without_a_dashboard_beside_another_cluster(
-    cluster: RayCluster,
+    shared_cluster: RayCluster,
 ) -> None:
-    done = run(cluster, address="")
+    done = run(shared_cluster, address="")
     assert done.stdout.endswith("free\n"), done.stderr
 
 
 def test_a_killed_trials_and_a_killed_drivers_reservations_are_freed_on_a_cluster(
-    cluster: RayCluster,
+    shared_cluster: RayCluster,
 ) -> None:
-    assert run(cluster, cluster.address, "die").returncode == -signal.SIGKILL
-    done = run(cluster, cluster.address)
+    assert run(shared_cluster, shared_cluster.address, "die").returncode == -signal.SIGKILL
+    done = run(shared_cluster, shared_cluster.address)
     assert done.stdout.endswith("free\n"), done.stderr
 
 
@@ -139,31 +124,31 @@ benchmarks: [{dataset: motions, split: val, mode: supervised}]
 
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_a_group_of_workers_trains_several_trials_and_ends_with_its_driver_and_with_its_study(
-    cluster: RayCluster, motion_dataset: str, tmp_path: Path
+    shared_cluster: RayCluster, motion_dataset: str, mlflow_uri: str, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     log, record = tmp_path / "log.txt", StudyRecord(open_store(str(tmp_path / "store")), "two")
     gate = Gate(tmp_path, "/trials/0001/checkpoints/attempt-0001/epoch-0002/")
     environment = {
-        **cluster.environment,
+        **shared_cluster.environment,
         **gate.environment,
-        "RAY_ADDRESS": cluster.address,
+        "RAY_ADDRESS": shared_cluster.address,
         "VITACLIP_STORE": str(tmp_path / "store"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": mlflow_uri,
     }
     killed = start_sweep(tmp_path, log, environment)
     wait_until(gate.is_reached, killed, log)
     assert trainers(record, 1) == trainers(record, 0)
-    assert len(held(cluster)) == 3  # two workers, one reservation
+    assert len(held(shared_cluster)) == 3  # two workers, one reservation
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    eventually(lambda: not held(cluster))
+    eventually(lambda: not held(shared_cluster))
     gate.open()
 
     assert start_sweep(tmp_path, log, environment).wait(PATIENCE_S) == 0, log.read_text()
     assert [result.state for result in record.results()] == ["complete"] * 3
     assert trainers(record, 2) == trainers(record, 1)[1:]
-    eventually(lambda: not held(cluster))
+    eventually(lambda: not held(shared_cluster))
 
 
 def held(cluster: RayCluster) -> list[str]:

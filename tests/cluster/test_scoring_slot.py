@@ -4,7 +4,6 @@ study trains.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
 from testing.servers.ray_cluster import RayCluster
-from testing.sweeps import GATE_PATH, PATIENCE_S, start_sweep
+from testing.sweeps import PATIENCE_S, start_sweep
 
 STUDY = """\
 name: lent
@@ -35,24 +34,18 @@ benchmarks: [{dataset: motions, split: val, mode: supervised}]
 
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_scoring_gets_the_slot_of_a_full_cluster_before_the_last_trial_trains(
-    motion_dataset: str, tmp_path: Path
+    shared_cluster: RayCluster, motion_dataset: str, mlflow_uri: str, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp", prefix="v") as folder,
-        RayCluster(Path(folder)) as cluster,
-    ):
-        node = {"PYTHONPATH": GATE_PATH, "TMPDIR": folder}
-        cluster.start_node("--num-cpus", "2", environment=node)
-        environment = {
-            **cluster.environment,
-            "RAY_ADDRESS": cluster.address,
-            "VITACLIP_STORE": str(tmp_path / "store"),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        }
-        log = tmp_path / "log.txt"
-        sweep = start_sweep(tmp_path, log, environment)
-        assert sweep.wait(PATIENCE_S) == 0, log.read_text()
+    environment = {
+        **shared_cluster.environment,
+        "RAY_ADDRESS": shared_cluster.address,
+        "VITACLIP_STORE": str(tmp_path / "store"),
+        "MLFLOW_TRACKING_URI": mlflow_uri,
+    }
+    log = tmp_path / "log.txt"
+    sweep = start_sweep(tmp_path, log, environment)
+    assert sweep.wait(PATIENCE_S) == 0, log.read_text()
     record = StudyRecord(LocalStore(tmp_path / "store"), "lent")
     first, *_, last = record.results()
     [attempt] = record.trial(last.number).attempts
