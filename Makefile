@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test test-unit test-integration test-cluster versions check docs chaos mutations fuzz format lock mlflow clean
+.PHONY: sweep test test-library test-orchestrator test-integration test-cluster versions check docs chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
-test: $(VENV)/.installed  ## every check and every test, three at once: tests of the whole wait most of their time
-	$(MAKE) --jobs=3 --output-sync=target test-unit test-integration test-cluster check
+test: $(VENV)/.installed  ## every check and every test, three jobs at once: those with Ray wait half of their time
+	$(MAKE) --jobs=3 --keep-going --output-sync=target test-integration test-library test-orchestrator test-cluster check
 
-test-unit: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/unit
+test-library: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/unit/vitaclip
+
+test-orchestrator: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/vitaclip
 
 test-integration: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/integration

@@ -153,7 +153,7 @@ def test_a_sweep_with_a_failing_store_a_broken_video_and_lost_trials_ends_as_it_
         settings = (
             "search.num_trials=2",
             "resources.max_failures=0",
-            "train.epochs=8",
+            "train.epochs=3",
             "train.data.max_broken=0.1",
             "search_space.optimizer.lr.high=1e30",
             "search.first_points=[{optimizer.lr: 1e30}, {optimizer.lr: 2e-3}]",
