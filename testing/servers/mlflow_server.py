@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from testing.servers.certificates import self_signed
 from testing.servers.s3_server import free_port
 
 
@@ -43,30 +44,14 @@ class MlflowServer:
         """From the next start on: TLS, and only this user. Returns the certificate that clients
         must trust.
         """
-        certificate, key, users = (
-            self.folder / name for name in ("tls.pem", "tls.key", "users.ini")
-        )
-        self_signed = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1"
-        subprocess.run(
-            [
-                *self_signed.split(),
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-keyout",
-                key,
-                "-out",
-                certificate,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        certificate, users = self_signed(self.folder), self.folder / "users.ini"
         users.write_text(
             f"[mlflow]\nadmin_username = {user}\nadmin_password = {password}\ndefault_permission = "
             "NO_PERMISSIONS\n"
             f"database_uri = sqlite:///{self.folder / 'users.db'}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
-        tls = f"--ssl-certfile {certificate} --ssl-keyfile {key}"
+        tls = f"--ssl-certfile {certificate} --ssl-keyfile {self.folder / 'tls.key'}"
         self._command += ["--app-name", "basic-auth", "--uvicorn-opts", tls]
         self._environment |= {
             "MLFLOW_AUTH_CONFIG_PATH": str(users),

@@ -32,10 +32,13 @@ class S3Server:
     endpoint_url: str
     access_key: str
     secret_key: str
+    certificate: str = ""  # a file that clients trust; empty: no HTTPS
 
     def environment(self) -> dict[str, str]:
         """Settings of a process that uses it."""
+        trust = {"AWS_CA_BUNDLE": self.certificate} if self.certificate else {}
         return {
+            **trust,
             "S3_ENDPOINT_URL": self.endpoint_url,
             "S3_ADDRESSING_STYLE": "path",
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -46,7 +49,8 @@ class S3Server:
     def create_bucket(self, name: str) -> None:
         """A bucket of the test's own."""
         keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
-        client = boto3.client("s3", endpoint_url=self.endpoint_url, region_name="us-east-1", **keys)
+        place = {"endpoint_url": self.endpoint_url, "verify": self.certificate or None}
+        client = boto3.client("s3", region_name="us-east-1", **place, **keys)
         client.create_bucket(Bucket=name)
 
 
@@ -132,20 +136,34 @@ def faulty_proxy(server: S3Server, **options: object) -> Iterator[tuple[S3Server
 
         def _serve(self) -> None:
             fault = proxy.next_fault()
-            length = int(self.headers.get("Content-Length", 0))
             if fault == "cut_upload":
-                self.rfile.read(length // 2)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
                 self._hang_up()
                 return
-            body = self.rfile.read(length)
+            body = self._body()
             if fault in ERRORS:
                 self._refuse(*ERRORS[fault])
                 return
             self._forward(body, fault)
 
+        def _body(self) -> bytes:
+            """As the client sent it; one without a length comes in chunks, each after its size."""
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            chunks = []
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():  # the headers after the last one
+                pass
+            return b"".join(chunks)
+
         def _forward(self, body: bytes, fault: str | None) -> None:
             connection = http.client.HTTPConnection(urlsplit(proxy.target).netloc, timeout=30)
-            connection.request(self.command, self.path, body, dict(self.headers))
+            headers = dict(self.headers)
+            is_chunked = "Transfer-Encoding" in headers
+            parts = iter([body]) if is_chunked else body
+            connection.request(self.command, self.path, parts, headers, encode_chunked=is_chunked)
             answer = connection.getresponse()
             content = answer.read()
             connection.close()

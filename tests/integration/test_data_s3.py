@@ -6,34 +6,38 @@ import json
 from functools import cache
 from pathlib import Path
 
-import boto3
 import pytest
 
 from testing.data_videos import moving_frames, write_video
-from testing.servers.s3_server import faulty_proxy, s3_server
+from testing.servers.s3_server import faulty_proxy
 from tests.unit.vitaclip.data.test_commands import data
 from vitaclip.data import folders
 from vitaclip.data.datasets import load_dataset
 from vitaclip.data.decode import decode_frames, video_info
 from vitaclip.errors import InputError
 from vitaclip.s3.bucket import Bucket
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as running:
-        yield running
+from vitaclip.s3.client import open_client
 
 
 @pytest.fixture
 def bucket(server, monkeypatch, tmp_path):
-    """A bucket with a data set: list files, and HMDB51's layout with one video."""
+    """A bucket with a data set."""
+    yield from filled_bucket(server, monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=["server", "seaweedfs", pytest.param("ceph", marks=pytest.mark.slow)])
+def any_bucket(request, monkeypatch, tmp_path):
+    """The same, on each server in turn."""
+    yield from filled_bucket(request.getfixturevalue(request.param), monkeypatch, tmp_path)
+
+
+def filled_bucket(server, monkeypatch, tmp_path):
+    """List files with their videos, and HMDB51's layout with one video."""
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(folders, "_shared_bucket", cache(Bucket))  # not the one of other servers
     monkeypatch.chdir(tmp_path)
-    client = boto3.session.Session().client(
-        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
-    )
+    client = open_client()
     client.create_bucket(Bucket="videos")
     for i in range(3):
         path = write_video(tmp_path / f"{i}.mp4", moving_frames(20, seed=i))
@@ -77,7 +81,8 @@ def test_from_a_bucket_to_a_folder(bucket, tmp_path, monkeypatch, capsys):
     ] * 3
 
 
-def test_from_a_bucket_to_a_bucket(bucket, capsys, tmp_path):
+def test_from_a_bucket_to_a_bucket(any_bucket, capsys, tmp_path):
+    bucket = any_bucket
     data("prepare", "mine", "--out", "s3://videos/out", "--short-side", 32)
     videos = {f"videos/{i}.mp4" for i in range(3)}
     expected = {*videos, *(f"{v}.json" for v in videos), "train.csv", "train_classes.txt"}

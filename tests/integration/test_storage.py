@@ -4,40 +4,32 @@ proxy.
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
+import http.client
 import os
 import threading
-import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from orchestrator.storage.stores.base import KeyExistsError, MissingKeyError, Store, StoreError
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.stores.remembering import RememberingStore
 from orchestrator.storage.stores.s3 import S3Store
-from testing.servers.s3_server import S3Server, faulty_proxy, s3_server
+from testing.servers.s3_server import S3Server, faulty_proxy
+from tests.integration.conftest import new_bucket
 from vitaclip.errors import InputError
 from vitaclip.s3.bucket import Bucket
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    use(server, monkeypatch)
-    name = f"vitaclip-test-{uuid.uuid4().hex[:12]}"
-    boto3.session.Session().client(
-        "s3", endpoint_url=server.endpoint_url, region_name="us-east-1"
-    ).create_bucket(Bucket=name)
-    return name
+from vitaclip.s3.errors import S3Error
 
 
 def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +37,15 @@ def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+SLOW_CEPH = pytest.param("ceph", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["local", "server", "seaweedfs", SLOW_CEPH])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "local":
         return open_store(str(tmp_path / "store"))
-    return open_store(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
+    bucket = new_bucket(request.getfixturevalue(request.param), monkeypatch)
+    return open_store(f"s3://{bucket}/some/prefix")
 
 
 @pytest.fixture
@@ -235,9 +231,10 @@ def test_interrupted_delete_leaves_no_folder(
         store.download_folder("t/epoch-0001", tmp_path / "out")
 
 
-def test_damage_at_rest_is_found(store: Store, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"[]", b"{", b"{}\n"], ids=["changed", "torn", "longer"])
+def test_damage_at_rest_is_found(store: Store, folder: Path, tmp_path: Path, damage: bytes) -> None:
     store.upload_folder(folder, "t/epoch-0001")
-    store.write_json("t/epoch-0001/checkpoint.json", [])
+    store._put("t/epoch-0001/checkpoint.json", damage)
     with pytest.raises(StoreError, match=r"epoch-0001/checkpoint\.json is damaged"):
         store.download_folder("t/epoch-0001", tmp_path / "out")
 
@@ -320,19 +317,97 @@ def test_a_server_that_overwrites_results_is_refused(
     assert open_store(f"s3://{bucket}").list("") == []
 
 
+@pytest.mark.slow
+def test_a_real_server_that_ignores_the_condition_is_refused(
+    rclone: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{new_bucket(rclone, monkeypatch)}")
+    with pytest.raises(InputError, match="the server ignores 'If-None-Match' on PUT"):
+        store.check()
+    assert store.list("") == []
+
+
 def test_unreachable_server_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     use(S3Server("http://127.0.0.1:9", "key", "secret"), monkeypatch)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
         S3Store(Bucket("bucket")).check()
 
 
-def test_multipart_upload_comes_back(bucket: str, tmp_path: Path) -> None:
+def test_a_mistyped_bucket_is_not_made(any_bucket: str) -> None:
+    """As SeaweedFS does at the first write to it."""
+    for _ in range(2):
+        with pytest.raises(InputError, match="create the bucket"):
+            open_store(f"s3://{any_bucket}-mistyped/prefix").check()
+
+
+@pytest.mark.parametrize("any_bucket", ["seaweedfs", SLOW_CEPH], indirect=True)
+def test_a_body_that_was_changed_on_its_way_is_refused(any_bucket: str, folder: Path) -> None:
+    """SeaweedFS compares the checksum, Ceph the signature, moto neither."""
+    bucket = Bucket(any_bucket, patience_s=0)
+    bucket.client.meta.events.register("before-send.s3.PutObject", _change)
+    with pytest.raises(S3Error):
+        bucket.put("a.json", b"{}")
+    with pytest.raises(S3Error):
+        bucket.upload(folder / "deep" / "learned.safetensors", "learned.safetensors")
+    assert bucket.list() == []
+
+
+def _change(request: Any, **_: object) -> None:
+    body = request.body if isinstance(request.body, bytes) else request.body.read()
+    request.body = body[:-1] + bytes([body[-1] ^ 1])
+
+
+def test_what_a_server_took_with_a_wrong_checksum_is_found_on_reading(
+    any_bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Ceph 16 takes it."""
+    store, bucket = open_store(f"s3://{any_bucket}"), Bucket(any_bucket)
+    store.upload_folder(folder, "t")
+    wrong = base64.b64encode(hashlib.sha256(b"{}").digest()).decode()
+    place = {"Bucket": any_bucket, "Key": "t/checkpoint.json", "ChecksumSHA256": wrong}
+    with suppress(ClientError):
+        bucket.client.put_object(Body=b"[]", **place)
+    if bucket.get("t/checkpoint.json") == b"{}":  # it was refused
+        return
+    with pytest.raises(StoreError, match=r"t/checkpoint\.json is damaged"):
+        store.download_folder("t", tmp_path / "out")
+
+
+def test_multipart_upload_comes_back(any_bucket: str, tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     (tmp_path / "big" / "weights").write_bytes(os.urandom(20 * 2**20))
-    store = open_store(f"s3://{bucket}")
+    store = open_store(f"s3://{any_bucket}")
     store.upload_folder(tmp_path / "big", "big")
     store.download_folder("big", tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "big")
+
+
+def test_the_proxy_hands_on_a_body_without_a_length() -> None:
+    with _echo() as server, faulty_proxy(server) as (behind, _):
+        connection = http.client.HTTPConnection(urlsplit(behind.endpoint_url).netloc, timeout=60)
+        for body in (b"chunks", b"others"):
+            connection.request("PUT", "/a", iter([body[:2], body[2:]]), encode_chunked=True)
+            assert connection.getresponse().read() == b"6\r\n%s\r\n0\r\n\r\n" % body
+
+
+@contextmanager
+def _echo() -> Iterator[S3Server]:
+    """Answers with the body of a request that comes in chunks, as it stands on the wire."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = b"".join(iter(self.rfile.readline, b"\r\n")) + b"\r\n"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever).start()
+        yield S3Server(f"http://127.0.0.1:{listener.server_port}", "key", "secret")
+        listener.shutdown()
 
 
 def test_nothing_is_lost_when_requests_fail(

@@ -36,6 +36,7 @@ from testing.sweeps import (
     untimed,
     wait_until,
 )
+from tests.integration.conftest import new_bucket
 from vitaclip.data.datasets import load_dataset
 from vitaclip.train import fit
 
@@ -131,6 +132,21 @@ def test_a_killed_sweep_goes_on_and_every_trial_ends_once(workplace: Path) -> No
     check_tracking(workplace, record)
     check_output(output, record)
     assert leftovers(Path(tempfile.gettempdir())) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * PATIENCE_S)
+@pytest.mark.parametrize("name", ["seaweedfs", "ceph"])
+def test_a_sweep_on_a_real_s3_server(
+    workplace: Path, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = new_bucket(request.getfixturevalue(name), monkeypatch)
+    monkeypatch.setenv("VITACLIP_STORE", f"s3://{bucket}/studies")
+    log = workplace / "log.txt"
+    options = ("--set", "search.num_trials=2", "--set", "train.epochs=1")
+    assert start_sweep(workplace, log, os.environ, *options).wait(PATIENCE_S) == 0, log.read_text()
+    record = StudyRecord(open_store(f"s3://{bucket}/studies"), "motions")
+    assert [result.state for result in record.results()] == ["complete"] * 2
 
 
 @pytest.mark.timeout(2 * PATIENCE_S)

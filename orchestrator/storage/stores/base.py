@@ -182,9 +182,11 @@ class Store(ABC):
         self._delete_keys([key for key in keys if key not in manifests])
 
     def check(self) -> None:
-        """Writes, rewrites, reads, lists and deletes a probe. Raises InputError with the reason."""
+        """Lists, writes, rewrites, reads and deletes a probe. Raises InputError with the reason."""
         key = f".probe-{uuid.uuid4().hex}/probe.json"
         try:
+            # before the first write: some servers make a bucket that is not there by writing to it
+            self.list(str(PurePosixPath(key).parent))
             self._create(key, to_json(1, None))
             kept = not self._create(key, to_json(2, None)) and self.read_json(key) == 1
             self.write_json(key, 3)
