@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test test-library test-orchestrator test-integration test-cluster versions check docs chaos mutations fuzz format lock mlflow clean
+.PHONY: sweep test test-library test-orchestrator test-integration test-cluster test-slow slow-packages versions check docs chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
@@ -25,6 +25,15 @@ test-integration: $(VENV)/.installed
 
 test-cluster: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/cluster
+
+test-slow: $(VENV)/.installed slow-packages  ## tests of minutes, on real servers and clusters; one table at the end
+	$(BIN)/python -m tests.drivers.slow $(TESTS)
+
+slow-packages:  ## the Debian packages that slow tests use, where this user may install them
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update --quiet --quiet && \
+		apt-get install --quiet --quiet --yes --no-install-recommends $$(sed 's/\#.*//' tests/slow_packages.txt); \
+	else echo "not root, or no apt-get: tests without their programs are skipped"; fi
 
 versions: $(VENV)/.installed  ## every test with the lowest and with the highest versions that pyproject.toml allows
 	$(BIN)/python -m tests.drivers.versions $(COMBINATION)
