@@ -4,23 +4,27 @@ exchange.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from vitaclip.errors import WorkerLostError
 
 Item = TypeVar("Item")
 _BF16_CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")  # x86 vectors, x86 matrices, ARM
 
 
 def default_device() -> torch.device:
-    """This process's accelerator, or the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    """This process's accelerator, or the CPU. On the accelerator fp32 means IEEE fp32 from then on:
+    cuDNN's convolutions would round to the 10 bits of TF32.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def mixed_precision(device: torch.device) -> torch.dtype | None:
@@ -47,13 +51,17 @@ def rank_and_world_size() -> tuple[int, int]:
 def average_over_workers(tensors: Iterable[Tensor]) -> None:
     """Replaces tensors by their mean over workers, all in one message; nothing to do for one
     worker.
+
+    Raises:
+        WorkerLostError: see :func:`gather_from_workers`.
     """
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return
     tensors = list(tensors)
     flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-    distributed.all_reduce(flat)
+    with _all_answer():
+        distributed.all_reduce(flat)
     flat /= world_size
     for tensor, mean in zip(
         tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
@@ -62,10 +70,28 @@ def average_over_workers(tensors: Iterable[Tensor]) -> None:
 
 
 def gather_from_workers(items: list[Item]) -> list[Item]:
-    """All workers' items, in rank order, on every worker."""
+    """All workers' items, in rank order, on every worker.
+
+    Raises:
+        WorkerLostError: a worker is gone, or does not answer within the process group's time. With
+            NCCL, which answers later, PyTorch's watchdog ends this process instead.
+    """
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return items
     everyone: list[list[Item]] = [[] for _ in range(world_size)]
-    distributed.all_gather_object(everyone, items)
+    with _all_answer():
+        distributed.all_gather_object(everyone, items)
     return [item for mine in everyone for item in mine]
+
+
+@contextmanager
+def _all_answer() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of all back ends, whatever went wrong
+        rank, world_size = rank_and_world_size()
+        raise WorkerLostError(
+            f"worker {rank} of {world_size} waited for the others: one of them hangs or is gone; "
+            f"look for the first error in their logs ({error})"
+        ) from error

@@ -32,6 +32,10 @@ class NonFiniteLossError(VitaClipError):
     """Training produced a NaN or infinite loss."""
 
 
+class WorkerLostError(VitaClipError):
+    """Another worker of this training is gone or hangs."""
+
+
 def suggest(found: str, allowed: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the nearest allowed word, or an empty string."""
     nearest = difflib.get_close_matches(found, list(allowed), n=1)

@@ -119,6 +119,7 @@ def fit(
         CheckpointError: ``resume_from`` is incomplete or of another run.
         DataError: more than ``data.max_broken`` of the clips cannot be read.
         NonFiniteLossError: the loss, or a trained weight, became NaN or infinite.
+        WorkerLostError: another worker is gone or hangs.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)

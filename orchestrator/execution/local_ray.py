@@ -35,6 +35,9 @@ from orchestrator.execution.scratch import scratch_folder
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 256 * 2**20
+# A worker that the others wait for this long fails the group. The first worker may keep them
+# waiting: for the store, for room on its disk, for the driver's verdict.
+_ANSWER_S = 1800
 
 
 @contextmanager
@@ -114,16 +117,17 @@ def _tracking_settings_hidden() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def torch_config() -> TorchConfig:
+def torch_config(resources: ResourcesConfig) -> TorchConfig:
     """How the workers of a trial find each other: on an own Ray in a file, on a cluster as Ray
-    Train does it.
+    Train does it. Either way Ray Train makes a worker's own GPU its current device.
     """
+    # NCCL refuses two workers that share a GPU.
+    backend = "nccl" if resources.gpus_per_worker >= 1 else "gloo"
     is_local = ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback  # type: ignore[no-untyped-call]
-    return (
-        _FileTorchConfig(meeting=str(Path(tempfile.gettempdir()) / "meeting"))
-        if is_local
-        else TorchConfig()
-    )
+    if not is_local:
+        return TorchConfig(backend, timeout_s=_ANSWER_S)
+    meeting = str(Path(tempfile.gettempdir()) / "meeting")
+    return _FileTorchConfig(backend, timeout_s=_ANSWER_S, meeting=meeting)
 
 
 @dataclass
@@ -141,12 +145,12 @@ class _FileTorchBackend(TorchBackend):
     """Ray Train's, but for the place where the workers meet."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        has_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         place = f"file://{backend_config.meeting}-{uuid.uuid4().hex}"
         worker_group.execute(set_torch_environment)
         size = len(worker_group)
         options = {
-            "backend": "nccl" if has_gpu else "gloo",
+            "backend": backend_config.backend,
+            "timeout_s": backend_config.timeout_s,
             "world_size": size,
             "init_method": place,
         }

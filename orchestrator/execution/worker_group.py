@@ -72,7 +72,7 @@ class _Group:
                 _serve,
                 started=self._hand_out,
                 reported=self._reported,
-                torch_config=torch_config(),
+                torch_config=torch_config(resources),
                 scaling_config=train.ScalingConfig(
                     num_workers=resources.num_workers,  # type: ignore[arg-type]
                     use_gpu=resources.gpus_per_worker > 0,

@@ -40,10 +40,13 @@ POINTS = [{"optimizer.lr": lr} for lr in (2e-3, 3e-3, 4e-3, 1e30)]
 class _Slot:
     """A trial's actor without Tune."""
 
-    def train(self, store_uri: str, number: int) -> list[dict[str, float]]:
+    def train(
+        self, store_uri: str, number: int, gpus_per_worker: float = 0
+    ) -> list[dict[str, float]]:
         """What the training reports."""
         reports: list[dict[str, float]] = []
-        train_on_workers(Job(store_uri, "group", number), RESOURCES, reports.append)
+        resources = RESOURCES.model_copy(update={"gpus_per_worker": gpus_per_worker})
+        train_on_workers(Job(store_uri, "group", number), resources, reports.append)
         return reports
 
 
@@ -52,7 +55,9 @@ Slot: Any = ray.remote(num_cpus=0)(_Slot)
 
 @pytest.fixture(scope="module", autouse=True)
 def own_ray(motion_dataset: str) -> Iterator[None]:
-    """One for all slots of this file, with a CPU more than a group takes."""
+    """One for all slots of this file, with a CPU more than a group takes, and a GPU that is none:
+    workers find it in Ray's books only, and compute on the CPU.
+    """
     # short: it holds Ray's sockets
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -61,6 +66,7 @@ def own_ray(motion_dataset: str) -> Iterator[None]:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)
         patch.setattr("orchestrator.execution.cluster.num_cpus", lambda: 2)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
         with ray_session(None, RESOURCES):
             yield
 
@@ -153,3 +159,12 @@ def test_a_group_that_gets_no_trial_gives_back_what_it_holds(
     total = ray.cluster_resources()["CPU"]
     eventually(lambda: ray.available_resources().get("CPU") == total and not workers())
     ray.get(train(slot, trials, 1))
+
+
+def test_two_workers_share_a_gpu(slot: Any, trials: StudyRecord, tmp_path: Path) -> None:
+    others = propose_trials(tmp_path / "others")
+    sharing = ray.get(slot.train.remote(trials.store.uri, 0, 0.5))
+    assert ray.available_resources().get("GPU", 0) == 0
+    without = Slot.remote()
+    assert untimed(sharing) == untimed(ray.get(train(without, others, 0)))
+    ray.kill(without)
