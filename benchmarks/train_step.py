@@ -97,10 +97,8 @@ def _return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def build(args: argparse.Namespace) -> VitaCLIP:
-    """A model with as many classes as asked for, with names as long as Kinetics' are (one to four
-    words).
-    """
+def class_names(number: int) -> list[str]:
+    """Names as long as Kinetics' are (one to four words)."""
     words = [
         "playing",
         "riding",
@@ -113,9 +111,11 @@ def build(args: argparse.Namespace) -> VitaCLIP:
         "swimming",
         "dance",
     ]
-    names = [
-        " ".join(words[(i * 7 + k * 3) % 10] for k in range(1 + i % 4)) for i in range(args.classes)
-    ]
+    return [" ".join(words[(i * 7 + k * 3) % 10] for k in range(1 + i % 4)) for i in range(number)]
+
+
+def build(args: argparse.Namespace) -> VitaCLIP:
+    """A model with as many classes as asked for."""
     backbone = load_backbone(BackboneConfig(name=args.model, pretrained="random"))
     torch.manual_seed(0)
     model = VitaCLIP(
@@ -125,7 +125,7 @@ def build(args: argparse.Namespace) -> VitaCLIP:
             precision=args.precision,
             compile=args.compile,
         ),
-        names,
+        class_names(args.classes),
     )
     return model.to(default_device())
 

@@ -108,10 +108,12 @@ def pretended_device() -> Iterator[Traffic]:
     """Inside, ``torch.cuda.is_available()`` says yes, and the product computes on the device."""
     _traffic.waits.clear()
     _traffic.to_device.clear()
+    allows_tf32 = torch.backends.cudnn.allow_tf32
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as stack:
         for target, name, value in _replacements():
             stack.enter_context(patch.object(target, name, value))
+        stack.callback(setattr, torch.backends.cudnn, "allow_tf32", allows_tf32)
         # ``torch.tensor(..., device=...)`` then goes the way of ``.to``.
         torch._C._set_only_lift_cpu_tensors(True)
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
@@ -139,6 +141,9 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "get_device_name", lambda *_: "a pretended device"),
         (torch.cuda, "synchronize", lambda *_: None),
+        (torch.cuda, "reset_peak_memory_stats", lambda *_: None),
+        (torch.cuda, "memory_allocated", lambda *_: 0),
+        (torch.cuda, "max_memory_allocated", lambda *_: 0),
         (torch.cuda, "_lazy_init", lambda: None),
         (common, "amp_definitely_not_available", lambda: False),
         (torch, "autocast", Autocast),

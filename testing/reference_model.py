@@ -27,15 +27,17 @@ def reference_step(
     """Adds the gradients of one optimizer step, the text tower once per micro-batch; returns the
     loss.
     """
-    total = torch.zeros(())
     micro_batches = zip(
         video_BCTHW.split(micro_batch_size), labels_B.split(micro_batch_size), strict=True
     )
-    for video, labels in micro_batches:
-        logits = reference_logits(model, video)
-        loss = F.cross_entropy(logits, labels) * len(labels) / len(labels_B)
-        loss.backward()
-        total += loss.detach()
+    # What is made on the way is made where the clips are.
+    with video_BCTHW.device:
+        total = torch.zeros(())
+        for video, labels in micro_batches:
+            logits = reference_logits(model, video)
+            loss = F.cross_entropy(logits, labels) * len(labels) / len(labels_B)
+            loss.backward()
+            total += loss.detach()
     return total
 
 

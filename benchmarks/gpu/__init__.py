@@ -1,0 +1,3 @@
+"""Everything that must be measured on the day there is a GPU, in one command
+(``python -m benchmarks.gpu``).
+"""
