@@ -43,7 +43,7 @@ def _head(trial: TrialRecord) -> str:
         f"{attempt.host}, code {attempt.code.name}"
         for attempt in trial.attempts
     ]
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return "".join(f"<p>{escape(line)}</p>" for line in lines) + '<p><a href="#">close</a></p>'
 
 
 def _epochs(history: Sequence[Mapping[str, float]]) -> str:

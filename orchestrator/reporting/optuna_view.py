@@ -34,6 +34,9 @@ def optuna_study(data: StudyData, storage: str | None = None) -> optuna.Study:
             intermediate_values={} if several else steps,
             user_attrs={"number": result.number, **result.benchmarks},
         )
+        # Optuna's times have no zone, and are this machine's
+        trial.datetime_start = result.proposed_at.astimezone().replace(tzinfo=None)
+        trial.datetime_complete = result.finished_at.astimezone().replace(tzinfo=None)
         study.add_trial(trial)
     return study
 

@@ -29,8 +29,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from orchestrator.monitoring.prometheus import GAUGES
 from testing.mlflow_runs import runs_of
 from testing.paths import ROOT
+from testing.servers.prometheus import PROMTOOL
 
 INFRA = ROOT / "infra"
+ALERT_TESTS = INFRA / "monitoring/alerts.test.yml"
 BIN = Path(sys.executable).parent
 KUBERNETES_VERSION = "1.37"
 MANIFESTS = sorted(
@@ -457,3 +459,21 @@ def test_dashboard_is_the_generated_one_and_asks_for_what_a_sweep_publishes() ->
     assert asked == set(GAUGES)
     documented = set(re.findall(r"`ray_vitaclip_(\w+)", (folder / "README.md").read_text()))
     assert documented == set(GAUGES)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool (apt-get install prometheus)")
+def test_each_alert_is_raised_when_it_should_be_and_only_then() -> None:
+    for words in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")):
+        done = subprocess.run(
+            [str(PROMTOOL), *words], cwd=INFRA / "monitoring", capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_ask_for_what_a_sweep_publishes_and_are_explained() -> None:
+    rules = (INFRA / "monitoring/alerts.yml").read_text()
+    assert set(re.findall(r"ray_vitaclip_(\w+)", rules)) < set(GAUGES)
+    readme = (INFRA / "monitoring/README.md").read_text()
+    names = re.findall(r"alert: (\w+)", rules)
+    assert re.findall(r"^\| `(Vitaclip\w+)`", readme, re.MULTILINE) == names
+    assert set(names) == set(re.findall(r"alertname: (\w+)", ALERT_TESTS.read_text()))

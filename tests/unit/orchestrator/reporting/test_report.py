@@ -183,6 +183,7 @@ def test_optuna_opens_the_same_study(record: StudyRecord, tmp_path: Path) -> Non
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE"] * 4 + ["PRUNED", "FAIL"]
     assert study.trials[4].intermediate_values == {1: 0.1}
+    assert str(study.trials[1].duration) == "0:00:30"
 
 
 @pytest.mark.parametrize("num_trials", [0, 1])
