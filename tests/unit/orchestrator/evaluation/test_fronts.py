@@ -4,6 +4,7 @@ development classes, shown.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from orchestrator.storage.records.score import Baseline, BenchmarkScore, BlendSc
 from orchestrator.storage.records.trial import TrialInfo, TrialResult
 from orchestrator.storage.stores.local import LocalStore
 from orchestrator.storage.study_record import StudyRecord
+from testing.pretended_device import pretended_device
 from testing.study_fixtures import STARTED, begin, finish, study_config
 from vitaclip import evaluation
 from vitaclip.config import TrainConfig
@@ -90,6 +92,23 @@ def test_blends_are_scored_in_the_pass_of_their_trial(
             assert score.blends[0].metrics.keys() == score.metrics.keys()
         assert scores[0].blends[0].metrics[top1] == clip.metrics[top1]
     assert len(passes) == len(BENCHMARKS)
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
+@pytest.mark.parametrize("mode", ["supervised", "zero_shot"])
+def test_trials_and_blends_are_scored_on_the_device(
+    mode: str, record: StudyRecord, tmp_path: Path
+) -> None:
+    shutil.copytree(record.store.uri, tmp_path / "store")
+    elsewhere = StudyRecord(LocalStore(tmp_path / "store"), "depth")
+    benchmark = benchmark_of(mode, split="train")
+    expected = score_trials(record, [0, 1], benchmark)
+    with pretended_device() as traffic:
+        found = score_trials(elsewhere, [0, 1], benchmark)
+    assert any("evaluation.py" in place for place in traffic.to_device)
+    for number, score in expected.items():
+        assert found[number].metrics == score.metrics
+        assert found[number].blends == score.blends
 
 
 def test_a_trials_front_is_shown_and_drawn(
