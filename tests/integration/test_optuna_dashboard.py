@@ -32,9 +32,9 @@ _START = "import sys; from optuna_dashboard._cli import main; main()"
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the dashboard and its server (9 MB); Optuna is the project's own."""
     folder = tmp_path_factory.mktemp("dashboard")
-    uv = Path(sys.executable).parent / "uv"
+    uv = str(Path(sys.executable).parent / "uv")
     command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--no-deps"]
-    packages = ["--target", folder, "optuna-dashboard==0.21.0", "bottle==0.13.4"]
+    packages = ["--target", str(folder), "optuna-dashboard==0.21.0", "bottle==0.13.4"]
     done = subprocess.run([*command, *packages], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"optuna-dashboard cannot be installed: {done.stderr}")
