@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-deps
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
-.PHONY: sweep test test-library test-orchestrator test-integration test-cluster test-slow slow-packages versions check docs chaos mutations fuzz format lock mlflow clean
+.PHONY: sweep test test-library test-orchestrator test-sweep test-integration test-cluster test-slow slow-packages versions check docs chaos mutations fuzz format lock mlflow clean
 
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
-test: $(VENV)/.installed  ## every check and every test, three jobs at once: those with Ray wait half of their time
-	$(MAKE) --jobs=3 --keep-going --output-sync=target test-integration test-library test-orchestrator test-cluster check
+test: $(VENV)/.installed  ## every check and every test, four jobs at once: those with Ray wait half of their time
+	$(MAKE) --jobs=4 --keep-going --output-sync=target test-sweep test-integration test-library test-orchestrator test-cluster check
 
 test-library: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit/vitaclip
@@ -20,8 +20,11 @@ test-library: $(VENV)/.installed
 test-orchestrator: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/vitaclip
 
+test-sweep: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/integration/test_sweep.py
+
 test-integration: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration --ignore=tests/integration/test_sweep.py
 
 test-cluster: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/cluster

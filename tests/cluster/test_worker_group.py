@@ -163,6 +163,8 @@ def test_a_group_that_gets_no_trial_gives_back_what_it_holds(
 
 def test_two_workers_share_a_gpu(slot: Any, trials: StudyRecord, tmp_path: Path) -> None:
     others = propose_trials(tmp_path / "others")
+    # A group of the test before would be taken, and it has no GPU.
+    eventually(lambda: not workers())
     sharing = ray.get(slot.train.remote(trials.store.uri, 0, 0.5))
     # Those of groups that have ended are listed, too.
     groups = ray.util.placement_group_table().values()
