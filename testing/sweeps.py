@@ -174,4 +174,5 @@ def check_closed_to_others(driver: subprocess.Popen[bytes]) -> None:
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, env=os.environ | credentials, capture_output=True, text=True)
         assert "AuthenticationError" in done.stderr, done.stderr
-    assert not [p for p in psutil.process_iter() if token in " ".join(p.cmdline())]
+    shown = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+    assert not [command for command in shown if token in command]
