@@ -12,7 +12,7 @@ sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
 test: $(VENV)/.installed  ## every check and every test, four jobs at once: those with Ray wait half of their time
-	$(MAKE) --jobs=4 --keep-going --output-sync=target test-sweep test-integration test-library test-orchestrator test-cluster check
+	$(MAKE) --jobs=4 --keep-going --output-sync=target test-cluster test-sweep test-integration test-library test-orchestrator check
 
 test-library: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit/vitaclip
