@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from orchestrator.config import ResourcesConfig, StudyConfig
+from orchestrator.execution import worker_group
 from orchestrator.execution.cluster import a_group_waits, ray_session
 from orchestrator.execution.worker import Job
 from orchestrator.execution.worker_group import train_on_workers
@@ -41,13 +42,19 @@ class _Slot:
     """A trial's actor without Tune."""
 
     def train(
-        self, store_uri: str, number: int, gpus_per_worker: float = 0
+        self, store_uri: str, number: int, gpus_per_worker: float = 0, keep_s: float = 600
     ) -> list[dict[str, float]]:
-        """What the training reports."""
+        """What the training reports. The group then waits ``keep_s`` seconds for the next one: far
+        longer than a busy machine takes to ask for it.
+        """
+        worker_group._KEEP_S = keep_s
         reports: list[dict[str, float]] = []
         resources = RESOURCES.model_copy(update={"gpus_per_worker": gpus_per_worker})
         train_on_workers(Job(store_uri, "group", number), resources, reports.append)
         return reports
+
+    def end_group(self) -> None:
+        worker_group._kept._give_up()
 
 
 Slot: Any = ray.remote(num_cpus=0)(_Slot)
@@ -155,7 +162,7 @@ def test_a_group_gives_way_to_one_that_waits_for_its_place(slot: Any, trials: St
 def test_a_group_that_gets_no_trial_gives_back_what_it_holds(
     slot: Any, trials: StudyRecord
 ) -> None:
-    ray.get(train(slot, trials, 0))
+    ray.get(slot.train.remote(trials.store.uri, 0, keep_s=1))
     total = ray.cluster_resources()["CPU"]
     eventually(lambda: ray.available_resources().get("CPU") == total and not workers())
     ray.get(train(slot, trials, 1))
@@ -164,6 +171,7 @@ def test_a_group_that_gets_no_trial_gives_back_what_it_holds(
 def test_two_workers_share_a_gpu(slot: Any, trials: StudyRecord, tmp_path: Path) -> None:
     others = propose_trials(tmp_path / "others")
     # A group of the test before would be taken, and it has no GPU.
+    ray.get(slot.end_group.remote())
     eventually(lambda: not workers())
     sharing = ray.get(slot.train.remote(trials.store.uri, 0, 0.5))
     # Those of groups that have ended are listed, too.
