@@ -4,7 +4,7 @@ exchange.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -48,25 +48,45 @@ def rank_and_world_size() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def average_over_workers(tensors: Iterable[Tensor]) -> None:
-    """Replaces tensors by their mean over workers, all in one message; nothing to do for one
-    worker.
+class Average:
+    """The mean over workers of their tensors, on its way in one message while this worker goes on.
+
+    All workers send their messages in the same order.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        """Sends the tensors as they are now.
+
+        Raises:
+            WorkerLostError: see :func:`gather_from_workers`.
+        """
+        _, self._world_size = rank_and_world_size()
+        self._flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        with _all_answer():
+            self._work = distributed.all_reduce(self._flat, async_op=True)
+
+    def write_into(self, tensors: Sequence[Tensor]) -> None:
+        """Waits for the mean and writes it into tensors of the shapes that were sent.
+
+        Raises:
+            WorkerLostError: see :func:`gather_from_workers`.
+        """
+        with _all_answer():
+            self._work.wait()
+        means = (self._flat / self._world_size).split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def average_over_workers(tensors: Sequence[Tensor]) -> None:
+    """Replaces tensors by their mean over workers; nothing to do for one worker.
 
     Raises:
         WorkerLostError: see :func:`gather_from_workers`.
     """
     _, world_size = rank_and_world_size()
-    if world_size == 1:
-        return
-    tensors = list(tensors)
-    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-    with _all_answer():
-        distributed.all_reduce(flat)
-    flat /= world_size
-    for tensor, mean in zip(
-        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
-    ):
-        tensor.copy_(mean.view_as(tensor))
+    if world_size > 1:
+        Average(tensors).write_into(tensors)
 
 
 def gather_from_workers(items: list[Item]) -> list[Item]:

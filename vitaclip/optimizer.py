@@ -66,6 +66,7 @@ def accumulate_gradients(
     scaler: torch.amp.GradScaler | None = None,
     penalty: Penalty | None = None,
     weight: float = 1.0,
+    before_last_backward: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Adds the gradient of the mean cross-entropy over the batch; returns that loss, detached.
 
@@ -82,12 +83,15 @@ def accumulate_gradients(
         penalty: what is added to the loss before its gradient is taken; it is not in what is
             returned.
         weight: by how much the gradient is multiplied.
+        before_last_backward: called when the last micro-batch's gradients, and then those of the
+            texts, are all that is missing.
     """
     # micro-batches' gradients add up in full precision
     text_CE = model.encode_classes().to(model.logit_scale.dtype)
     text_leaf_CE = text_CE.detach().requires_grad_(text_CE.requires_grad)
     total = torch.zeros((), device=video_BCTHW.device)
     size = micro_batch_size or len(labels_B)
+    num_left = len(labels_B)
     for video, labels in zip(video_BCTHW.split(size), labels_B.split(size), strict=True):
         features = model.encode_video(video)
         logits = model.logits(features, text_leaf_CE)
@@ -96,6 +100,9 @@ def accumulate_gradients(
         if penalty is not None:
             loss = loss + penalty(video, features, text_leaf_CE) * len(labels) / len(labels_B)
         loss = loss * weight
+        num_left -= len(labels)
+        if num_left == 0:
+            before_last_backward()
         (scaler.scale(loss) if scaler else loss).backward()
     if text_leaf_CE.grad is not None:
         text_CE.backward(text_leaf_CE.grad)

@@ -37,6 +37,7 @@ from vitaclip.evaluation import (
     supervised_classifier,
     zero_shot_classifier,
 )
+from vitaclip.gradient_exchange import GradientExchange
 from vitaclip.methods.build import build_model, check_training
 from vitaclip.methods.video_model import VideoModel
 from vitaclip.model.compilation import is_worthwhile
@@ -153,6 +154,7 @@ class _Run:
     average: WeightAverage
     interpolation: Interpolation | None
     distillation: Distillation | None
+    exchange: GradientExchange
     progress: Progress
     started: float = 0.0  # when the epoch under way would have begun without an interruption
 
@@ -284,6 +286,7 @@ def _start(config: TrainConfig, resume_from: Path | None) -> _Run:
         WeightAverage(model, config),
         Interpolation(model, config) if config.regularizers.interpolation else None,
         Distillation(model, config) if config.regularizers.distillation else None,
+        GradientExchange(model.trainable().values()),
         Progress(),
     )
     if resume_from is not None:
@@ -400,11 +403,12 @@ def _launch_step(
         batch.labels.to(device, non_blocking=True),
     )
     parameters = list(run.model.trainable().values())
-    # They travel with the gradients: all workers stop at the same step, and hear of broken clips in
-    # the same step.
+    # They are averaged in every step: all workers stop at the same step, and hear of broken clips
+    # in the same step.
     flags = torch.tensor([float(should_stop()), float(len(batch.broken))])
     values = torch.cat([loss[None], flags.to(device, non_blocking=True)])
-    average_over_workers([values, *(p.grad for p in parameters if p.grad is not None)])
+    average_over_workers([values])
+    run.exchange.finish()
     apply_gradients(
         parameters, run.optimizer, run.config.optimizer, lr=run.lr(step), scaler=run.scaler
     )
@@ -484,7 +488,7 @@ def _accumulate_losses(
     if run.interpolation is not None:
         with run.interpolation.blended(step):
             accumulate(weight=run.interpolation.weight)
-    return accumulate(penalty=run.distillation)
+    return accumulate(penalty=run.distillation, before_last_backward=run.exchange.expect)
 
 
 def _validate(run: _Run) -> EpochMetrics:

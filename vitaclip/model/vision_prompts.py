@@ -10,6 +10,7 @@ Shape legend: B clips, T frames, F = B * T frames, N = 1 + patches, D width, G g
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -157,12 +158,14 @@ class VisionPrompts(nn.Module):
                 if layer.cls_proj is not None:
                     layer.cls_proj.requires_grad_(False)
 
-    def with_global_prompts(self) -> list[VisionLayer]:
+    def with_global_prompts(self) -> Iterator[VisionLayer]:
         """The layers, each with its global prompts as an argument: a compiler takes the parameters
         of a module to have one size in all models.
         """
-        layers = [layer for layer in self.layers if isinstance(layer, LayerPrompts)]
-        return [partial(layer, layer.global_prompts_as_argument()) for layer in layers]
+        for layer in self.layers:
+            assert isinstance(layer, LayerPrompts)
+            # Not before its turn: in the backward pass its gradient would come last.
+            yield partial(layer, layer.global_prompts_as_argument())
 
     def add_time(self, x_FND: Tensor, num_frames: int) -> Tensor:
         """Adds frame t's embedding to every token of frame t; nearest-neighbor resize for other
