@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
 
 from orchestrator.config import Scalar, StudyConfig
+from orchestrator.evaluation.points import Spread, measures, points_over_seeds
 from orchestrator.evaluation.ranking import best_first, pareto_set
 from orchestrator.storage.records.trial import TrialResult
 from vitaclip.table import Column, FittedTable
@@ -65,10 +65,7 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
     """Points that were run with several seeds: mean and standard deviation of each objective and of
     each benchmark's top-1, best first.
     """
-    groups: dict[int, list[TrialResult]] = {}
-    for result in best_first(config, results):
-        if result.state == "complete":
-            groups.setdefault(result.number // config.search.num_repeats, []).append(result)
+    points = points_over_seeds(config, results)
     columns = [
         Column("point"),
         *_parameter_columns(config),
@@ -76,25 +73,16 @@ def points_table(config: StudyConfig, results: Sequence[TrialResult]) -> FittedT
         *(Column(benchmark.name, importance=1) for benchmark in config.benchmarks),
         Column("seeds", importance=3),
     ]
-    rows = []
-    gain = config.search.objectives[0].gain
-    for point, group in sorted(
-        groups.items(), key=lambda item: -gain(fmean(r.values[0] for r in item[1] if r.values))
-    ):
-        of_objectives = zip(*(result.values or () for result in group), strict=True)
-        row = [
-            str(point),
-            *(_cell(group[0].params.get(key, "-")) for key in config.search_space),
-            *(_mean_and_spread(values) for values in of_objectives),
-            *(
-                _mean_and_spread([found for found in top1 if found is not None])
-                for name in (benchmark.name for benchmark in config.benchmarks)
-                if (top1 := [result.benchmarks.get(f"{name}/top1") for result in group])
-            ),
-            str(len(group)),
+    rows = [
+        [
+            str(point.number),
+            *(_cell(point.params.get(key, "-")) for key in config.search_space),
+            *(_mean_and_spread(point.spreads.get(name)) for name in measures(config)),
+            str(point.num_seeds),
         ]
-        rows.append(row)
-    title = f"{config.name}: {len(groups)} points, mean and standard deviation over seeds"
+        for point in points
+    ]
+    title = f"{config.name}: {len(points)} points, mean and standard deviation over seeds"
     return FittedTable(title, columns, rows)
 
 
@@ -123,10 +111,8 @@ def _cell(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    return f"{fmean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
+def _mean_and_spread(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.mean:.3f} ± {spread.deviation:.3f}"
 
 
 def _fraction(value: float | None) -> str:

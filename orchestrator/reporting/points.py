@@ -2,76 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from statistics import fmean, stdev
-
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from orchestrator.display.tables import format_params
+from orchestrator.evaluation.points import Point, points_over_seeds
 from orchestrator.reporting.study_data import StudyData
-from orchestrator.storage.records.trial import TrialResult
 
 _ROW_INCHES = 0.3
 _MOST_POINTS = 40
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Of one measure over the seeds of a point."""
-
-    mean: float
-    deviation: float
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the search space, and for each measure what its seeds reached."""
-
-    name: str
-    spreads: dict[str, Spread]
-
-
-def repeated_points(data: StudyData) -> list[Point]:
-    """The points with several seeds, best first; none where every trial is a point of its own."""
-    config = data.info.config
-    trials: dict[int, list[TrialResult]] = defaultdict(list)
-    for result in data.results:
-        if result.state == "complete":
-            trials[result.number // config.search.num_repeats].append(result)
-    points = [_point(data, group) for group in trials.values() if len(group) > 1]
-    gain = config.search.objectives[0].gain
-    return sorted(points, key=lambda point: -gain(point.spreads[data.metric].mean))
-
-
-def _point(data: StudyData, trials: list[TrialResult]) -> Point:
-    measured: dict[str, list[float]] = defaultdict(list)
-    for trial in trials:
-        measured[data.metric] += trial.values[:1] if trial.values else []
-        for benchmark in data.info.config.benchmarks:
-            measured[benchmark.name] += [
-                value
-                for value in [trial.benchmarks.get(f"{benchmark.name}/top1")]
-                if value is not None
-            ]
-    spreads = {
-        name: Spread(fmean(values), stdev(values) if len(values) > 1 else 0.0)
-        for name, values in measured.items()
-        if values
-    }
-    return Point(format_params(trials[0].params), spreads)
-
-
 def points_figure(data: StudyData) -> go.Figure:
     """A row for each point, best on top; a mark for each measure, with its deviation over seeds."""
-    points = repeated_points(data)[:_MOST_POINTS]
+    points = _repeated_points(data)
     figure = go.Figure()
-    for name in _measures(points):
+    for name in _drawn(data):
         having = [point for point in points if name in point.spreads]
         figure.add_scatter(
             x=[point.spreads[name].mean for point in having],
-            y=[point.name for point in having],
+            y=[format_params(point.params) for point in having],
             error_x={"array": [point.spreads[name].deviation for point in having]},
             mode="markers",
             name=name,
@@ -81,16 +31,16 @@ def points_figure(data: StudyData) -> go.Figure:
 
 def points_picture(data: StudyData) -> Figure | None:
     """The same for a paper; None: no point has several seeds."""
-    points = repeated_points(data)[:_MOST_POINTS]
+    points = _repeated_points(data)
     if not points:
         return None
     figure = Figure(figsize=(9, 1.2 + _ROW_INCHES * len(points)), layout="constrained")
     axes = figure.subplots()
-    for name in _measures(points):
+    for name in _drawn(data):
         having = [point for point in points if name in point.spreads]
         axes.errorbar(
             [point.spreads[name].mean for point in having],
-            [point.name for point in having],
+            [format_params(point.params) for point in having],
             xerr=[point.spreads[name].deviation for point in having],
             fmt="o",
             capsize=3,
@@ -104,5 +54,12 @@ def points_picture(data: StudyData) -> Figure | None:
     return figure
 
 
-def _measures(points: list[Point]) -> list[str]:
-    return list(dict.fromkeys(name for point in points for name in point.spreads))
+def _repeated_points(data: StudyData) -> list[Point]:
+    """The best points with several seeds; none where every trial is a point of its own."""
+    points = points_over_seeds(data.info.config, data.results)
+    return [point for point in points if point.num_seeds > 1][:_MOST_POINTS]
+
+
+def _drawn(data: StudyData) -> list[str]:
+    """The measures that share an axis; other objectives may be no accuracy."""
+    return [data.metric, *(benchmark.name for benchmark in data.info.config.benchmarks)]

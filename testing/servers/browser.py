@@ -114,7 +114,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, patience_s: float = 60.0) -> Any:
+    def wait_for(self, expression: str, patience_s: float = 600.0) -> Any:
         """The expression's value, once it is true. It may be no part of the page: ask for a text of
         it, or a number.
         """
@@ -134,7 +134,7 @@ class Tab:
 
     def _hear(self, key: str, value: Any) -> dict[str, Any]:
         while True:
-            message = self._runner.run(self._socket.receive_json(timeout=60))
+            message = self._runner.run(self._socket.receive_json(timeout=600))
             self.seen.hear(message)
             if message.get(key) == value:
                 found: dict[str, Any] = message

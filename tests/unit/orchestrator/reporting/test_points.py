@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.reporting.points import Spread, points_figure, points_picture, repeated_points
+from orchestrator.evaluation.points import Spread, points_over_seeds
+from orchestrator.reporting.points import points_figure, points_picture
 from orchestrator.reporting.study_data import StudyData, read_study
 from orchestrator.storage.records.trial import TrialResult
 from orchestrator.storage.study_record import StudyRecord
@@ -39,13 +40,15 @@ def data_of(record: StudyRecord, *values: float) -> StudyData:
 
 def test_a_point_is_the_mean_of_its_seeds(record: StudyRecord, tmp_path: Path) -> None:
     data = data_of(record, 0.1, 0.3, 0.6, 0.6, 0.9)
-    best, other = repeated_points(data)
-    assert best.name == "depth=1"
+    alone, best, other = points_over_seeds(data.info.config, data.results)
+    assert (alone.number, alone.num_seeds) == (2, 1)
+    assert (best.params, best.num_seeds) == ({"prompts.depth": 1}, 2)
     assert best.spreads == {"val/top1": Spread(0.6, 0.0), "supervised/motions": Spread(0.5, 0.0)}
-    # One of its seeds was not scored; the fifth trial is the only one of its point so far.
+    # One of its seeds was not scored.
     assert other.spreads["val/top1"].mean == pytest.approx(0.2)
     assert other.spreads["val/top1"].deviation == pytest.approx(0.1414, abs=1e-4)
     assert other.spreads["supervised/motions"] == Spread(0.5, 0.0)
+    # The fifth trial is the only one of its point so far, and is not drawn.
     first, second = points_figure(data).data
     assert (first.name, list(first.y)) == ("val/top1", ["depth=1", "depth=0"])
     assert second.name == "supervised/motions"
