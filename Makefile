@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-QUIETLY := --quiet --disable-pip-version-check --no-deps
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := --no-deps --require-hashes --only-binary :all:
 EXPERIMENT ?= experiments/prompt_depth.yaml
 
 .PHONY: sweep test test-library test-orchestrator test-sweep test-integration test-cluster test-slow slow-packages versions check docs chaos mutations fuzz format lock mlflow clean
@@ -71,12 +72,16 @@ mlflow: $(VENV)/.installed  ## compare the trials in the browser (loopback only)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
 # The lock pins every package and its files' hashes, and no package's own code runs while it is installed. Nothing else is
-# fetched: the project itself, which has no hash, is built by the locked setuptools.
+# fetched: the project itself, which has no hash, is built by the locked setuptools. pip brings uv, which installs the rest
+# in a quarter of the time; where only pip knows the way to packages, as by a mirror in its settings, pip installs all.
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(QUIETLY) --require-hashes --only-binary :all: -r requirements.lock
-	$(BIN)/python -m pip install $(QUIETLY) --no-index --no-build-isolation -e .
+	sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^ /p;}' requirements.lock > $(VENV)/uv.lock
+	$(PIP_INSTALL) $(LOCKED) -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) -r requirements.lock \
+		|| $(PIP_INSTALL) $(LOCKED) -r requirements.lock
+	$(PIP_INSTALL) --no-deps --no-index --no-build-isolation -e .
 	touch $@
 
 clean:

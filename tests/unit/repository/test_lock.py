@@ -25,10 +25,10 @@ from testing.paths import ROOT
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
-def entries() -> Iterator[tuple[Requirement, list[str]]]:
+def entries(lock: str = LOCK) -> Iterator[tuple[Requirement, list[str]]]:
     """Each pinned requirement and its hashes."""
     text = "".join(
-        line for line in LOCK.splitlines(keepends=True) if not line.lstrip().startswith("#")
+        line for line in lock.splitlines(keepends=True) if not line.lstrip().startswith("#")
     )
     for entry in text.replace("\\\n", " ").splitlines():
         requirement, *hashes = entry.split(" --hash=")
@@ -94,7 +94,7 @@ def test_the_lock_holds_all_that_locked_packages_ask_for() -> None:
 
 
 def install_commands() -> list[list[str]]:
-    """pip's command lines with which the Makefile makes an environment from nothing, and the
+    """The command lines with which the Makefile makes an environment from nothing, and the
     image's.
     """
     made = subprocess.run(
@@ -105,28 +105,49 @@ def install_commands() -> list[list[str]]:
         check=True,
     )
     image = (ROOT / "infra/docker/Dockerfile").read_text()
-    lines = [*made.stdout.splitlines(), *re.findall(r"^RUN (.*)$", image, re.MULTILINE)]
+    lines = [
+        *re.split(r"\n|\|\|", made.stdout.replace("\\\n", " ")),
+        *re.findall(r"^RUN (.*)$", image, re.MULTILINE),
+    ]
     return [shlex.split(line) for line in lines if "pip install" in line]
 
 
 def test_nothing_is_installed_whose_hash_is_not_locked() -> None:
     commands = install_commands()
     fetching = [command for command in commands if "--no-index" not in command]
-    assert len(commands) == 3
-    assert len(fetching) == 2
+    assert len(commands) == 5
+    assert len(fetching) == 4
     for command in fetching:
         assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(command)
-        assert Path(command[-1]).name == "requirements.lock"
+        assert Path(command[-1]).name in ("requirements.lock", "uv.lock")
         assert command[-2] == "-r"
+
+
+def test_what_pip_brings_first_is_uv_as_it_is_locked(tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", f"VENV={tmp_path}", f"{tmp_path}/.installed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = [line for line in made.stdout.splitlines() if line.startswith("sed ")]
+    subprocess.run(line, shell=True, cwd=ROOT, check=True)
+    [found] = entries((tmp_path / "uv.lock").read_text())
+    assert [found] == [entry for entry in entries() if entry[0].name == "uv"]
 
 
 @pytest.mark.parametrize(
     ("hashes", "complaint"),
-    [(f" --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"), ("", "Hashes are required")],
+    [
+        (f" --hash=sha256:{'0' * 64}", "do not match the hashes|hash mismatch"),
+        ("", "hashes are required|all requirements must have a hash"),
+    ],
     ids=["another file", "no hash"],
 )
+@pytest.mark.parametrize("installer", ["uv", "python"])
 def test_the_makefiles_command_refuses_what_is_not_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: str, complaint: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installer: str, hashes: str, complaint: str
 ) -> None:
     wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -138,7 +159,22 @@ def test_the_makefiles_command_refuses_what_is_not_locked(
     (tmp_path / "requirements.lock").write_text(f"tiny==1.0{hashes}\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    command = [sys.executable, *install_commands()[0][1:], "--dry-run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    [command] = [
+        command
+        for command in install_commands()
+        if Path(command[0]).name == installer and command[-1] == "requirements.lock"
+    ]
+    program = Path(sys.executable).with_name(installer)
+    words = [sys.executable if word.endswith("/python") else word for word in command[1:]]
+    done = subprocess.run(
+        [program, *words, "--target", tmp_path / "installed"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0
-    assert complaint in done.stderr
+    assert re.search(complaint, done.stderr, re.IGNORECASE)
+    assert not list(tmp_path.glob("installed/tiny*"))
