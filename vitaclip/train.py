@@ -407,8 +407,8 @@ def _launch_step(
     # in the same step.
     flags = torch.tensor([float(should_stop()), float(len(batch.broken))])
     values = torch.cat([loss[None], flags.to(device, non_blocking=True)])
-    average_over_workers([values])
     run.exchange.finish()
+    average_over_workers([values])
     apply_gradients(
         parameters, run.optimizer, run.config.optimizer, lr=run.lr(step), scaler=run.scaler
     )
