@@ -64,15 +64,13 @@ H100 = Device(
     matmul_share=0.78,
     matmul_fixed_s=5e-6,
 )
-A100 = Device(
-    "A100 (80 GB; 85% of its data sheet's 312 TFLOP/s and 2.0 TB/s)",
-    {torch.bfloat16: 265e12, torch.float16: 265e12, torch.float32: 16e12},
+A100 = replace(
+    H100,
+    name="A100 (80 GB; 85% of its data sheet's 312 TFLOP/s and 2.0 TB/s)",
+    matmul_flops={torch.bfloat16: 265e12, torch.float16: 265e12, torch.float32: 16e12},
     bytes_per_s=1.7e12,
     attention_flops=(160e12, 110e12),
     kernel_s=3e-6,
-    launch_s=7e-6,
-    matmul_share=0.78,
-    matmul_fixed_s=5e-6,
 )
 PRESETS = {"h100": H100, "a100": A100}
 
