@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -28,7 +27,6 @@ from statistics import median
 from orchestrator.config import StudyConfig
 from orchestrator.execution.worker import Job, train_worker
 from orchestrator.search.study import Study
-from orchestrator.storage.records.trial import TrialInfo
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
 from orchestrator.tracking.mlflow.service import MlflowService
@@ -90,13 +88,12 @@ def run_trial(
     """One trial; with a tracking address, as the driver tracks it."""
     record = StudyRecord(open_store(store), config.name)
     record.create_or_check(config, {})
-    record.write_trial(
-        TrialInfo(number=0, params={}, train=config.train, proposed_at=datetime.now(UTC))
-    )
+    study = Study(config, record)
+    study.next_trial()
     tracking = None
     if tracking_uri:
         tracking = TrackingObserver(MlflowService(tracking_uri), record, close_timeout_s=60)
-        tracking.opened(Study(config, record))
+        tracking.opened(study)
     clock = Clock()
     worker.send(Job(store, config.name, 0))
     while (worker_s := worker.recv()) is not None:

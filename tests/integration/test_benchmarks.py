@@ -18,7 +18,7 @@ SMALLEST = {
     "scale": ["--num-trials", "4", "--finished", "4", "--clips", "100"],
     "score_many": ["--videos", "1", "--repeats", "1"],
     "search": ["--seeds", "1"],
-    "sweep": ["--trials", "2", "--epochs", "1", "--clips", "32"],
+    "sweep": ["--trials", "4", "--epochs", "1", "--clips", "32"],
     "tracking": ["--trials", "1", "--epochs", "2"],
     "train_step": ["--model", "ViT-B-32-quickgelu", "--classes", "4", "--frames", "2"],
 }
