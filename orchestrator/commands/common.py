@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from orchestrator.reporting.study_data import StudyData, read_study
 from orchestrator.settings import Settings
 from orchestrator.storage.stores.opening import open_store
 from orchestrator.storage.study_record import StudyRecord
@@ -17,6 +18,14 @@ def open_record(name: str) -> StudyRecord:
     record = StudyRecord(open_store(Settings().store_uri), name)
     _ = record.info
     return record
+
+
+def read_data(record: StudyRecord) -> StudyData:
+    """What a report is made of. Warns of what had to be left out."""
+    data = read_study(record)
+    for problem in data.unreadable:
+        warn(f"left out: {problem}")
+    return data
 
 
 def parse_trial(reference: str) -> tuple[str, int]:

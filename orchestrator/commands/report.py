@@ -8,7 +8,6 @@ import matplotlib as mpl
 
 from orchestrator.commands import common
 from orchestrator.reporting.page import write_report
-from orchestrator.reporting.study_data import read_study
 from orchestrator.settings import Settings
 from orchestrator.tracking.service import open_service
 from vitaclip.errors import VitaClipError
@@ -19,10 +18,7 @@ def report_study(study: str, folder: Path) -> None:
     """Writes a study's report into ``folder`` and logs it to MLflow. Raises InputError."""
     mpl.use("Agg")
     record, console = common.open_record(study), Terminal()
-    data = read_study(record)
-    for problem in data.unreadable:
-        common.warn(f"left out: {problem}")
-    write_report(data, folder)
+    write_report(common.read_data(record), folder)
     console.print(f"{folder / 'report.html'}", soft_wrap=True)
     service = open_service(Settings())
     try:

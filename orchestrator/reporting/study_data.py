@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from orchestrator.config import Scalar, StudyConfig
 from orchestrator.evaluation.ranking import best_first
@@ -22,6 +23,7 @@ class UnfinishedTrial:
 
     number: int
     params: Mapping[str, Scalar]
+    proposed_at: datetime
     history: Sequence[Mapping[str, float]]
     state: str = "not finished"
 
@@ -101,7 +103,9 @@ def _unfinished(
         recorded = record.trial(trial.number)
         try:
             if not recorded.is_finished:
-                yield UnfinishedTrial(trial.number, trial.params, recorded.history)
+                yield UnfinishedTrial(
+                    trial.number, trial.params, trial.proposed_at, recorded.history
+                )
         except VitaClipError as error:
             unreadable.append(str(error))
 

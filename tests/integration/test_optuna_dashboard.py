@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ from orchestrator.reporting.study_data import read_study
 from orchestrator.storage.stores.local import LocalStore
 from testing.servers.browser import CHROMIUM, open_tab
 from testing.servers.s3_server import free_port
+from testing.servers.web_program import serving
 from testing.study_fixtures import new_record, run_trial
 
 pytestmark = [
@@ -41,35 +39,14 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(dashboard: Path, database: Path) -> Iterator[str]:
+def serving_dashboard(dashboard: Path, database: Path) -> Iterator[str]:
     port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref"]
-    with subprocess.Popen(
-        [sys.executable, "-c", _START, f"sqlite:///{database}", *options],
-        env=os.environ | {"PYTHONPATH": str(dashboard), "HOME": str(database.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(f"{url}/api/studies", process)
-            yield url
-        finally:
-            process.terminate()
-
-
-def wait_for(url: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=10).close()
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, process.stdout and process.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        else:
-            return
+    command = [sys.executable, "-c", _START, f"sqlite:///{database}", *options]
+    environment = os.environ | {"PYTHONPATH": str(dashboard), "HOME": str(database.parent)}
+    url = f"http://127.0.0.1:{port}"
+    with serving(command, f"{url}/api/studies", environment):
+        yield url
 
 
 def test_the_dashboard_shows_the_reports_study(dashboard: Path, tmp_path: Path) -> None:
@@ -78,7 +55,8 @@ def test_the_dashboard_shows_the_reports_study(dashboard: Path, tmp_path: Path) 
         run_trial(record, number, tmp_path / "c", top1 / 2, top1)
     run_trial(record, 4, tmp_path / "c", 0.1, state="pruned")
     write_report(read_study(record), tmp_path / "report")
-    with serving(dashboard, tmp_path / "report/optuna.db") as url, open_tab() as tab:
+    database = tmp_path / "report/optuna.db"
+    with serving_dashboard(dashboard, database) as url, open_tab() as tab:
         tab.go(f"{url}/dashboard/studies/1")
         tab.wait_for("document.body.innerText.includes('Best Trial (number=1)')")
         tab.wait_for("document.querySelectorAll('.main-svg').length > 0")

@@ -122,6 +122,8 @@ def test_mistakes_in_the_command_line_are_told_in_one_line(
         (["compare", "a/1"], "Missing argument 'STUDY/NUMBER'"),
         (["control", "depth", "--num-trials", "many"], "Invalid value for '--num-trials'"),
         (["control", "depth", "--pause", "--resume"], "--pause and --resume, allowed is one"),
+        (["report", "depth", "--latex", "--csv"], "--latex and --csv, allowed is one"),
+        (["report", "depth", "--csv", "--tensorboard"], "--csv and --tensorboard, allowed is one"),
         (["evaluate", "depth", "--on"], "Option '--on' requires an argument"),
         (["evaluate", "depth", "--on", "x", "--split", "y", "--mode", "z"], "'z' is not one of"),
         (["evaluate", "depth", "--views", "4"], "views: found '4', allowed is TEMPORALxSPATIAL"),

@@ -47,6 +47,10 @@ def test_commands_are_imported_without_any_of_them() -> None:
     run("import " + ", ".join(f"orchestrator.commands.{name}" for name in COMMANDS), set())
 
 
+def test_event_files_are_written_with_what_tensorboard_imports() -> None:
+    run("import orchestrator.commands.event_files", {"boto3"})
+
+
 @pytest.mark.parametrize("module", DRAWING)
 def test_pages_are_imported_with_what_draws(module: str) -> None:
     run(f"import {module}", {"matplotlib", "plotly", "pandas"})

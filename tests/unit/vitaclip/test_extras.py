@@ -40,6 +40,7 @@ def run_without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
     ("words", "package", "extra", "what"),
     [
         (["report", "depth"], "plotly", "report", "`vitaclip report`"),
+        (["report", "depth", "--tensorboard"], "tensorboard", "report", "`vitaclip report`"),
         (["ls"], "boto3", "s3", "S3"),
         (["compare", "a/1", "a/2"], "scipy", "orchestrator", "`vitaclip compare`"),
     ],
