@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 
 from testing.data_videos import add_video
+from vitaclip.data.datasets import load_dataset
 
 MOTIONS = {
     "moving left": (0, -2),
@@ -54,3 +56,13 @@ def write_square(
             pixels[max(0, row) : row + 10, max(0, column) : column + 10] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+
+
+def damaged_copy(dataset: str, folder: Path) -> None:
+    """Copies a dataset of :func:`write_motions` with 24 training and 8 validation clips; an eighth
+    of each is broken: 3 and 1.
+    """
+    source = Path(load_dataset(dataset, "val").clips[0].path).parent
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("cache"))
+    for name in ("train_0", "train_5", "train_18", "val_6"):
+        (folder / f"{name}.mp4").write_bytes(b"no video")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from testing.motions import damaged_copy
 from testing.pretended_device import DEVICE, pretended_device
 from testing.sweeps import eventually
 from vitaclip import gradient_exchange, train
@@ -21,22 +23,58 @@ from vitaclip.checkpoint import load_model
 from vitaclip.checkpoint_info import read_info
 from vitaclip.config import TrainConfig
 from vitaclip.distributed import average_over_workers, default_device
-from vitaclip.errors import WorkerLostError
+from vitaclip.errors import DataError, WorkerLostError
 from vitaclip.gradient_exchange import GradientExchange
 from vitaclip.methods.build import build_model
 from vitaclip.optimizer import accumulate_gradients
-from vitaclip.train import fit
+from vitaclip.train import TrainingInterruptedError, fit
 
 
 @pytest.fixture(scope="module")
-def two_workers(small_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which two workers wrote what became of them."""
+def damaged_videos(motion_dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset's videos, of which some are broken."""
+    folder = tmp_path_factory.mktemp("damaged") / "data"
+    damaged_copy(motion_dataset, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quickstart_training(small_training: dict[str, Any]) -> dict[str, Any]:
     backbone = {"name": "quickstart-tiny", "pretrained": "quickstart"}
-    changes = {"backbone": backbone, "precision": "fp16", "epochs": 1}
-    config = TrainConfig.model_validate(small_training | changes)
+    return small_training | {"backbone": backbone}
+
+
+@pytest.fixture(scope="module")
+def damaged_training(quickstart_training: dict[str, Any]) -> TrainConfig:
+    """21 steps on videos of which no more than an eighth may be broken."""
+    data = {"augment": {"rand_augment": "m3-n1"}, "max_broken": 1 / 8}
+    return TrainConfig.model_validate(
+        quickstart_training
+        | {
+            "prompts": {"num_global": 2},
+            "text": {"num_context": 2},
+            "data": quickstart_training["data"] | data,
+            "epochs": 7,
+            "optimizer": {"lr": 1e-3},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def two_workers(
+    quickstart_training: dict[str, Any],
+    damaged_training: TrainConfig,
+    damaged_videos: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder into which two workers wrote what became of them; to start them takes seconds."""
+    config = TrainConfig.model_validate(quickstart_training | {"precision": "fp16", "epochs": 1})
     folder = tmp_path_factory.mktemp("workers")
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(rank, folder, config)) for rank in range(2)]
+    workers = [
+        context.Process(target=_work, args=(rank, folder, config, damaged_training, damaged_videos))
+        for rank in range(2)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -45,13 +83,52 @@ def two_workers(small_training: dict[str, Any], tmp_path_factory: pytest.TempPat
     return folder
 
 
-def _work(rank: int, folder: Path, config: TrainConfig) -> None:
+def _work(
+    rank: int,
+    folder: Path,
+    config: TrainConfig,
+    damaged_training: TrainConfig,
+    damaged_videos: Path,
+) -> None:
     meeting = f"file://{folder / 'meeting'}"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     _train_with_an_infinite_gradient(rank, folder, config)
+    with patch.dict(os.environ, VITACLIP_DATA_MOTIONS=str(damaged_videos)):
+        _train_on_damaged_videos(rank, folder, damaged_training)
     _exchange_gradients(rank, folder)
     _hang(rank, folder)
     distributed.destroy_process_group()
+
+
+def _train_on_damaged_videos(rank: int, folder: Path, config: TrainConfig) -> None:
+    too_few = config.data.model_copy(update={"max_broken": 2.9 / 24})
+    with pytest.raises(DataError, match=r"3 of 24 videos are broken, more than the 12\.1%"):
+        fit(config.model_copy(update={"data": too_few}))
+    try:
+        fit(config, should_stop=lambda: rank == 1)
+    except TrainingInterruptedError as stop:  # on both, though only one was told to
+        if rank == 0:
+            stop.save(folder / "stop")
+    distributed.barrier()
+    history = fit(config, resume_from=folder / "stop").history
+    if rank == 0:
+        (folder / "history.json").write_text(json.dumps(history))
+
+
+def test_two_workers_equal_one(
+    two_workers: Path,
+    damaged_training: TrainConfig,
+    damaged_videos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(damaged_videos))
+    one = fit(damaged_training).history
+    two = json.loads((two_workers / "history.json").read_text())
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-6)
+        assert ours["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-6)
+        for key, number in (("data/broken", 3), ("val/broken", 1)):
+            assert ours[key] == theirs[key] == number
 
 
 def _train_with_an_infinite_gradient(rank: int, folder: Path, config: TrainConfig) -> None:

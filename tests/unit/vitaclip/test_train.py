@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import time
@@ -17,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, distributed
+from torch import Tensor
 
 import vitaclip
+from testing.motions import damaged_copy
 from vitaclip import evaluation, optimizer, train
 from vitaclip.__main__ import main
 from vitaclip.checkpoint import adopt_checkpoint, drop_optimizer, load_model, load_optimizer
@@ -31,9 +31,8 @@ from vitaclip.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from vitaclip.data.datasets import load_dataset
 from vitaclip.distributed import mixed_precision
-from vitaclip.errors import CheckpointError, DataError, InputError, NonFiniteLossError
+from vitaclip.errors import CheckpointError, InputError, NonFiniteLossError
 from vitaclip.evaluation import evaluate_clip
 from vitaclip.methods.build import build_model
 from vitaclip.methods.video_model import VideoModel
@@ -174,10 +173,7 @@ def damaged_dataset(motion_dataset: str, tmp_path: Path, monkeypatch: pytest.Mon
     """The same with 3 of 24 training clips and 1 of 8 validation clips broken: an eighth of
     each.
     """
-    source = Path(load_dataset(motion_dataset, "val").clips[0].path).parent
-    shutil.copytree(source, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
-    for name in ("train_0", "train_5", "train_18", "val_6"):
-        (tmp_path / "data" / f"{name}.mp4").write_bytes(b"no video")
+    damaged_copy(motion_dataset, tmp_path / "data")
     monkeypatch.setenv("VITACLIP_DATA_MOTIONS", str(tmp_path / "data"))
     return motion_dataset
 
@@ -206,46 +202,6 @@ def test_broken_clips_are_counted_once_however_often_the_epoch_is_interrupted(
         == [3, 3, 3]
     )
     assert [epoch["val/broken"] for epoch in pieces] == [1, 1, 1]
-
-
-def _train_as_worker(rank: int, world_size: int, config: TrainConfig, root: Path) -> None:
-    meeting = f"file://{root / 'meeting'}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    with pytest.raises(DataError, match=r"3 of 24 videos are broken, more than the 12\.1%"):
-        fit(with_limit(config, 2.9 / 24))
-    try:
-        fit(config, should_stop=lambda: rank == 1)
-    except TrainingInterruptedError as stop:  # on both, though only one was told to
-        if rank == 0:
-            stop.save(root / "stop")
-    distributed.barrier()
-    history = fit(config, resume_from=root / "stop").history
-    if rank == 0:
-        (root / "history.json").write_text(json.dumps(history))
-    distributed.destroy_process_group()
-
-
-def test_two_workers_equal_one(damaged_dataset: str, tmp_path: Path) -> None:
-    backbone = BackboneConfig(name="quickstart-tiny", pretrained="quickstart")
-    config = config_of(backbone, damaged_dataset, epochs=7, optimizer={"lr": 1e-3})  # 21 steps
-    config = with_limit(config, 1 / 8)
-    one = fit(config).history
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_train_as_worker, args=(rank, 2, config, tmp_path))
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    two = json.loads((tmp_path / "history.json").read_text())
-    for ours, theirs in zip(two, one, strict=True):
-        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-6)
-        assert ours["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-6)
-        for key, number in (("data/broken", 3), ("val/broken", 1)):
-            assert ours[key] == theirs[key] == number
 
 
 def test_zero_epochs_validate_the_untrained_model(config: TrainConfig, tmp_path: Path) -> None:
