@@ -5,18 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlflow.utils.validation import _validate_param_name, _validate_tag_name
 from rich.table import Table
 
-from orchestrator import compare, ls, report, show, sync
-from orchestrator.storage.stores.local import LocalStore
-from orchestrator.tracking.mlflow.client import allowed_name
-from testing.study_fixtures import new_record, run_trial
 from vitaclip.terminal import Terminal, show_warnings, shown
 
 HOSTILE = (
@@ -48,45 +42,6 @@ def test_nothing_that_is_shown_commands_a_terminal(text: str) -> None:
         assert json.loads(f'"{shown(text)}"', strict=False) == text
 
 
-def test_every_command_shows_what_is_on_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
-    space = {"text.init": {"type": "categorical", "choices": [HOSTILE, "b"]}}
-    resources = {"custom_per_worker": {HOSTILE: 1, "gpu[0]": 1}}
-    changes = {
-        "question": HOSTILE,
-        "hypothesis": HOSTILE,
-        "resources": resources,
-        "search_space": space,
-    }
-    record = new_record(LocalStore(tmp_path / "store"), **changes)
-    first = run_trial(record, 0, tmp_path / "c", 0.2, 0.6, write=False)
-    second = run_trial(record, 1, tmp_path / "c", 0.1, state="failed", write=False)
-    hostile = {"reason": HOSTILE, "params": {"text.init": HOSTILE}, "code": (HOSTILE,)}
-    record.write_result(first.model_copy(update={"params": {"text.init": "b"}}))
-    record.write_result(second.model_copy(update=hostile))
-    commands = [
-        (ls.main, []),
-        (ls.main, ["depth"]),
-        (ls.main, ["depth", "--json"]),
-        (show.main, ["depth"]),
-        (show.main, ["depth/1"]),
-        (show.main, ["depth/1", "--json"]),
-        (compare.main, ["depth/0", "depth/1"]),
-        (report.main, ["depth"]),
-        (sync.main, ["depth"]),
-        (show.main, [HOSTILE]),
-    ]
-    for command, arguments in commands:
-        command(arguments)
-        output = "".join(capsys.readouterr())
-        assert not set(output) & set("\x1b\x07\x08\u202e\x9b"), (command, output)
-        assert "Traceback" not in output
-        assert "[x]" in output or arguments in (["depth/0", "depth/1"], ["depth"])
-
-
 def test_warnings_are_shown_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,18 +49,3 @@ def test_warnings_are_shown_too(
     assert logging.lastResort is not None
     record = logging.LogRecord("x", logging.WARNING, "", 0, "broken video: %s", (HOSTILE,), None)
     assert "\\u001b[2J" in logging.lastResort.format(record)
-
-
-@given(st.text(min_size=1, max_size=400))
-def test_mlflow_takes_every_name_that_is_mapped(name: str) -> None:
-    _validate_param_name(allowed_name(name))
-    _validate_tag_name(allowed_name(name))
-    assert len(allowed_name(name)) <= 250
-
-
-def test_usual_names_stay_and_different_ones_stay_different() -> None:
-    custom = "study.resources.custom_per_worker.accelerator_type:H100"
-    for name in ("search.num_trials", "zero_shot/hmdb51/top1", custom):
-        assert allowed_name(name) == name
-    assert allowed_name("gpu[0]") != allowed_name("gpu[1]")
-    assert len({allowed_name("x" * 300), allowed_name("x" * 299)}) == 2
