@@ -166,9 +166,12 @@ def test_a_sweep_with_a_failing_store_a_broken_video_and_lost_trials_ends_as_it_
         place = {"VITACLIP_STORE": "s3://bucket/prefix", **gate.environment}
         environment = {**os.environ, **behind.environment(), **place}
         proxy.share = 0.3
+        # One slot and one benchmark: each process more takes seconds to start.
         settings = (
             "search.num_trials=2",
+            "resources.max_concurrent_trials=1",
             "resources.max_failures=0",
+            "benchmarks=[{dataset: motions, split: val, mode: supervised}]",
             "train.epochs=3",
             "train.data.max_broken=0.1",
             "search_space.optimizer.lr.high=1e30",
@@ -207,6 +210,7 @@ def test_a_trial_of_two_workers_goes_on_when_one_is_killed_and_when_one_is_preem
         "resources.max_concurrent_trials=1",
         "resources.max_failures=1",
         "search.num_trials=1",
+        "benchmarks=[]",
     )
     options = [word for setting in settings for word in ("--set", setting)]
     log, record = (
