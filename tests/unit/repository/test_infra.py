@@ -394,6 +394,21 @@ def test_spot_notice_drains_the_node(tmp_path: Path) -> None:
     assert "drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in (tmp_path / "called").read_text()
 
 
+# Slurm
+
+
+@pytest.mark.parametrize("name", ["sweep", "join"])
+def test_a_slurm_job_is_warned_before_its_end_and_may_be_queued_again(name: str) -> None:
+    batch = INFRA / f"slurm/{name}.sbatch"
+    run("bash", "-n", batch)
+    lines = batch.read_text().splitlines()
+    # append: a job that starts again would empty its output
+    needed = {"--ntasks-per-node=1", "--requeue", "--open-mode=append", "--signal=B:USR1@180"}
+    assert needed <= {line.split()[1] for line in lines if line.startswith("#SBATCH")}
+    # the signal comes to the process of the batch file
+    assert lines[-1].startswith(f"exec python infra/slurm/job.py {name} ")
+
+
 # One machine, without Docker
 
 
