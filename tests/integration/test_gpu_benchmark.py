@@ -13,6 +13,7 @@ from benchmarks.gpu.sizes import TINY
 from testing.pretended_device import pretended_device
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_on_a_pretended_gpu(tmp_path: Path) -> None:
     assert main(["--pretend", "--json", str(tmp_path / "gpu.json")]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
