@@ -57,6 +57,8 @@ def main(command: str, *arguments: str) -> int:
         return run_sweep(arguments) if command == "sweep" else run_join(*arguments)
     except _BackIntoQueue:
         print("back into the queue", flush=True)
+        # Slurm ends the job meanwhile; these commands inherit that they heed no signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _output_of("scontrol", "requeue", _own_number())
         if command == "join":
             dependency = f"Dependency=after:{arguments[0]}"

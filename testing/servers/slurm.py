@@ -12,8 +12,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import psutil
 
 from testing.servers.s3_server import free_port
 
@@ -36,6 +38,7 @@ SlurmdLogFile={folder}/%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
+KillWait=10
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
@@ -84,6 +87,7 @@ class Slurm:
         while self.run("squeue", "--noheader", check=False) and time.monotonic() < deadline:
             time.sleep(0.5)
         self._opened.close()
+        self._kill_what_is_left()
 
     def run(self, *command: str, check: bool = True) -> str:
         """What one of Slurm's commands prints."""
@@ -107,6 +111,14 @@ class Slurm:
         """What ``scontrol`` shows of a job."""
         words = self.run("scontrol", "show", "job", "--oneliner", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def _kill_what_is_left(self) -> None:
+        """Of jobs that did not end when they were cancelled."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                own = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if own and process.pid != os.getpid():
+                    process.kill()
 
     def _write_files(self) -> None:
         folder = self._folder
