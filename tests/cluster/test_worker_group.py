@@ -151,7 +151,8 @@ def test_after_a_failed_trial_the_next_one_has_a_new_group(slot: Any, trials: St
 def test_a_group_gives_way_to_one_that_waits_for_its_place(slot: Any, trials: StudyRecord) -> None:
     ray.get(train(slot, trials, 0))
     other = Slot.remote()
-    first = train(other, trials, 1)
+    # Its group soon gives its place back, which the second trial needs.
+    first = other.train.remote(trials.store.uri, 1, keep_s=1)
     eventually(lambda: a_group_waits() or trainers(trials, 1))
     second = train(slot, trials, 2)
     ray.get([first, second])
@@ -178,6 +179,7 @@ def test_two_workers_share_a_gpu(slot: Any, trials: StudyRecord, tmp_path: Path)
     groups = ray.util.placement_group_table().values()
     held = [bundle.get("GPU", 0) for group in groups for bundle in group["bundles"].values()]
     assert held.count(0.5) == 2
+    ray.get(slot.end_group.remote())
     without = Slot.remote()
     assert untimed(sharing) == untimed(ray.get(train(without, others, 0)))
     ray.kill(without)
