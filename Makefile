@@ -12,14 +12,14 @@ EXPERIMENT ?= experiments/prompt_depth.yaml
 sweep: $(VENV)/.installed  ## run the quickstart sweep and benchmark every trial
 	$(BIN)/python -m orchestrator.sweep $(EXPERIMENT)
 
-test: $(VENV)/.installed  ## every check and every test, five jobs at once: those with Ray wait half of their time, others fill it
-	$(MAKE) --jobs=5 --keep-going --output-sync=target test-cluster test-sweep test-integration test-library test-orchestrator check
+test: $(VENV)/.installed  ## every check and every test, four jobs at once: those with Ray wait half of their time
+	$(MAKE) --jobs=4 --keep-going --output-sync=target test-cluster test-sweep test-integration test-library test-orchestrator check
 
 test-library: $(VENV)/.installed
-	nice $(BIN)/python -m pytest tests/unit/vitaclip
+	$(BIN)/python -m pytest tests/unit/vitaclip
 
 test-orchestrator: $(VENV)/.installed
-	nice $(BIN)/python -m pytest tests/unit --ignore=tests/unit/vitaclip
+	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/vitaclip
 
 test-sweep: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/integration/test_sweep.py
