@@ -39,14 +39,16 @@ class GradientExchange:
                 parameter.register_post_accumulate_grad_hook(lambda _, n=number: self._note(n))
 
     def expect(self) -> None:
-        """To be called before the last backward passes of a step: they complete its gradients.
-
-        A step that is computed again, for want of memory, calls it again. What was sent stands: the
-        gradients are the same up to rounding.
-        """
+        """To be called before the last backward passes of a step: they complete its gradients."""
         self._watches = True
         self._arrivals.clear()
         self._missing = Counter(self._expected)
+
+    def begin_anew(self) -> None:
+        """To be called when memory ran out in a step's backward passes, before it is computed
+        again. What was sent stands: the gradients are the same up to rounding.
+        """
+        self._watches = False
 
     def finish(self) -> None:
         """Replaces the step's gradients by their mean over workers.

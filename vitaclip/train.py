@@ -461,6 +461,7 @@ def _accumulate(run: _Run, step: int, video_BCTHW: Tensor, labels_B: Tensor) -> 
                 ) from error
         # not above: while the error lives, so does what filled the memory
         run.model.zero_grad(set_to_none=True)
+        run.exchange.begin_anew()
         run.set_micro_batch_size(size // 2)
         _logger.warning("memory ran out with %d clips at a time, going on with %d", size, size // 2)
 

@@ -96,6 +96,7 @@ def _work(
     with patch.dict(os.environ, VITACLIP_DATA_MOTIONS=str(damaged_videos)):
         _train_on_damaged_videos(rank, folder, damaged_training)
     _exchange_gradients(rank, folder)
+    _train_with_little_memory(rank, folder, config.model_copy(update={"precision": "fp32"}))
     _hang(rank, folder)
     distributed.destroy_process_group()
 
@@ -176,16 +177,42 @@ def _exchange_gradients(rank: int, folder: Path) -> None:
     first.weight.register_hook(lambda _: early.append(len(exchange._sent)))
     found: list[dict[str, Any]] = []
     for step in range(4):
-        layers(torch.full((1, 8), 0.5)).sum().backward()  # a micro-batch that is not the last
         early.clear()
         for _ in range(2 if rank == 0 and step == 2 else 1):
+            layers.zero_grad()
+            exchange.begin_anew()
+            # A micro-batch that is not the last.
+            layers(torch.full((1, 8), 0.5)).sum().backward()
             exchange.expect()
             layers(torch.full((1, 8), rank + step + 1.0)).sum().backward()
         own = gradients_of(layers)
         exchange.finish()
-        found.append({"early": early[0], "own": own, "mean": gradients_of(layers)})
+        found.append({"early": early[1], "own": own, "mean": gradients_of(layers)})
         layers.zero_grad()
     torch.save(found, folder / f"exchange-{rank}.pt")
+
+
+def _train_with_little_memory(rank: int, folder: Path, config: TrainConfig) -> None:
+    """Memory runs out on one worker at the very end of its second step's gradients."""
+    num_calls = 0
+
+    def accumulate(*arguments: Any, **options: Any) -> Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        loss = accumulate_gradients(*arguments, **options)
+        if rank == 0 and num_calls == 2:
+            raise torch.OutOfMemoryError
+        return loss
+
+    with patch.object(train, "accumulate_gradients", accumulate):
+        fit(config, on_epoch_end=lambda end: end.save(folder / f"memory-{rank}"))
+
+
+def test_workers_stay_equal_when_memory_runs_out_on_one(two_workers: Path) -> None:
+    folders = [two_workers / f"memory-{rank}" for rank in range(2)]
+    assert [read_info(folder).progress.micro_batch_size for folder in folders] == [2, None]
+    ours, theirs = (load_model(folder)[0].trainable() for folder in folders)
+    assert all(torch.equal(parameter, theirs[name]) for name, parameter in ours.items())
 
 
 def gradients_of(layers: nn.Module) -> list[Tensor]:
